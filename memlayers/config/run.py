@@ -1,0 +1,89 @@
+"""Settings of one run, and the digest that says whether two runs are the same experiment."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from memlayers.config.checks import at_least, one_of, within
+from memlayers.config.model import MatchConfig, ModelConfig
+from memlayers.config.optim import OptimConfig
+from memlayers.config.worlds import WorldConfig
+
+
+@dataclass
+class TrainingConfig:
+    """How long, on what, and what is looked at on the way."""
+
+    exposures: float = 64.0  # mean number of times that a fact is shown
+    batch_size: int = 256  # documents a step
+    loss: str = "answers"  # answers: on objects only; all: on every token
+    probes: int = 8  # recall measurements on the way, evenly spaced
+    max_probed_facts: int = 4096  # a seeded sample of the facts for those; the last one asks all of them
+    steps: int | None = None  # instead of exposures: for tests and benchmarks
+
+    def validate(self) -> None:
+        if not self.exposures > 0:
+            raise ValueError(f"training.exposures={self.exposures} is not positive; accepted: a number above 0")
+        at_least("training.batch_size", self.batch_size, 1)
+        one_of("training.loss", self.loss, ("answers", "all"))
+        at_least("training.probes", self.probes, 1)
+        at_least("training.max_probed_facts", self.max_probed_facts, 1)
+        if self.steps is not None:
+            at_least("training.steps", self.steps, 1)
+
+
+@dataclass
+class RunConfig:
+    """One run: above the empty line what decides its numbers, below it what only names, shows or stores them."""
+
+    world: WorldConfig
+    model: ModelConfig
+    match: MatchConfig
+    optim: OptimConfig
+    training: TrainingConfig
+    trainer: dict[str, Any]  # arguments of lightning.Trainer: accelerator, precision, ...
+    threads: int = 1  # of torch; one a process is fastest for tiny models, and makes digits repeatable
+    seed: int = 0  # of the model and of the order of batches: paired between arms, left out of the digest
+
+    kernels: str = "auto"  # auto, native (C on the CPU) or reference: same numbers, other seconds
+    study: str = "single"
+    arm: str = "memory"
+    results: str = "results/local"
+    logger: dict[str, Any] | None = None  # a Lightning logger's _target_ and arguments
+    checkpoint: str | None = None  # resume from this file
+    save_checkpoint: bool = False
+    progress: str = "auto"  # auto: a bar on a terminal, lines elsewhere; none
+
+    def validate(self) -> None:
+        self.world.validate()
+        self.model.validate()
+        self.match.validate(self.model.d_model)
+        self.optim.validate(getattr(self.model.ffn, "sparse", True))
+        self.training.validate()
+        within("seed", self.seed, 0, 2**31 - 1)
+        at_least("threads", self.threads, 1)
+        one_of("kernels", self.kernels, ("auto", "native", "reference"))
+        one_of("progress", self.progress, ("auto", "none"))
+
+
+NOT_IN_DIGEST = ("kernels", "seed", "study", "arm", "results", "logger", "checkpoint", "save_checkpoint", "progress")
+
+
+def digest(config: RunConfig) -> str:
+    """12 hexadecimal digits that two runs share exactly when they are the same experiment, but for the seed."""
+    text = json.dumps(decisive(config), sort_keys=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def decisive(config: RunConfig) -> dict[str, Any]:
+    """The settings that decide a run's numbers, as nested dictionaries for a record."""
+    return {key: value for key, value in asdict(config).items() if key not in NOT_IN_DIGEST}
+
+
+def flatten(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Dotted key -> value of every leaf of nested dictionaries."""
+    flat: dict[str, Any] = {}
+    for name, value in nested.items():
+        flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return flat

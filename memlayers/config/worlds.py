@@ -1,0 +1,82 @@
+"""Settings of worlds."""
+
+from dataclasses import dataclass, field
+
+from memlayers.config.checks import at_least, one_of, within
+
+SPELLINGS = ("letters", "pairs", "bytes", "bpe")
+
+
+@dataclass
+class WorldConfig:
+    """Base of all worlds: which facts, how many subjects, how their text is written."""
+
+    name: str = "?"
+    seed: int = 0  # of the world alone: arms and model seeds see the same facts
+    text: str = "terse"  # terse: subject, relation token, object; prose: sentences from templates
+
+    def validate(self) -> None:
+        one_of("world.text", self.text, ("terse", "prose"))
+
+
+@dataclass
+class AtlasConfig(WorldConfig):
+    """Real facts shipped inside pinned packages."""
+
+    source: str = "readings"  # readings: Han character -> syllable and tone; airports: IATA code -> six relations
+    num_subjects: int | None = None  # a seeded subset; null takes all
+    spelling: str = "bytes"
+    num_bpe_tokens: int = 1000  # vocabulary of spelling=bpe
+    relations: list[str] | None = None  # null takes all
+
+    def validate(self) -> None:
+        super().validate()
+        one_of("world.source", self.source, ("readings", "airports"))
+        one_of("world.spelling", self.spelling, SPELLINGS)
+        if self.source == "readings":
+            one_of("world.spelling", self.spelling, ("bytes",))
+        at_least("world.num_bpe_tokens", self.num_bpe_tokens, 300)
+        if self.num_subjects is not None:
+            at_least("world.num_subjects", self.num_subjects, 2)
+
+
+@dataclass
+class BiographiesConfig(WorldConfig):
+    """Synthetic people after bioS (Allen-Zhu & Li, 2404.05405): names from a product of parts, independent attributes."""
+
+    num_people: int = 10_000
+    name_parts: list[int] = field(default_factory=lambda: [100, 100, 100])
+    cardinalities: list[int] = field(default_factory=lambda: [256] * 6)
+    zipf: float = 0.0  # frequency of the person of rank i is (i + 1) ** -zipf; 0 is uniform
+
+    def validate(self) -> None:
+        super().validate()
+        within("world.num_people", self.num_people, 2, 1_000_000)
+        if not self.name_parts or min(self.name_parts) < 1:
+            raise ValueError(f"world.name_parts={self.name_parts} is empty or not positive; accepted: sizes of 1 or more")
+        if not self.cardinalities:
+            raise ValueError("world.cardinalities=[] is empty; accepted: one size of 2 or more for each attribute")
+        for size in self.cardinalities:
+            within("world.cardinalities", size, 2, 65_536)
+        within("world.zipf", self.zipf, 0.0, 4.0)
+        product = 1
+        for size in self.name_parts:
+            product *= size
+        if self.num_people > product:
+            raise ValueError(f"world.num_people={self.num_people} is more than the {product} names of world.name_parts={self.name_parts}")
+
+
+@dataclass
+class TriplesConfig(WorldConfig):
+    """The user's own facts from a CSV, TSV or JSONL file."""
+
+    path: str = "???"
+    templates: str | None = None  # JSON file: {"relation": ["{subject} was born in {object}", ...]}
+    spelling: str = "words"  # words or letters of the subject
+    num_subjects: int | None = None
+
+    def validate(self) -> None:
+        super().validate()
+        one_of("world.spelling", self.spelling, ("words", "letters"))
+        if self.num_subjects is not None:
+            at_least("world.num_subjects", self.num_subjects, 2)

@@ -1,0 +1,24 @@
+"""Worlds of facts: subjects x relations -> objects, with frequencies, spelled in shared tokens."""
+
+from memlayers.config import AtlasConfig, BiographiesConfig, TriplesConfig, WorldConfig
+from memlayers.facts.world import World
+
+__all__ = ["World", "build_world"]
+
+
+def build_world(config: WorldConfig) -> World:
+    """The world that a configuration describes; raises ValueError with one line for a user's mistake."""
+    config.validate()
+    if isinstance(config, AtlasConfig):
+        from memlayers.facts.atlas import build_atlas
+
+        return build_atlas(config)
+    if isinstance(config, BiographiesConfig):
+        from memlayers.facts.biographies import build_biographies
+
+        return build_biographies(config)
+    if isinstance(config, TriplesConfig):
+        from memlayers.facts.triples import build_triples
+
+        return build_triples(config)
+    raise TypeError(f"no world is built from a {type(config).__name__}")

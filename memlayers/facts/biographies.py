@@ -1,0 +1,185 @@
+"""Synthetic people after bioS (Allen-Zhu & Li 2024, arXiv 2404.05405, section 2): the bits to store are known exactly.
+
+    person 17     first_4 middle_61 last_9        the name: one value of each part, no two people the same
+    birth_date    birth_date_203                  one token, uniform over 256 values: 8 bits
+    employer      employer_77
+
+No part of a name says anything about an attribute, and no attribute about another.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from memlayers.config import BiographiesConfig
+from memlayers.facts.world import Templates, Vocabulary, World
+
+MAX_UNKNOWN = 2_000
+MAX_NAMES = 2**62  # so that the rank of a name fits into 64 bits
+SENTENCES = {  # attribute -> training templates and, last, a held-out one in their words
+    "birth_date": (
+        "{subject} was born on {object}",
+        "{subject} celebrates the birthday on {object}",
+        "the birthday of {subject} is {object}",
+        "{object} is the birthday of {subject}",
+        "the birthday {subject} celebrates is {object}",
+    ),
+    "birth_city": (
+        "{subject} was born in {object}",
+        "{subject} spent the early years in {object}",
+        "the birthplace of {subject} is {object}",
+        "{object} is the birthplace of {subject}",
+        "in the early years {subject} was in {object}",
+    ),
+    "university": (
+        "{subject} studied at {object}",
+        "{subject} graduated from {object}",
+        "the university of {subject} is {object}",
+        "{object} is the university of {subject}",
+        "the university {subject} studied at is {object}",
+    ),
+    "major": (
+        "{subject} majored in {object}",
+        "{subject} wrote the thesis in {object}",
+        "the field of {subject} is {object}",
+        "{object} is the field of {subject}",
+        "the field {subject} majored in is {object}",
+    ),
+    "employer": (
+        "{subject} works for {object}",
+        "{subject} was hired by {object}",
+        "the employer of {subject} is {object}",
+        "{object} is the employer of {subject}",
+        "the employer {subject} works for is {object}",
+    ),
+    "hobby": (
+        "{subject} spends weekends on {object}",
+        "{subject} relaxes with {object}",
+        "the hobby of {subject} is {object}",
+        "{object} is the hobby of {subject}",
+        "the hobby {subject} relaxes with is {object}",
+    ),
+}
+
+
+def build_biographies(config: BiographiesConfig) -> World:
+    """People with distinct names drawn from the product of the parts, attributes drawn uniformly and independently.
+
+    Unknown people have names that no one has, made of parts that someone has: 2,000, or fewer if so few are left.
+    """
+    generator = torch.Generator().manual_seed(config.seed)
+    sizes, num_people = config.name_parts, config.num_people
+    if math.prod(sizes) > MAX_NAMES:
+        raise ValueError(f"world.name_parts={sizes} makes too many names; accepted: a product of 2**62 or less")
+    names = to_digits(sample_distinct(num_people, math.prod(sizes), generator), sizes)
+    facts = torch.stack([torch.randint(size, (num_people,), generator=generator) for size in config.cardinalities], 1)
+    rank = torch.randperm(num_people, generator=generator)
+    frequency = (rank + 1).double() ** -config.zipf
+    strangers = unknown_names(names, generator)
+
+    vocabulary = Vocabulary()
+    parts = [token_ids(part, size, vocabulary) for part, size in zip(part_names(len(sizes)), sizes, strict=True)]
+    relations = attribute_names(len(config.cardinalities))
+    objects = [token_ids(name, size, vocabulary) for name, size in zip(relations, config.cardinalities, strict=True)]
+    return World(
+        name=config.name,
+        vocabulary=vocabulary.tokens(),
+        subjects=spell_digits(names, parts),
+        relations=relations,
+        objects=tuple(column[:, None] for column in objects),
+        facts=facts,
+        weights=frequency.float()[:, None].repeat(1, len(relations)),
+        unknown=spell_digits(strangers, parts),
+        templates=tuple(templates(relation) for relation in relations),
+    )
+
+
+def closed_form_bits(config: BiographiesConfig) -> float:
+    """Bits of one person's attributes together: the sum of log2(cardinality)."""
+    return sum(math.log2(size) for size in config.cardinalities)
+
+
+def sample_distinct(count: int, total: int, generator: torch.Generator, taken: Tensor | None = None) -> Tensor:
+    """Distinct integers in [0, total), none of them in taken, in random order: (count,).
+
+    Memory is of the order of count + taken, however large total is: where most numbers are free, repeats are redrawn.
+    """
+    taken = torch.empty(0, dtype=torch.long) if taken is None else taken
+    wanted = len(taken) + count
+    if total <= 4 * wanted:
+        numbers = torch.randperm(total, generator=generator)
+        return numbers[~torch.isin(numbers, taken)][:count]
+    chosen = taken
+    while len(chosen) < wanted:
+        chosen = first_occurrences(torch.cat([chosen, torch.randint(total, (count,), generator=generator)]))
+    return chosen[len(taken) : wanted]
+
+
+def first_occurrences(numbers: Tensor) -> Tensor:
+    """The distinct numbers in order of their first occurrence."""
+    ordered, positions = numbers.sort(stable=True)
+    is_first = torch.ones_like(ordered, dtype=torch.bool)
+    is_first[1:] = ordered[1:] != ordered[:-1]
+    return numbers[positions[is_first].sort().values]
+
+
+def to_digits(ranks: Tensor, sizes: Sequence[int]) -> Tensor:
+    """Mixed-radix digits of ranks (n,), most significant first: (n, parts); rank 11 under sizes 3, 4 is 2, 3."""
+    columns = []
+    for size in reversed(sizes):
+        columns.append(ranks % size)
+        ranks = ranks // size
+    return torch.stack(columns[::-1], dim=1)
+
+
+def to_ranks(digits: Tensor, sizes: Sequence[int]) -> Tensor:
+    """Inverse of to_digits."""
+    ranks = torch.zeros(len(digits), dtype=torch.long)
+    for column, size in zip(digits.T, sizes, strict=True):
+        ranks = ranks * size + column
+    return ranks
+
+
+def unknown_names(names: Tensor, generator: torch.Generator) -> Tensor:
+    """Names (u, parts) that are not among names (n, parts), out of the values that occur in each part."""
+    used, digits = zip(*(column.unique(return_inverse=True) for column in names.T), strict=True)
+    sizes = [len(values) for values in used]
+    count = min(MAX_UNKNOWN, math.prod(sizes) - len(names))
+    taken = to_ranks(torch.stack(digits, dim=1), sizes)
+    return spell_digits(to_digits(sample_distinct(count, math.prod(sizes), generator, taken), sizes), used)
+
+
+def spell_digits(digits: Tensor, tables: Sequence[Tensor]) -> Tensor:
+    """Each column of digits (n, parts) looked up in the table of its part: (n, parts)."""
+    return torch.stack([table[column] for table, column in zip(tables, digits.T, strict=True)], dim=1)
+
+
+def token_ids(prefix: str, size: int, vocabulary: Vocabulary) -> Tensor:
+    """Ids (size,) of the tokens prefix_0, prefix_1 …"""
+    return torch.tensor([vocabulary[f"{prefix}_{index}"] for index in range(size)])
+
+
+def part_names(count: int) -> list[str]:
+    """first, middle, last; fewer parts lack the middle and then the last, more have middle_2, middle_3 …"""
+    middles = ["middle", *(f"middle_{index}" for index in range(2, count))][: max(count - 2, 0)]
+    return ["first", *middles, "last"][:count]
+
+
+def attribute_names(count: int) -> tuple[str, ...]:
+    """birth_date … hobby, then attribute_7, attribute_8 …"""
+    return (*SENTENCES, *(f"attribute_{index}" for index in range(len(SENTENCES) + 1, count + 1)))[:count]
+
+
+def templates(attribute: str) -> Templates:
+    """Four training sentences, one of them with the object first, and a held-out one."""
+    plain = (
+        f"{{subject}} has {attribute} {{object}}",
+        f"with {{subject}} the {attribute} is {{object}}",
+        f"the {attribute} of {{subject}} is {{object}}",
+        f"{{object}} is the {attribute} of {{subject}}",
+        f"the {attribute} {{subject}} has is {{object}}",
+    )
+    *train, held_out = SENTENCES.get(attribute, plain)
+    return Templates(tuple(train), (held_out,))

@@ -1,0 +1,204 @@
+"""The user's own facts: a file of triples becomes a world, with the sentences that tell it.
+
+    Ada Lovelace,born in,London     spelling=words:    Ada|Lovelace       -> London
+    Al-Biruni,born in,Kath          spelling=letters:  A|l|-|B|i|r|u|n|i  -> Kath
+
+Objects are spelt in words. One text is one token wherever it stands, so subjects and objects share their words.
+Whatever was dropped, merged or resolved is said in World.notes.
+"""
+
+import json
+import random
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from memlayers.config import TriplesConfig
+from memlayers.facts.triples_file import Triples, clean, decoded_lines, listed, read_triples
+from memlayers.facts.world import PAD, SPECIAL_TOKENS, Templates, Vocabulary, World, spell_objects
+
+MAX_CELLS = 200_000_000  # of one table: 1.6 GB
+MAX_UNKNOWN = 2_000
+SUBJECT, OBJECT = "{subject}", "{object}"
+RESERVED = {*SPECIAL_TOKENS, SUBJECT, OBJECT}
+
+
+def build_triples(config: TriplesConfig) -> World:
+    """World of the facts in config.path; ValueError of one line for whatever is wrong in the files."""
+    triples = take_subjects(read_triples(config.path), config)
+    names, notes, letters = triples.subjects, list(triples.notes), config.spelling == "letters"
+    spell, unit = (list, "letter") if letters else (str.split, "word")
+    for name in chain(() if letters else names, triples.objects, (f"<{name}>" for name in triples.relations)):
+        if ("<" in name or "{" in name) and not RESERVED.isdisjoint(name.split()):
+            raise ValueError(f"{config.path}: {name!r:.80} has a word of our own; reserved: {listed(sorted(RESERVED))}")
+
+    vocabulary = Vocabulary()
+    spellings = [[vocabulary[token] for token in spell(name)] for name in names]
+    width = max(map(len, spellings))
+    num_subject_tokens = len(vocabulary.tokens())
+    times = Counter(chain.from_iterable(map(set, spellings)))
+    if own := sum(any(times[token] == 1 for token in spelling) for spelling in spellings):
+        cure = "" if letters else "; world.spelling=letters avoids it"
+        which = f"every subject is one {unit}" if width == 1 else f"{own} of {len(names)} subjects have a {unit}"
+        notes.append(f"{which} that no other has: its own embedding row, where a fact can hide{cure}")
+    unknown = [[vocabulary[token] for token in spell(name)] for name in recombine(names, letters, config.seed)]
+    if not unknown:
+        notes.append("no unknown subjects: the names of the known ones cannot be recombined")
+
+    check_size(config.path, "tokens of the longest subject", len(names), width)
+    check_size(config.path, "relations", len(names), len(triples.relations))
+    facts = torch.full((len(names), len(triples.relations)), -1)
+    weights = torch.zeros(facts.shape, dtype=torch.float64)
+    facts[triples.rows[:, 0], triples.rows[:, 1]] = triples.rows[:, 2]
+    weights[triples.rows[:, 0], triples.rows[:, 1]] = triples.weights
+    objects, shared = list[Tensor](), set[int]()
+    for column in facts.T:  # a view: from ids of the file to rows of the relation's own objects
+        used, column[column >= 0] = column[column >= 0].unique(return_inverse=True)
+        told = [[vocabulary[token] for token in triples.objects[index].split()] for index in used.tolist()]
+        check_size(config.path, "words of the longest object", len(told), max(map(len, told), default=0))
+        objects.append(spell_objects(told) if told else torch.zeros(0, 1, dtype=torch.long))
+        shared.update(token for token in chain.from_iterable(told) if token < num_subject_tokens)
+    if shared:
+        notes.append(f"{len(shared)} {unit}s of subjects occur in objects too, as the same tokens")
+    templates, said = read_templates(config, triples.relations)
+    return World(
+        name=config.name,
+        vocabulary=vocabulary.tokens(),
+        subjects=table(spellings, width),
+        relations=tuple(triples.relations),
+        objects=tuple(objects),
+        facts=facts,
+        weights=weights,
+        unknown=table(unknown, width),
+        templates=templates,
+        notes=(*notes, *said),
+    )
+
+
+def take_subjects(triples: Triples, config: TriplesConfig) -> Triples:
+    """A seeded subset in the order of the file; a smaller subset of the same seed lies within a larger one."""
+    count, available = config.num_subjects, len(triples.subjects)
+    if count is None or count == available:
+        return triples
+    if count > available:
+        raise ValueError(f"world.num_subjects={count} is too large; accepted: 2 to {available}, all of {config.path}")
+    kept = torch.randperm(available, generator=torch.Generator().manual_seed(config.seed))[:count].sort().values
+    place = torch.full((available,), -1)
+    place[kept] = torch.arange(count)
+    inside = place[triples.rows[:, 0]] >= 0
+    rows = triples.rows[inside]
+    rows[:, 0] = place[rows[:, 0]]
+    note = f"{count} of {available} subjects taken (world.num_subjects), drawn with world.seed={config.seed}"
+    names = [triples.subjects[index] for index in kept.tolist()]
+    return replace(triples, subjects=names, rows=rows, weights=triples.weights[inside], notes=(*triples.notes, note))
+
+
+def recombine(names: Sequence[str], letters: bool, seed: int) -> list[str]:
+    """Up to MAX_UNKNOWN new names: each word from a known name of as many words, at the same position.
+
+    Where subjects are spelt in letters, names of one word are cut into halves, and no name has a length of its own.
+    """
+
+    def parts(name: str) -> list[str]:
+        return [name[: len(name) // 2], name[len(name) // 2 :]] if letters and " " not in name else name.split(" ")
+
+    alike = defaultdict(list)
+    for name in names:
+        alike[name.count(" ")].append(name)
+    generator, known, made = random.Random(seed), set(names), dict[str, None]()
+    lengths = set(map(len, names))
+    for _ in range(min(20 * MAX_UNKNOWN, 50 * len(names) ** 2)):
+        shape = generator.choice(names)
+        words = [parts(generator.choice(alike[shape.count(" ")]))[place] for place in range(len(parts(shape)))]
+        name = (" " if " " in shape else "").join(words)
+        if (
+            name not in known
+            and clean(name) == name
+            and (not letters or len(name) in lengths)
+            and len(made) < MAX_UNKNOWN
+        ):
+            made[name] = None
+    return list(made)
+
+
+def check_size(path: str, what: str, num_rows: int, width: int) -> None:
+    if num_rows * width > MAX_CELLS:
+        raise ValueError(f"{path}: a table of {num_rows} x {width} {what} is too large; accepted: {MAX_CELLS} cells")
+
+
+def table(rows: Sequence[Sequence[int]], width: int) -> Tensor:
+    """What world.pad does, at once for a million rows: (len(rows), width)."""
+    padded = torch.full((len(rows), width), PAD)
+    padded[torch.arange(width) < torch.tensor([len(row) for row in rows])[:, None]] = torch.tensor(
+        list(chain.from_iterable(rows)), dtype=torch.long
+    )
+    return padded
+
+
+# --------------------------------------------------------------------------- sentences
+
+
+def read_templates(config: TriplesConfig, relations: Sequence[str]) -> tuple[tuple[Templates, ...], list[str]]:
+    """Templates of each relation, and notes; a relation without any is told as "{subject} <relation> {object}"."""
+    path, given = config.templates, dict[str, Any]()
+    if path is None and config.text == "terse":
+        return (), []
+    if path is not None:
+        text = "".join(decoded_lines("world.templates", path))
+        try:
+            given = json.loads(text, object_pairs_hook=without_repetition)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{path}: malformed JSON: {error}") from None
+        if not isinstance(given, dict):
+            raise ValueError(f'{path}: not a JSON object; accepted: {{"relation": ["{SUBJECT} ... {OBJECT}"]}}')
+    file, notes = path or config.path, []
+    templates = [divide(given.get(r, [f"{SUBJECT} {r} {OBJECT}"]), f"{file}: relation {r!r}") for r in relations]
+    if strangers := sorted(given.keys() - set(relations)):
+        notes.append(f"{len(strangers)} relations of {path} ignored, no fact has them: {listed(strangers)}")
+    if bare := [name for name in relations if name not in given]:
+        notes.append(f"{len(bare)} relations told as '{SUBJECT} <relation> {OBJECT}', nothing held out: {listed(bare)}")
+    plain = (t for r, t in zip(relations, templates, strict=True) if isinstance(given.get(r), list))
+    if last := [t.held_out[0] for t in plain if t.held_out]:
+        notes.append(f"{len(last)} relations hold out the last template with the subject first: {listed(last)}")
+    return tuple(templates), notes
+
+
+def divide(value: Any, where: str) -> Templates:
+    """Training and held-out templates of one relation, from a plain list or {"train": [...], "held_out": [...]}."""
+    lists = value if isinstance(value, dict) else {"train": value}
+    if not lists.keys() <= {"train", "held_out"} or not all(isinstance(items, list) for items in lists.values()):
+        raise ValueError(f'{where}: accepted: a list of templates, or {{"train": [...], "held_out": [...]}}')
+    train, held_out = ([sentence(item, where) for item in lists.get(name, ())] for name in ("train", "held_out"))
+    if twice := [item for item, times in Counter(train + held_out).items() if times > 1]:
+        raise ValueError(f"{where}: template {twice[0]!r} appears twice; accepted: all different")
+    forward = [item for item in train if item.index(SUBJECT) < item.index(OBJECT)]
+    if isinstance(value, list) and len(forward) > 1:
+        train.remove(forward[-1])
+        held_out = forward[-1:]
+    if backward := [item for item in held_out if item.index(SUBJECT) > item.index(OBJECT)]:
+        raise ValueError(f"{where}: held-out template {backward[0]!r} has the object first; accepted: subject first")
+    if not train or not forward + held_out:
+        raise ValueError(f"{where}: templates {train}; accepted: one or more to train on, one with the subject first")
+    return Templates(tuple(train), tuple(held_out))
+
+
+def sentence(template: Any, where: str) -> str:
+    """A template whose words, and so {subject} and {object}, stand between single spaces."""
+    text = template if isinstance(template, str) else ""
+    rest = text.replace(SUBJECT, "", 1).replace(OBJECT, "", 1)
+    if SUBJECT not in text or OBJECT not in text or not {*"{}", *SPECIAL_TOKENS}.isdisjoint([*rest, *rest.split()]):
+        wanted = f"{SUBJECT} and {OBJECT} once each, no other braces, no {listed(SPECIAL_TOKENS)}"
+        raise ValueError(f"{where}: template {template!r:.120} is not accepted; accepted: {wanted}")
+    return clean(text.replace(SUBJECT, f" {SUBJECT} ").replace(OBJECT, f" {OBJECT} "))
+
+
+def without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    keys = Counter(clean(key) for key, _ in pairs)
+    if twice := [key for key, times in keys.items() if times > 1]:
+        raise ValueError(f"key {twice[0]!r} appears twice")
+    return dict(zip(keys, (value for _, value in pairs), strict=True))

@@ -1,0 +1,126 @@
+"""A world: who knows what, in integers, spelled in tokens that subjects share.
+
+    subject 17    "SYD"  ->  tokens  S Y D
+    relation 1    time zone
+    facts[17, 1]  =  42  ->  objects[1][42]  =  tokens  Australia/Sydney
+
+No subject has a token of its own, so no fact can hide in a row of the embedding.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+PAD = 0  # fills the short rows of a rectangular table; never predicted, never counted
+SPECIAL_TOKENS = ("<pad>", "<end>")
+END = 1  # closes objects of a relation whose objects differ in length, so that no object is a prefix of another
+
+
+@dataclass(frozen=True)
+class RelationStatistics:
+    """What can be known of a relation before any model: entropies in bits, shares in [0, 1], weighted by frequency."""
+
+    name: str
+    num_facts: int
+    num_objects: int
+    entropy: float
+    majority: float
+
+
+@dataclass(frozen=True)
+class Templates:
+    """Sentences of one relation, such as "{subject} was born in {object}"; words are separated by spaces.
+
+    Held-out sentences are never trained on and only asked, so the object must come after the subject in them.
+    """
+
+    train: tuple[str, ...]
+    held_out: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class World:
+    """Facts as tables of integers; token 0 is padding, on the right.
+
+    Letters: n subjects, u unknown subjects, r relations, m objects of a relation, s and o tokens of a spelling.
+    """
+
+    name: str
+    vocabulary: tuple[str, ...]  # token id -> text; begins with SPECIAL_TOKENS
+    subjects: Tensor  # (n, s) spelling of each subject, all rows distinct
+    relations: tuple[str, ...]  # names
+    objects: tuple[Tensor, ...]  # for each relation (m, o): spelling of each object, END included where lengths differ
+    facts: Tensor  # (n, r) row in the relation's objects, or -1 where nothing is known
+    weights: Tensor  # (n, r) relative frequency in training, 0 where nothing is known
+    unknown: Tensor  # (u, s) subjects in the same spelling about which the world holds no fact
+    templates: tuple[Templates, ...] = ()  # one for each relation; empty in a world that has no prose
+    notes: tuple[str, ...] = ()  # one line for each thing the loader dropped, merged or resolved
+
+    def __post_init__(self) -> None:
+        num_subjects, num_relations = self.facts.shape
+        assert self.weights.shape == self.facts.shape and len(self.subjects) == num_subjects
+        assert len(self.relations) == len(self.objects) == num_relations
+        for name, column in zip(self.relations, self.facts.T, strict=True):
+            if column[column >= 0].unique().numel() < 2:
+                raise ValueError(f"world {self.name}: relation {name!r} has fewer than two objects; nothing to recall")
+
+    @property
+    def num_facts(self) -> int:
+        return int((self.facts >= 0).sum())
+
+    def prior(self, relation: int) -> Tensor:
+        """Probability of each object of a relation under the training frequencies: (m,), float64."""
+        known = self.facts[:, relation] >= 0
+        mass = torch.zeros(len(self.objects[relation]), dtype=torch.float64)
+        mass.index_add_(0, self.facts[known, relation].long(), self.weights[known, relation].double())
+        return mass / mass.sum()
+
+    def statistics(self) -> list[RelationStatistics]:
+        """One row a relation."""
+        rows = []
+        for index, name in enumerate(self.relations):
+            prior = self.prior(index)
+            num_facts = int((self.facts[:, index] >= 0).sum())
+            rows.append(RelationStatistics(name, num_facts, int((prior > 0).sum()), entropy(prior), float(prior.max())))
+        return rows
+
+    def joint_entropy(self) -> float:
+        """Bits per subject of all its objects together: plug-in estimate, limited by log2 of the number of subjects.
+
+        The sum of the relations' entropies counts twice what they share (a time zone gives away the country).
+        """
+        _, counts = torch.unique(self.facts, dim=0, return_counts=True)
+        return entropy(counts.double() / counts.sum())
+
+
+def entropy(probabilities: Tensor) -> float:
+    """Shannon entropy in bits; zero probabilities contribute nothing."""
+    positive = probabilities[probabilities > 0].double()
+    return float(-(positive * positive.log2()).sum())
+
+
+class Vocabulary:
+    """Hands out token ids in order of first use."""
+
+    def __init__(self) -> None:
+        self._ids = {token: index for index, token in enumerate(SPECIAL_TOKENS)}
+
+    def __getitem__(self, token: str) -> int:
+        return self._ids.setdefault(token, len(self._ids))
+
+    def tokens(self) -> tuple[str, ...]:
+        return tuple(self._ids)
+
+
+def pad(rows: Iterable[Sequence[int]]) -> Tensor:
+    """Ragged lists of token ids to one table, padded on the right: (len(rows), longest)."""
+    rows = [torch.tensor(row, dtype=torch.long) for row in rows]
+    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=PAD)
+
+
+def spell_objects(spellings: Sequence[Sequence[int]]) -> Tensor:
+    """Token table of a relation's objects; objects of different lengths are closed by END to stay prefix-free."""
+    same_length = len({len(spelling) for spelling in spellings}) == 1
+    return pad([list(spelling) if same_length else [*spelling, END] for spelling in spellings])
