@@ -1,0 +1,67 @@
+"""Compute of a model, and the solver that gives a dense arm the size at which it costs what a memory arm costs."""
+
+import dataclasses
+from collections.abc import Callable
+
+from memlayers.config import MatchConfig, ModelConfig
+from memlayers.layers.feedforward import Cost, Workload
+from memlayers.model import model_cost
+
+
+@dataclasses.dataclass(frozen=True)
+class Matched:
+    """What the solver chose, and how near it came."""
+
+    model: ModelConfig
+    steps: float  # multiplies the number of steps: 1 unless compute is spent by training longer
+    cost: Cost
+    target: float  # training FLOPs per token, or stored parameters, that were asked for
+    reached: float
+
+
+def solve(config: ModelConfig, match: MatchConfig, num_tokens: int, work: Workload) -> Matched:
+    """The model `config`, resized until it costs `match.times` what it would with the reference feed-forward.
+
+    Spent by `width`, d_model and hidden grow in proportion; by `depth`, blocks are added; then, and by `hidden` alone,
+    the width of the feed-forwards trims the rest, so that the match is as near as one hidden unit allows.
+    Raises ValueError where even the smallest model costs more.
+    """
+    longer = match.spend == "longer"
+    size = (lambda cost: cost.params) if match.by == "params" else (lambda cost: cost.flops)
+
+    def cost(model: ModelConfig) -> Cost:
+        return model_cost(model, num_tokens, work)
+
+    if match.reference is None:
+        found = cost(config)
+        return Matched(config, 1.0, found, size(found), size(found))
+
+    reference = size(cost(dataclasses.replace(config, ffn=match.reference)))
+    target = reference * (1 if longer else match.times)
+
+    def grown(**changes: int) -> ModelConfig:
+        return dataclasses.replace(config, **changes)
+
+    def nearest(make: Callable[[int], ModelConfig]) -> ModelConfig:
+        low, high = 1, 1
+        while size(cost(make(high))) < target:
+            low, high = high, 2 * high
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if size(cost(make(middle))) < target else (low, middle)
+        return min((make(low), make(high)), key=lambda model: abs(size(cost(model)) - target))
+
+    if match.spend == "width":
+        step = 2 * config.num_heads  # heads keep an even width
+        ratio = config.hidden / config.d_model
+        config = nearest(lambda n: grown(d_model=n * step, hidden=max(1, round(ratio * n * step))))
+    elif match.spend == "depth":
+        config = nearest(lambda n: grown(depth=n))
+    model = nearest(lambda n: dataclasses.replace(config, hidden=n))
+    found = cost(model)
+    if size(found) > 1.05 * target:
+        raise ValueError(
+            f"match.times={match.times}: the smallest model costs {size(found):.4g} {match.by}, more than the "
+            f"{target:.4g} asked for; accepted: {match.times * size(found) / target:.2f} or more"
+        )
+    return Matched(model, match.times if longer else 1.0, found, target, size(found))

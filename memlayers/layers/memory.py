@@ -1,0 +1,77 @@
+"""Memory: a feed-forward that looks its answer up (Memory Layers at Scale, section 3; Lample et al. 2019).
+
+    token -> query -> the topk best of n * n slots in each head -> softmax of their scores -> weighted sum of values
+"""
+
+from collections.abc import Callable
+from typing import ClassVar
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from memlayers.layers.feedforward import Cost, FFNOutput, Reads, Workload, matrix_cost
+from memlayers.layers.pool import MemoryPool
+from memlayers.layers.product_keys import product_key_topk, selection_flops, staircase
+
+
+class ProductKeyLookup(nn.Module):
+    """Which slots a token reads, and with what weights: the half of a memory layer that comes before the values.
+
+    Letters: b batch, s sequence, t = b * s tokens, h heads, two halves of a key, c half-key width, n keys a half.
+    With qk_norm, queries and keys are scaled to unit root mean square a half (RMSNorm with learned gains), so that
+    scores start at unit variance whatever the residual stream does; without it they grow with the activations.
+    """
+
+    param_roles: ClassVar[dict[str, str]] = {"keys": "memory_key"}
+
+    def __init__(
+        self,
+        d_model: int,
+        *,
+        num_keys: int,
+        heads: int,
+        topk: int,
+        d_key: int,
+        qk_norm: bool = True,
+        search: Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]] = product_key_topk,
+    ):
+        super().__init__()
+        self.heads, self.topk, self.search = heads, topk, search
+        self.to_query = nn.Linear(d_model, heads * d_key, bias=False)
+        self.keys = nn.Parameter(torch.empty(heads, 2, num_keys, d_key // 2))
+        self.query_norm = nn.RMSNorm(d_key // 2) if qk_norm else nn.Identity()
+        self.key_norm = nn.RMSNorm(d_key // 2) if qk_norm else nn.Identity()
+
+    def forward(self, x: Tensor) -> Reads:
+        """x (b, s, d_model) -> slots and weights, each (b, s, h * topk); the weights of a head sum to 1."""
+        query = rearrange(self.to_query(x), "b s (h two c) -> (b s) h two c", h=self.heads, two=2)
+        scale = query.shape[-1] ** -0.5
+        score, slots = self.search(self.query_norm(query) * scale, self.key_norm(self.keys), self.topk)
+        weights = score.float().softmax(dim=-1)
+        return Reads(*(rearrange(y, "t h k -> t (h k)").unflatten(0, x.shape[:2]) for y in (slots, weights)))
+
+    def cost(self, work: Workload) -> Cost:  # noqa: ARG002
+        """Query projection, half scores, and the comparisons of both selections."""
+        n = self.keys.shape[-2]
+        pairs = len(staircase(self.topk, torch.device("cpu"))[0])
+        chosen = self.heads * (2 * selection_flops(n, self.topk) + selection_flops(pairs, self.topk))
+        gains = sum(p.numel() for norm in (self.query_norm, self.key_norm) for p in norm.parameters())
+        return matrix_cost(*self.to_query.weight.shape) + matrix_cost(*self.keys.shape) + Cost(chosen, params=gains)
+
+
+class ProductKeyMemory(nn.Module):
+    """The paper's "Memory": the sum over heads of softmax-weighted values, with the value as wide as the model."""
+
+    def __init__(self, lookup: ProductKeyLookup, pool: MemoryPool):
+        super().__init__()
+        self.lookup, self.pool = lookup, pool
+
+    def forward(self, x: Tensor) -> FFNOutput:
+        """x (b, s, d_model) -> hidden (b, s, d_model) and the reads."""
+        reads = self.lookup(x)
+        hidden = self.pool(reads.slots.flatten(0, 1), reads.weights.flatten(0, 1))
+        return FFNOutput(hidden.to(x.dtype).view_as(x), reads)
+
+    def cost(self, work: Workload) -> Cost:
+        return self.lookup.cost(work) + self.pool.read_cost(self.lookup.heads * self.lookup.topk, work)

@@ -1,0 +1,76 @@
+"""The value table: rows that are read by weight, and gradients that touch the rows that were read and no others."""
+
+import math
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from memlayers.layers.feedforward import Cost, Workload
+
+
+class MemoryPool(nn.Module):
+    """A table of num_slots values of width d_value. Layers share a pool by being handed the same object.
+
+        slots    7  2     weights  .8  .2     read   .8 * values[7] + .2 * values[2]
+    """
+
+    param_roles: ClassVar[dict[str, str]] = {"values": "memory_value"}
+
+    def __init__(self, num_slots: int, d_value: int, *, sparse: bool = True, dtype: torch.dtype = torch.float32):
+        super().__init__()
+        self.values = nn.Parameter(torch.empty(num_slots, d_value, dtype=dtype))
+        self.sparse = sparse
+
+    def forward(self, slots: Tensor, weights: Tensor) -> Tensor:
+        """Weighted sums of rows: slots (t, r) and weights (t, r) -> (t, d_value) in the dtype of the weights."""
+        return weighted_read(self.values, slots, weights, sparse=self.sparse)
+
+    def read_cost(self, reads: int, work: Workload) -> Cost:
+        """Of so many reads a token, without the table itself: the sum, its two gradients, and the sort behind them."""
+        size = reads * self.values.shape[1]
+        sort = reads * math.ceil(math.log2(max(2, reads * work.tokens))) if self.sparse else 0
+        return Cost(2 * size, 4 * size + sort, size * self.values.element_size())
+
+
+def weighted_read(values: Tensor, slots: Tensor, weights: Tensor, *, sparse: bool = True) -> Tensor:
+    """sum over r of weights[t, r] * values[slots[t, r]]: (t, d_value).
+
+    With sparse=True the gradient of `values` is a coalesced sparse tensor that holds the rows that were read.
+    """
+    per_read = weights.to(values.dtype)
+    if not sparse:
+        return F.embedding_bag(slots, values, per_sample_weights=per_read, mode="sum").to(weights.dtype)
+    read = F.embedding_bag(slots, values.detach(), per_sample_weights=per_read, mode="sum")
+    return _RowGradient.apply(read.to(weights.dtype), values, slots, weights.detach())
+
+
+class _RowGradient(torch.autograd.Function):
+    """Passes on what was read; its backward adds the gradient of the rows.
+
+    The gradient of row i is a weighted sum again: of the output gradients of the tokens that read it. So sorting
+    the reads by row turns the backward into another bag, without atomics and without a buffer of the table's size
+    (Memory Layers at Scale, section 3.2, "reverse indices").
+    """
+
+    @staticmethod
+    def forward(ctx: Any, read: Tensor, values: Tensor, slots: Tensor, weights: Tensor) -> Tensor:
+        ctx.save_for_backward(slots, weights)
+        ctx.table = values.shape, values.dtype
+        return read.view_as(read)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None, None, None]:  # type: ignore[override]
+        if not ctx.needs_input_grad[1]:
+            return grad, None, None, None
+        slots, weights = ctx.saved_tensors
+        shape, dtype = ctx.table
+        ordered, order = slots.flatten().sort()
+        rows, counts = ordered.unique_consecutive(return_counts=True)
+        token = order // max(1, slots.shape[1])
+        bags = F.embedding_bag(
+            token, grad, counts.cumsum(0) - counts, per_sample_weights=weights.flatten()[order], mode="sum"
+        )
+        row_grad = torch.sparse_coo_tensor(rows[None], bags.to(dtype), shape, is_coalesced=True, check_invariants=False)
+        return grad, row_grad, None, None

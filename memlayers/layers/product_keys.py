@@ -1,0 +1,57 @@
+"""Exact top-k over n * n slots at the price of 2 * n scores (Lample et al. 2019, arXiv 1907.05242, section 3.1).
+
+The key of slot i * n + j is the pair (row key i, column key j); its score is the sum of the two half scores.
+
+    half scores   rows     0.9  0.1  0.5        slots   00 01 02      the two best rows and the two best columns
+                  columns  0.2  0.8  0.3                10 11 12      hold the two best slots: 01 (1.7), 21 (1.3)
+                                                        20 21 22
+"""
+
+import math
+
+import torch
+from einops import einsum, rearrange
+from torch import Tensor
+
+
+def product_key_topk(query: Tensor, keys: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Scores and slots of the k best of n * n product keys, best first; exact.
+
+    Letters: t tokens, h heads, two halves, c half-key width, n keys a half.
+    query (t, h, two, c), keys (h, two, n, c), k <= n  ->  scores (t, h, k), slots (t, h, k) int64.
+    Of equal scores any may come first. Gradients flow to the k winning scores and from there to query and keys.
+    """
+    half = half_scores(query, keys)
+    with torch.no_grad():  # choosing has no gradient; the chosen scores do
+        score, index = half.topk(k, dim=-1)
+        row, column = staircase(k, query.device)
+        pair = score[0].index_select(-1, row) + score[1].index_select(-1, column)
+        where = pair.topk(k, dim=-1).indices
+        chosen = index[0].gather(-1, row[where]), index[1].gather(-1, column[where])
+    return winners(half, *chosen)
+
+
+def half_scores(query: Tensor, keys: Tensor) -> Tensor:
+    """query (t, h, two, c) against keys (h, two, n, c): (two, h, t, n)."""
+    return einsum(query, keys, "t h two c, h two n c -> two h t n")
+
+
+def winners(half: Tensor, row: Tensor, column: Tensor) -> tuple[Tensor, Tensor]:
+    """Scores and slots, each (t, h, k), of chosen row and column keys (h, t, k)."""
+    score = half[0].gather(-1, row) + half[1].gather(-1, column)
+    slot = row * half.shape[-1] + column
+    return rearrange(score, "h t k -> t h k"), rearrange(slot, "h t k -> t h k")
+
+
+def staircase(k: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Ranks (a, b) of half scores that can be among the k best sums: (a + 1)(b + 1) <= k; ~ k ln k of k * k pairs.
+
+    The pair of ranks (a, b) is beaten, or equalled, by all (a + 1)(b + 1) - 1 pairs of ranks no worse than its own.
+    """
+    pairs = [(a, b) for a in range(k) for b in range(k // (a + 1))]
+    return torch.tensor(pairs, device=device).unbind(-1)
+
+
+def selection_flops(candidates: int, k: int) -> int:
+    """Comparisons to keep the k best of so many candidates in a heap."""
+    return candidates * max(1, math.ceil(math.log2(k)))
