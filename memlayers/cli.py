@@ -1,0 +1,88 @@
+"""The verbs' shared manners: check everything first, one line for a mistake, no traceback, an honest exit code."""
+
+import os
+import sys
+import traceback
+from collections.abc import Callable
+
+import hydra
+from hydra._internal.utils import get_args_parser
+from omegaconf import DictConfig
+
+from memlayers.compose import CONF, jobs_of, register, to_run_config
+from memlayers.config.run import RunConfig
+from memlayers.display import StudyDisplay
+from memlayers.record import finished, read_record, record_path
+
+
+def fail(error: Exception) -> None:
+    """A user's mistake (ValueError) is one line; anything else is a defect and keeps its traceback."""
+    if isinstance(error, ValueError | FloatingPointError):
+        print(f"memlayers: {error}", file=sys.stderr, flush=True)
+    else:
+        traceback.print_exc()
+
+
+def job(config: DictConfig) -> None:
+    """What a launcher runs, possibly in another process. A failure is in the record; the parent tells it."""
+    register()
+    from memlayers.run import run
+
+    try:
+        run(to_run_config(config))
+    except Exception as error:
+        if config.progress != "none":  # in a study the display tells it
+            fail(error)
+
+
+def jobs_from(arguments: list[str]) -> list[RunConfig] | None:
+    """The jobs of a command line, checked; None where Hydra is only asked something (--help, --cfg ...)."""
+    parsed = get_args_parser().parse_args(arguments)
+    if parsed.help or parsed.hydra_help or parsed.cfg or parsed.info or parsed.shell_completion:
+        return None
+    return jobs_of(parsed.overrides, bool(parsed.multirun))
+
+
+def execute(arguments: list[str]) -> int:
+    """Run, sweep or study a command line. Exit code 0 only if every run has a record that says ok, 2 for a mistake."""
+    sys.argv[1:] = arguments
+    register()
+    application = hydra.main(config_path=str(CONF), config_name="train", version_base="1.3")(job)
+    try:
+        jobs = jobs_from(arguments)
+        if jobs is not None:
+            return study(jobs, application)
+        application()
+        return 0
+    except ValueError as error:
+        fail(error)
+        return 2
+    except KeyboardInterrupt:
+        print("\nmemlayers: interrupted; finished runs are kept, the same command goes on from there", file=sys.stderr)
+        sys.stderr.flush()
+        os._exit(130)  # workers of a launcher must not keep us waiting
+
+
+def study(jobs: list[RunConfig], application: Callable[[], None]) -> int:
+    """Run what is not finished, with one display for all; say what failed."""
+    todo = [one for one in jobs if finished(one) is None]
+    if not todo:
+        if len(jobs) == 1:
+            print(f"finished already: {record_path(jobs[0])}")
+        else:
+            print(f"all {len(jobs)} runs are finished: {record_path(jobs[0]).parent}")
+        return 0
+    if len(jobs) == 1:
+        application()
+    else:
+        sys.argv.append("progress=none")
+        with StudyDisplay(jobs):
+            application()
+    failed = [one for one in jobs if finished(one) is None]
+    for one in failed if len(jobs) > 1 else ():
+        record = read_record(record_path(one))
+        reason = record["error"] if record else "it left no record"
+        print(f"memlayers: {one.arm} seed {one.seed} failed: {reason}", file=sys.stderr)
+    if len(jobs) == 1 and not failed:
+        print(record_path(jobs[0]))
+    return 1 if failed else 0

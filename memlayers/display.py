@@ -1,0 +1,104 @@
+"""The progress of a whole study, whoever runs its runs: a live table on a terminal, plain lines elsewhere."""
+
+import threading
+import time
+from pathlib import Path
+from types import TracebackType
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text as Line
+
+from memlayers.config.run import RunConfig
+from memlayers.progress_notes import read_partial
+from memlayers.record import Record, read_record, record_path
+
+EVERY = 0.5  # seconds between two looks
+
+
+class StudyDisplay:
+    """Follows records and notes on disk: run 7 of 15, arm, seed, loss, recall so far, time left."""
+
+    def __init__(self, jobs: list[RunConfig], console: Console | None = None):
+        self.jobs = [(job, record_path(job)) for job in jobs]
+        self.console = console or Console()
+        self.began = time.time()
+        self.stop = threading.Event()
+        self.thread = threading.Thread(target=self._follow, daemon=True)
+        self.done_before = {path for _, path in self.jobs if self._record(path)}
+        self.told: set[Path] = set(self.done_before)
+
+    def __enter__(self) -> "StudyDisplay":
+        if self.done_before:
+            self.console.print(f"{len(self.done_before)} of {len(self.jobs)} runs are finished already")
+        self.thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop.set()
+        self.thread.join()
+
+    def _follow(self) -> None:
+        if not self.console.is_terminal or self.console.is_dumb_terminal:
+            while not self.stop.wait(EVERY):
+                self._tell()
+            self._tell()
+            return
+        with Live(self.render(), console=self.console, refresh_per_second=4, transient=True) as live:
+            while not self.stop.wait(EVERY):
+                self._tell()
+                live.update(self.render())
+            self._tell()
+
+    def _record(self, path: Path) -> Record | None:
+        """A record that this study wrote or found finished; failures of earlier attempts do not count."""
+        record = read_record(path)
+        if record is None or (record["status"] != "ok" and path.stat().st_mtime < self.began):
+            return None
+        return record
+
+    def _tell(self) -> None:
+        """One line for each run that has ended since the last look."""
+        for job, path in self.jobs:
+            record = None if path in self.told else self._record(path)
+            if record is not None:
+                self.told.add(path)
+                head = f"run {len(self.told)} of {len(self.jobs)}  {job.arm} seed {job.seed}"
+                if record["status"] == "ok":
+                    end = f"recall {record['recall']['exact']:.3f}  {record['timing']['seconds']:.0f} s"
+                else:
+                    end = f"failed: {record['error']}"
+                self.console.print(f"{head}  {end}  {self.time_left()}", highlight=False)
+
+    def share_done(self) -> float:
+        """Share of the work of this study that is behind us, finished runs of earlier calls left out."""
+        todo = [path for _, path in self.jobs if path not in self.done_before]
+        notes = [read_partial(path) for path in todo if path not in self.told]
+        under_way = sum(note["step"] / note["steps"] for note in notes if note is not None)
+        return (sum(path in self.told for path in todo) + under_way) / max(1, len(todo))
+
+    def time_left(self) -> str:
+        """A guess that takes all runs as equally long."""
+        share = self.share_done()
+        if share <= 0.02:
+            return ""
+        seconds = (time.time() - self.began) * (1 - share) / share
+        return f"about {seconds / 60:.0f} min left" if seconds >= 90 else f"about {seconds:.0f} s left"
+
+    def render(self) -> Group:
+        table = Table(box=None, pad_edge=False)
+        for title in ("arm", "seed", "progress", "step", "loss", "recall so far"):
+            table.add_column(title, justify="left" if title in ("arm", "progress") else "right")
+        for job, path in self.jobs:
+            note = None if path in self.told else read_partial(path)
+            if note is not None:
+                bar = ProgressBar(total=note["steps"], completed=note["step"], width=24)
+                numbers = ["" if note[name] is None else f"{note[name]:.3f}" for name in ("loss", "recall")]
+                table.add_row(job.arm, str(job.seed), bar, f"{note['step']}/{note['steps']}", *numbers)
+        ended = len(self.told)
+        head = f"run {min(len(self.jobs), ended + 1)} of {len(self.jobs)}  {self.time_left()}"
+        return Group(Line(head, style="bold"), table)

@@ -1,0 +1,127 @@
+"""Lightning: wiring only. What is trained, on which batches, with which optimizers, and when it is asked."""
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import lightning
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from memlayers.config import OptimConfig
+from memlayers.facts.world import PAD
+from memlayers.model import Transformer, parameters_with_roles
+from memlayers.optim import build_optimizers, build_schedules, clip_gradients
+from memlayers.recall import ask, sample_facts
+from memlayers.text import Documents, Text
+
+LOG_EVERY = 50  # steps: often enough to watch, seldom enough to cost nothing
+
+
+class Batches:
+    """The training documents of every step, each from a generator of its own, so that any step can be drawn anew."""
+
+    def __init__(self, text: Text, batch_size: int, steps: int, seed: int):
+        self.text, self.batch_size, self.steps, self.seed = text, batch_size, steps, seed
+        self.first = 0  # step to begin with: that of the checkpoint in a resumed run
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __iter__(self) -> Iterator[Documents]:
+        generator = torch.Generator()
+        for step in range(self.first, self.steps):
+            generator.manual_seed((self.seed << 32) + step)
+            yield self.text.sample(self.batch_size, generator)
+
+
+class FactLearner(lightning.LightningModule):
+    """A transformer that learns documents; manual optimization, as matrices and values have optimizers of their own."""
+
+    def __init__(self, model: Transformer, optim: OptimConfig, loss: str, steps: int):
+        super().__init__()
+        self.automatic_optimization = False
+        self.model, self.optim, self.loss, self.steps = model, optim, loss, steps
+        roles = [(role == "memory_value", parameter) for _, role, parameter in parameters_with_roles(model)]
+        self.value_parameters = [parameter for is_value, parameter in roles if is_value]
+        self.other_parameters = [parameter for is_value, parameter in roles if not is_value]
+
+    def training_step(self, batch: Documents, batch_idx: int) -> None:
+        loss = answer_loss(self.model, Documents(*batch), self.loss)
+        optimizers = listed(self.optimizers())
+        self.manual_backward(loss)
+        clip_gradients(self.other_parameters, self.optim.clip)
+        clip_gradients(self.value_parameters, self.optim.clip_values)
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+        for schedule in listed(self.lr_schedulers()):
+            schedule.step()
+        if batch_idx % LOG_EVERY == 0 or batch_idx + 1 == self.steps:
+            value = float(loss.detach())
+            if value != value or value == float("inf"):
+                raise FloatingPointError(f"the loss is {value} at step {batch_idx}: lower optim.lr or optim.values.lr")
+            self.log("loss", value, prog_bar=True)
+
+    def configure_optimizers(self) -> Any:
+        optimizers = build_optimizers(self.model, self.optim)
+        return optimizers, build_schedules(optimizers, self.optim, self.steps)
+
+
+class RecallProbe(lightning.Callback):
+    """Asks for recall at even distances, without touching any generator of the training; keeps the curve."""
+
+    def __init__(self, text: Text, batches: Batches, probes: int, max_facts: int):
+        self.text, self.batches = text, batches
+        self.facts = sample_facts(text.world, max_facts)
+        self.at = {max(1, round(batches.steps * (index + 1) / probes)) for index in range(probes)}
+        self.exposures = float(text.exposures_per_document[text.world.facts >= 0].mean()) * batches.batch_size
+        self.curve: list[dict[str, float]] = []
+        self.seconds = 0.0  # of asking; not part of training
+        self.began = time.perf_counter()
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:  # noqa: ARG002
+        self.began = time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int  # noqa: ARG002
+    ) -> None:
+        step = batch_idx + 1
+        if step not in self.at:
+            return
+        started = time.perf_counter()
+        answers = ask(pl_module.model, self.text, self.facts, "training")
+        now = time.perf_counter()
+        self.curve.append(
+            {
+                "step": step,
+                "exposures": step * self.exposures,
+                "recall": float(answers.exact.double().mean()),
+                "surprise": float(answers.surprise.double().mean()),
+                "loss": float(trainer.callback_metrics["loss"]),
+            }
+        )
+        pl_module.log("recall", self.curve[-1]["recall"], prog_bar=True)
+        self.seconds += now - started
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"curve": self.curve}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.curve = state_dict["curve"]
+
+
+def answer_loss(model: Transformer, documents: Documents, loss: str) -> Tensor:
+    """Mean cross-entropy in nats over the tokens of objects (`answers`) or over all tokens (`all`)."""
+    tokens, answers = documents
+    target = tokens[:, 1:]
+    where = answers[:, 1:] if loss == "answers" else target != PAD
+    return F.cross_entropy(model(tokens[:, :-1], where).logits.float(), target[where])
+
+
+def listed(one_or_more: Any) -> list[Any]:
+    """Lightning hands out one optimizer bare and several in a list."""
+    return one_or_more if isinstance(one_or_more, list) else [one_or_more]
+
+

@@ -1,0 +1,86 @@
+"""One JSON file a run: written whole or not at all, and never with a NaN."""
+
+import json
+import os
+import platform
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from memlayers import __version__
+from memlayers.config.run import RunConfig, digest
+
+Record = dict[str, Any]
+
+
+def record_path(config: RunConfig) -> Path:
+    """results/study/world/arm-s0-digest.json"""
+    folder = Path(config.results) / config.study / config.world.name
+    return folder / f"{config.arm}-s{config.seed}-{digest(config)}.json"
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Atomic: a reader sees the old file or the new one. Raises ValueError where the folder cannot be written."""
+    text = json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".", suffix=".tmp", delete=False) as file:
+            try:
+                file.write(text)
+                file.flush()
+                os.fchmod(file.fileno(), 0o644)
+                os.replace(file.name, path)
+            except BaseException:
+                os.unlink(file.name)
+                raise
+    except OSError as error:
+        raise ValueError(f"results={path.parent}: cannot be written ({error.strerror}); accepted: a writable folder") from None
+
+
+def read_record(path: Path) -> Record | None:
+    """The record, or None where there is none. Raises ValueError for a file that is not a record."""
+    try:
+        record = json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not a record ({error}); delete it to run again") from None
+    if not isinstance(record, dict) or "status" not in record:
+        raise ValueError(f"{path}: not a record (no status); delete it to run again")
+    return record
+
+
+def finished(config: RunConfig) -> Record | None:
+    """The record of a run that ended well, or None: it is still to do, or failed and is to be tried again."""
+    record = read_record(record_path(config))
+    return record if record is not None and record["status"] == "ok" else None
+
+
+def code_version() -> dict[str, Any]:
+    """Package version, and of a git checkout the commit and whether files differ from it (null elsewhere)."""
+    root = Path(__file__).parent.parent
+
+    def git(*arguments: str) -> str | None:
+        try:
+            done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True)
+        except (OSError, subprocess.CalledProcessError):
+            return None
+        return done.stdout.strip()
+
+    commit = git("rev-parse", "--short=12", "HEAD")
+    changed = git("status", "--porcelain", "--", "memlayers", "conf", "scripts")
+    return {"version": __version__, "commit": commit, "dirty": None if commit is None else bool(changed)}
+
+
+def machine(threads: int) -> dict[str, Any]:
+    """What the seconds of a record were measured on."""
+    import torch
+
+    return {
+        "processor": platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": threads,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }

@@ -1,0 +1,96 @@
+"""Rows -> words: the markdown table, the sentence of the finding, and the README between its markers."""
+
+import re
+from pathlib import Path
+
+from rich.table import Table
+
+from memlayers.table import Estimate, Row, multiplier
+
+HEAD = ("arm", "recall", "held out", "vs dense", "bits/param", "kFLOPs/token", "params", "seconds", "n")
+
+
+def interval(value: Estimate | None, signed: bool = False) -> str:
+    """0.81 [0.79, 0.83]"""
+    if value is None:
+        return "-"
+    sign = "+" if signed else ""
+    text = f"{value.mean:{sign}.3f}"
+    return text if value.low is None else f"{text} [{value.low:{sign}.3f}, {value.high:{sign}.3f}]"
+
+
+def cells(row: Row) -> tuple[str, ...]:
+    """One row of the table as text, in the order of HEAD."""
+    return (
+        row.arm,
+        interval(row.recall),
+        interval(row.held_out),
+        interval(row.difference, signed=True) if row.difference else "reference" if row.arm == "dense" else "-",
+        f"{row.bits_per_parameter.mean:.3f}",
+        f"{row.flops_per_token / 1e3:,.0f}",
+        f"{row.parameters / 1e3:,.0f}k",
+        f"{row.seconds:,.0f}",
+        str(row.n),
+    )
+
+
+def markdown(table: list[Row]) -> str:
+    lines = ["| " + " | ".join(HEAD) + " |", "|" + " --- |" * len(HEAD)]
+    return "\n".join(lines + ["| " + " | ".join(cells(row)) + " |" for row in table])
+
+
+def screen(title: str, table: list[Row]) -> Table:
+    """The same for a terminal."""
+    shown = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    for name in HEAD:
+        shown.add_column(name, justify="left" if name == "arm" else "right", no_wrap=True)
+    for row in table:
+        shown.add_row(*cells(row))
+    return shown
+
+
+def finding(world: str, table: list[Row]) -> str:
+    """The sentence that states what the table shows, whichever way it went."""
+    by_arm = {row.arm: row for row in table}
+    memories = [row for row in table if not row.arm.startswith("dense")]
+    if "dense" not in by_arm or not memories:
+        return f"On {world} there is no memory arm beside a dense one yet."
+    best, dense = max(memories, key=lambda row: row.recall.mean), by_arm["dense"]
+    ratio = best.recall.mean / dense.recall.mean if dense.recall.mean > 0 else float("inf")
+    text = (
+        f"On {world}, at equal training FLOPs per token and equal tokens, {best.arm} recalls {best.recall.mean:.3f} of "
+        f"the facts and dense {dense.recall.mean:.3f}: {ratio:.1f} times as many (n = {min(best.n, dense.n)} seeds"
+    )
+    if best.difference is not None and best.difference.low is not None:
+        text += f", difference {interval(best.difference, signed=True)}"
+    text += ")."
+    if "dense_4x" in by_arm:
+        four = by_arm["dense_4x"].recall.mean
+        text += f" Dense with four times the FLOPs recalls {four:.3f}"
+        found = multiplier(table, best)
+        if found is not None:
+            times, reached = found
+            text += (
+                f"; the compute multiplier of {best.arm} is {times:.1f}"
+                if reached
+                else f"; no dense arm reaches {best.arm}, so its compute multiplier is more than {times:.1f}"
+            )
+        text += "."
+    return text
+
+
+def replace_section(text: str, name: str, content: str) -> str:
+    """The text with what stands between <!-- name --> and <!-- /name --> replaced. Raises ValueError without markers."""
+    pattern = re.compile(rf"(<!-- {name} -->\n).*?(\n<!-- /{name} -->)", re.DOTALL)
+    if not pattern.search(text):
+        raise ValueError(f"README.md has no markers <!-- {name} --> and <!-- /{name} -->")
+    return pattern.sub(lambda match: match[1] + content + match[2], text)
+
+
+def readme_section(worlds: dict[str, list[Row]]) -> str:
+    """All worlds of a study: a sentence and a table each."""
+    return "\n\n".join(f"**{world}.** {finding(world, table)}\n\n{markdown(table)}" for world, table in worlds.items())
+
+
+def update_readme(path: Path, worlds: dict[str, list[Row]]) -> None:
+    path.write_text(replace_section(path.read_text(), "memory_vs_dense", readme_section(worlds)))

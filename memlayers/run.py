@@ -1,0 +1,171 @@
+"""One run from its configuration to its record."""
+
+import dataclasses
+import logging
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import Logger
+
+from memlayers.config.run import RunConfig, decisive, digest
+from memlayers.cost import Matched, solve
+from memlayers.facts import build_world
+from memlayers.layers.feedforward import Workload
+from memlayers.lit import Batches, FactLearner, RecallProbe
+from memlayers.measure import measure
+from memlayers.model import build_model, parameters_with_roles
+from memlayers.progress import RunProgress, terminal_bar
+from memlayers.record import Record, code_version, finished, machine, record_path, write_json
+from memlayers.text import Text
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """All that is decided before a tensor of the model is allocated."""
+
+    text: Text
+    work: Workload
+    matched: Matched
+    steps: int
+    exposures: float  # mean showings of a fact in the whole run
+
+    @property
+    def documents(self) -> float:
+        return self.exposures / float(self.text.exposures_per_document[self.text.world.facts >= 0].mean())
+
+
+def plan(config: RunConfig) -> Plan:
+    """World, text, the size that matches, the number of steps. Raises ValueError for what cannot be."""
+    config.validate()
+    text = Text(build_world(config.world), config.world.text)
+    sample = text.sample(4096, torch.Generator().manual_seed(0))
+    positions = (sample.tokens[:, 1:] != 0).sum().item() / len(sample.tokens)
+    scored = sample.answers[:, 1:].sum().item() / len(sample.tokens) if config.training.loss == "answers" else positions
+    work = Workload(positions, scored, round(positions * config.training.batch_size))
+    matched = solve(config.model, config.match, len(text.vocabulary), work)
+    matched.model.validate()
+    a_step = float(text.exposures_per_document[text.world.facts >= 0].mean()) * config.training.batch_size
+    steps = config.training.steps or round(config.training.exposures * matched.steps / a_step)
+    return Plan(text, work, matched, max(1, steps), max(1, steps) * a_step)
+
+
+def run(config: RunConfig) -> Record:
+    """Train, measure and write the record, unless it is there already. A failure is a record too, and is raised.
+
+    Raises ValueError before any training for settings that cannot be met.
+    """
+    done = finished(config)
+    if done is not None:
+        return done
+    torch.set_num_threads(config.threads)
+    path = record_path(config)
+    chosen = plan(config)
+    record: Record = {
+        "study": config.study,
+        "arm": config.arm,
+        "world": config.world.name,
+        "seed": config.seed,
+        "digest": digest(config),
+        "config": decisive(config),
+        "code": code_version(),
+        "machine": machine(config.threads),
+        "status": "failed",
+        "error": None,
+    }
+    with RunProgress(path, config, chosen.steps) as progress:  # refuses a folder that cannot be written
+        try:
+            record |= train(config, chosen, progress)
+            record["status"] = "ok"
+        except Exception as error:
+            record["error"] = f"{type(error).__name__}: {error}"
+            raise
+        finally:
+            if record["status"] == "ok" or record["error"] is not None:  # not after Ctrl-C: nothing is known then
+                write_json(path, record)
+    return record
+
+
+def train(config: RunConfig, chosen: Plan, progress: RunProgress) -> dict[str, Any]:
+    """The part of a record that training fills."""
+    text, matched = chosen.text, chosen.matched
+    model = build_model(matched.model, len(text.vocabulary), torch.Generator().manual_seed(config.seed), config.kernels)
+    learner = FactLearner(model, config.optim, config.training.loss, chosen.steps)
+    batches = Batches(text, config.training.batch_size, chosen.steps, config.seed)
+    probe = RecallProbe(text, batches, config.training.probes, config.training.max_probed_facts)
+    callbacks: list[lightning.Callback] = [probe, progress]
+    if config.progress == "auto":
+        callbacks.append(terminal_bar(round(chosen.work.tokens)))
+    checkpoints = record_path(config).with_suffix("")
+    if config.save_checkpoint:
+        every = max(1, chosen.steps // config.training.probes)
+        callbacks.append(ModelCheckpoint(checkpoints, "last", every_n_train_steps=every, enable_version_counter=False))
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    trainer = lightning.Trainer(
+        max_epochs=1,
+        limit_train_batches=chosen.steps,
+        callbacks=callbacks,
+        logger=build_logger(config),
+        enable_checkpointing=config.save_checkpoint,
+        enable_progress_bar=config.progress == "auto",
+        enable_model_summary=False,
+        log_every_n_steps=50,
+        **config.trainer,
+    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="lightning")  # advice about workers, and its own deprecations
+        trainer.fit(learner, batches, ckpt_path=None)
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    seconds = time.perf_counter() - probe.began - probe.seconds
+    model.eval()
+    recall = measure(model, text, chosen.documents)
+    tokens = chosen.steps * config.training.batch_size * chosen.work.sequence
+    return {
+        "model": dataclasses.asdict(matched.model) | {"num_tokens": len(text.vocabulary)},
+        "match": {"by": config.match.by, "target": matched.target, "reached": matched.reached},
+        "cost": dataclasses.asdict(matched.cost)
+        | {
+            "flops_per_token": matched.cost.flops,
+            "training_flops": matched.cost.flops * tokens,
+            "params_in_pools": sum(pool.values.numel() for pool in model.pools),  # type: ignore[union-attr,operator]
+        },
+        "training": {
+            "steps": chosen.steps,
+            "tokens": tokens,
+            "exposures": chosen.exposures,
+            "final_loss": float(trainer.callback_metrics["loss"]),
+            "curve": probe.curve,
+        },
+        "optimizer": [
+            {"role": role, "tensors": count, "lr": lr} for role, count, lr in role_rates(learner, config)
+        ],
+        "recall": recall | {"bits_per_parameter": recall["stored_bits"] / matched.cost.params},
+        "timing": {"seconds": seconds, "probe_seconds": probe.seconds, "tokens_per_second": tokens / seconds},
+    }
+
+
+def role_rates(learner: FactLearner, config: RunConfig) -> list[tuple[str, int, float]]:
+    """(role, tensors, peak rate) of each group."""
+    roles = [role for _, role, _ in parameters_with_roles(learner.model)]
+    optim = config.optim
+    return [
+        (role, roles.count(role), optim.values.lr if role == "memory_value" else optim.lr * optim.roles[role].lr_mul)
+        for role in sorted(set(roles))
+    ]
+
+
+def build_logger(config: RunConfig) -> Logger | bool:
+    """The Lightning logger that conf/logger names; its package is imported only now."""
+    if config.logger is None:
+        return False
+    import hydra
+
+    path: Path = record_path(config).with_suffix("")
+    filled = {key: value.format(path=path) if isinstance(value, str) else value for key, value in config.logger.items()}
+    return hydra.utils.instantiate(filled)

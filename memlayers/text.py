@@ -1,0 +1,172 @@
+"""Facts -> documents -> token ids. A document is about one subject and is one row, so rows never attend to each other.
+
+terse    S Y D <country> AU <time_zone> Australia/Sydney                     subject once, relations in random order
+prose    S Y D lies in AU . the clocks of S Y D follow Australia/Sydney .    a random training template each
+
+Each fact stands at most once in a document and a document has one subject, so nothing can be copied from context.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from memlayers.facts.world import PAD, Templates, World, pad
+
+SUBJECT, OBJECT = -1, -2  # in a layout, beside the ids of literal words
+
+
+class Documents(NamedTuple):
+    """Rows of tokens, padded on the right: b documents of up to s tokens."""
+
+    tokens: Tensor  # (b, s)
+    answers: Tensor  # (b, s) bool: tokens of objects that come after their subject
+
+
+class Probe(NamedTuple):
+    """Questions about facts, each a document of one sentence whose answer is known."""
+
+    documents: Documents
+    subject: Tensor  # (b,)
+    relation: Tensor  # (b,)
+
+
+class Text:
+    """The writing of a world: style `terse` or `prose`. Its vocabulary extends the world's by relations and words."""
+
+    def __init__(self, world: World, style: str):
+        self.world, self.style = world, style
+        ids = {token: index for index, token in enumerate(world.vocabulary)}
+
+        def word(text: str) -> int:
+            return ids.setdefault(text, len(ids))
+
+        if style == "prose":
+            if not world.templates:
+                raise ValueError(f"world.text=prose: world {world.name} has no templates; accepted: terse")
+            templates = world.templates
+        else:
+            templates = tuple(Templates((f"{{subject}} <{name}> {{object}}",)) for name in world.relations)
+        codes = {"{subject}": SUBJECT, "{object}": OBJECT}
+
+        def layout(template: str) -> list[int]:
+            parts = [codes[part] if part in codes else word(part) for part in template.split()]
+            return [*parts, word(".")] if style == "prose" else parts
+
+        train = [[layout(template) for template in entry.train] for entry in templates]
+        held_out = [[layout(template) for template in entry.held_out] for entry in templates]
+        self.vocabulary = tuple(ids)
+        asked = [[one for one in rows if one.index(SUBJECT) < one.index(OBJECT)] for rows in train]
+        self.layouts = {"train": _Layouts(train), "training": _Layouts(asked), "held_out": _Layouts(held_out)}
+
+        self.width = max(world.subjects.shape[1], *(table.shape[1] for table in world.objects))
+        self.subjects = _widen(torch.cat([world.subjects, _widen(world.unknown, world.subjects.shape[1])]), self.width)
+        self.objects = torch.cat([_widen(table, self.width) for table in world.objects])
+        self.first_object = torch.tensor([0, *(len(table) for table in world.objects[:-1])]).cumsum(0)
+
+        weight = world.weights.double()
+        top = weight.amax(dim=1)
+        self.include = weight / top.clamp(min=torch.finfo(torch.float64).tiny)[:, None]  # of a fact, given its subject
+        self.cumulative = (top / top.sum()).cumsum(0)
+        self.exposures_per_document = weight / top.sum()  # (n, r) expected showings of each fact in one document
+
+    def sample(self, num_documents: int, generator: torch.Generator) -> Documents:
+        """Training documents about subjects drawn by frequency, with replacement."""
+        draw = torch.rand(num_documents, generator=generator, dtype=torch.float64) * self.cumulative[-1]
+        subject = torch.searchsorted(self.cumulative, draw, right=True).clamp(max=len(self.cumulative) - 1)
+        count = len(self.world.relations)
+        relation = torch.rand(num_documents, count, generator=generator).argsort(dim=1)
+        shown = torch.rand(num_documents, count, generator=generator, dtype=torch.float64)
+        include = shown < self.include[subject[:, None], relation]
+        pick = torch.rand(num_documents, count, generator=generator)
+        return self._write(subject, relation, include, self.layouts["train"].choose(relation, pick), self.world.facts)
+
+    def probe(
+        self, facts: Tensor, phrasing: str, generator: torch.Generator, answers: Tensor | None = None
+    ) -> Probe:
+        """Ask for `facts` (b, 2: subject, relation) in a phrasing: `training` or `held_out`.
+
+        A relation without a template in that phrasing is left out. `answers` (n, r) replaces the world's facts, as in
+        the shuffled control. Templates with the object first are never asked.
+        """
+        layouts = self.layouts[phrasing]
+        facts = facts[layouts.count[facts[:, 1]] > 0]
+        subject, relation = facts[:, 0], facts[:, 1:]
+        template = layouts.choose(relation, torch.rand(relation.shape, generator=generator))
+        known = self.world.facts if answers is None else answers
+        include = torch.ones_like(relation, dtype=torch.bool)
+        return Probe(self._write(subject, relation, include, template, known, layouts), subject, relation[:, 0])
+
+    def _write(
+        self,
+        subject: Tensor,
+        relation: Tensor,
+        include: Tensor,
+        template: Tensor,
+        known: Tensor,
+        layouts: "_Layouts | None" = None,
+    ) -> Documents:
+        """Sentences (b, r) of (relation, template) about `subject` (b,), in order, those of `include` only.
+
+        Every part of every sentence gets a block of `width` cells; then the empty cells are squeezed out.
+        """
+        code = (layouts or self.layouts["train"]).codes[relation, template]  # (b, r, l)
+        if self.style == "terse":
+            earlier = include.cumsum(dim=1) - include.long()
+            code = code.masked_fill((code == SUBJECT) & (earlier > 0)[..., None], PAD)
+        code = code.masked_fill(~include[..., None], PAD)
+        fact = known[subject.clamp(max=len(known) - 1)[:, None], relation].clamp(min=0)
+        objects = self.objects[self.first_object[relation] + fact]
+        cells = code.new_zeros(*code.shape, self.width)
+        cells[..., 0] = code.clamp(min=PAD)
+        cells = torch.where((code == SUBJECT)[..., None], self.subjects[subject][:, None, None], cells)
+        cells = torch.where((code == OBJECT)[..., None], objects[:, :, None], cells)
+        seen = ((code == SUBJECT).cumsum(dim=-1) > 0) | (self.style == "terse")
+        answer = ((code == OBJECT) & seen)[..., None].expand(cells.shape)
+
+        cells, answer = cells.flatten(1), answer.flatten(1)
+        filled = cells != PAD
+        length = filled.sum(dim=1)
+        row, column = filled.nonzero(as_tuple=True)
+        place = (filled.cumsum(dim=1) - 1)[row, column]
+        tokens = cells.new_zeros(len(cells), int(length.max()) if len(cells) else 0)
+        answers = torch.zeros_like(tokens, dtype=torch.bool)
+        tokens[row, place] = cells[row, column]
+        answers[row, place] = answer[row, column]
+        return Documents(tokens, answers)
+
+
+class _Layouts:
+    """Templates of each relation as one table of codes: (r, templates, parts)."""
+
+    def __init__(self, templates: list[list[list[int]]]):
+        most = max(1, *(len(rows) for rows in templates)) if templates else 1
+        longest = max([1, *(len(one) for rows in templates for one in rows)])
+        self.codes = torch.full((len(templates), most, longest), PAD)
+        for relation, rows in enumerate(templates):
+            if rows:
+                table = pad(rows)
+                self.codes[relation, : len(rows), : table.shape[1]] = table
+        self.count = torch.tensor([len(rows) for rows in templates])
+
+    def choose(self, relation: Tensor, pick: Tensor) -> Tensor:
+        """A template for each relation, by uniform numbers `pick` in [0, 1)."""
+        return (pick * self.count[relation]).long()
+
+
+def _widen(table: Tensor, width: int) -> Tensor:
+    return torch.nn.functional.pad(table, (0, width - table.shape[1]), value=PAD)
+
+
+def known_facts(world: World) -> Tensor:
+    """All facts as (subject, relation): (f, 2)."""
+    return (world.facts >= 0).nonzero()
+
+
+def chunks(probe: Probe, size: int) -> Iterator[Probe]:
+    """The same questions in pieces of at most `size`."""
+    documents = zip(*(table.split(size) for table in probe.documents), strict=True)
+    rest = zip(probe.subject.split(size), probe.relation.split(size), strict=True)
+    for (tokens, answers), (subject, relation) in zip(documents, rest, strict=True):
+        yield Probe(Documents(tokens, answers), subject, relation)

@@ -1,0 +1,71 @@
+"""The comparison in minutes: dense, dense 4x, memory and memory_plus on real facts, two seeds; table and figure.
+
+    ./scripts/compare
+    ./scripts/compare 'seed=range(5)' world=biographies
+"""
+
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from memlayers.cli import execute, fail, jobs_from
+from memlayers.figure import draw
+from memlayers.record import finished, record_path
+from memlayers.report import finding, screen
+from memlayers.table import load, rows
+
+ROOT = Path(__file__).resolve().parent.parent
+STUDY = ["experiment=memory_vs_dense", "arm=dense,dense_4x,memory,memory_plus", "seed=range(2)", "logger=none"]
+
+
+def show(overrides: list[str]) -> list[Path]:
+    """The table on screen beside the committed one, and the figure; returns what was written."""
+    console = Console(width=None if Console().is_terminal else 150)
+    written: list[Path] = []
+    jobs = jobs_from(overrides) or []
+    committed = load(ROOT / "results")
+    for folder in dict.fromkeys(record_path(job).parent for job in jobs):
+        mine = [job for job in jobs if record_path(job).parent == folder]
+        records = [record for job in mine if (record := finished(job)) is not None]
+        if not records:
+            continue
+        study, world = mine[0].study, mine[0].world.name
+        table = rows(records)
+        console.print(screen(f"\n{study}, {world}: these runs", table))
+        console.print("\n" + finding(world, table), highlight=False)
+        theirs = committed.get(study, {}).get(world, [])
+        if theirs:
+            console.print(screen("\nThe committed records", rows(theirs)))
+            console.print(same_digits(records, theirs), highlight=False)
+        written += [folder, *draw({world: table}, folder / "figure")]
+    return written
+
+
+def same_digits(mine: list[dict], theirs: list[dict]) -> str:
+    """How many of these runs came out digit for digit as the committed ones of the same configuration and seed."""
+    known = {(record["digest"], record["seed"]): record["recall"] for record in theirs}
+    shared = [(record["recall"], known[key]) for record in mine if (key := (record["digest"], record["seed"])) in known]
+    if not shared:
+        return "None of these runs has a committed twin of the same configuration and seed."
+    equal = sum(own == other for own, other in shared)
+    return f"{equal} of {len(shared)} runs that have a committed twin agree with it in every digit of recall."
+
+
+def main() -> int:
+    given = {argument.partition("=")[0] for argument in sys.argv[1:]}
+    overrides = [line for line in STUDY if line.partition("=")[0] not in given] + sys.argv[1:]
+    code = execute(overrides)
+    if code == 2:
+        return code
+    try:
+        written = show(overrides)
+    except ValueError as error:
+        fail(error)
+        return 2
+    print("\nwritten:", *(f"  {path}" for path in written), sep="\n")
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
