@@ -9,9 +9,9 @@ from typing import Any
 
 import lightning
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import Logger
 
+from memlayers.checkpoint import Checkpointer, read_checkpoint
 from memlayers.config.run import RunConfig, decisive, digest
 from memlayers.cost import Matched, solve
 from memlayers.facts import build_world
@@ -64,6 +64,8 @@ def run(config: RunConfig) -> Record:
         return done
     torch.set_num_threads(config.threads)
     path = record_path(config)
+    if config.checkpoint is not None:
+        read_checkpoint(config)  # before the world is built: a mistake is told at once
     chosen = plan(config)
     record: Record = {
         "study": config.study,
@@ -100,10 +102,10 @@ def train(config: RunConfig, chosen: Plan, progress: RunProgress) -> dict[str, A
     callbacks: list[lightning.Callback] = [probe, progress]
     if config.progress == "auto":
         callbacks.append(terminal_bar(round(chosen.work.tokens)))
-    checkpoints = record_path(config).with_suffix("")
     if config.save_checkpoint:
-        every = max(1, chosen.steps // config.training.probes)
-        callbacks.append(ModelCheckpoint(checkpoints, "last", every_n_train_steps=every, enable_version_counter=False))
+        callbacks.append(Checkpointer(config, max(1, chosen.steps // config.training.probes)))
+    if config.checkpoint is not None:
+        batches.first = read_checkpoint(config)
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     trainer = lightning.Trainer(
@@ -111,7 +113,7 @@ def train(config: RunConfig, chosen: Plan, progress: RunProgress) -> dict[str, A
         limit_train_batches=chosen.steps,
         callbacks=callbacks,
         logger=build_logger(config),
-        enable_checkpointing=config.save_checkpoint,
+        enable_checkpointing=False,
         enable_progress_bar=config.progress == "auto",
         enable_model_summary=False,
         log_every_n_steps=50,
@@ -119,7 +121,7 @@ def train(config: RunConfig, chosen: Plan, progress: RunProgress) -> dict[str, A
     )
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="lightning")  # advice about workers, and its own deprecations
-        trainer.fit(learner, batches, ckpt_path=None)
+        trainer.fit(learner, batches, ckpt_path=config.checkpoint, weights_only=True)
     if trainer.interrupted:
         raise KeyboardInterrupt
     seconds = time.perf_counter() - probe.began - probe.seconds

@@ -67,15 +67,15 @@ bring_up_to_date() {
     trap 'say "set-up interrupted; the next call takes it up again"; exit 130' INT
     read_stamp
     for extra in $extras; do
-        [[ " $wanted " == *" $extra "* ]] || wanted="$wanted $extra"
+        [[ " $wanted " == *" $extra "* ]] || wanted="${wanted:+$wanted }$extra"
     done
 
     if [[ $owner == ours ]]; then
         if [[ $state == making || $place != "$root" ]] || ! is_recent "$(version_of "$python")"; then
-            make_venv "$wanted"
+            make_venv
         fi
     elif [[ -z "$(ls -A -- "$venv" 2>/dev/null)" ]]; then
-        make_venv "$wanted"
+        make_venv
     else
         runs "$python" || die "$venv has no Python that runs; remove that folder and try again"
         is_recent "$(version_of "$python")" ||
@@ -86,7 +86,7 @@ bring_up_to_date() {
     if [[ $state != making ]]; then
         say "bringing .venv up to date (a minute or less) ..."
         state=updating
-        write_stamp "$state" "$owner" - "$root" "$wanted"
+        write_stamp "$state" "$owner" - "$root" "$extras" # what a failure now would leave for the next call to keep
         : >"$log"
     fi
     install "$wanted"
@@ -94,12 +94,12 @@ bring_up_to_date() {
     say ".venv is ready, after $SECONDS s"
 }
 
-make_venv() { # extras
+make_venv() {
     find_python
     say "making .venv with Python $(version_of "$found") (once, a minute or two) ..."
     state=making owner=ours
     mkdir -p -- "$venv" || die "cannot make $venv"
-    write_stamp "$state" "$owner" - "$root" "$1"
+    write_stamp "$state" "$owner" - "$root" ""
     # All but the stamp, so that a removal cut short is still known for one.
     find "$venv" -mindepth 1 -maxdepth 1 ! -name "${stamp##*/}" -exec rm -rf -- {} + || die "cannot empty $venv"
     "$found" -m venv "$venv" >"$log" 2>&1 || die "cannot make a virtual environment (log: $log)"
@@ -118,8 +118,8 @@ pip_install() {
     local complaint
     (cd -- "$root" && PIP_USER=0 "$python" -Im pip install --no-input --disable-pip-version-check --progress-bar off \
         --constraint constraints.txt "$@") >>"$log" 2>&1 </dev/null && return
-    complaint="$(grep -i -m 1 '^error' "$log" | cut -c 1-300)"
-    die "pip failed: ${complaint:-no reason given} (log: $log)"
+    complaint="$(grep -i -m 1 '^error.*[^:]$' "$log" || tail -n 1 "$log")"
+    die "pip failed: ${complaint:0:300} (log: $log)"
 }
 
 # Sets found, or ends with one line that says what was found instead.

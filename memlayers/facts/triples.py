@@ -32,7 +32,7 @@ def build_triples(config: TriplesConfig) -> World:
     """World of the facts in config.path; ValueError of one line for whatever is wrong in the files."""
     triples = take_subjects(read_triples(config.path), config)
     names, notes, letters = triples.subjects, list(triples.notes), config.spelling == "letters"
-    spell, unit = (list, "letter") if letters else (str.split, "word")
+    spell, unit, cure = (list, "letter", "") if letters else (str.split, "word", "; world.spelling=letters avoids it")
     for name in chain(() if letters else names, triples.objects, (f"<{name}>" for name in triples.relations)):
         if ("<" in name or "{" in name) and not RESERVED.isdisjoint(name.split()):
             raise ValueError(f"{config.path}: {name!r:.80} has a word of our own; reserved: {listed(sorted(RESERVED))}")
@@ -43,7 +43,6 @@ def build_triples(config: TriplesConfig) -> World:
     num_subject_tokens = len(vocabulary.tokens())
     times = Counter(chain.from_iterable(map(set, spellings)))
     if own := sum(any(times[token] == 1 for token in spelling) for spelling in spellings):
-        cure = "" if letters else "; world.spelling=letters avoids it"
         which = f"every subject is one {unit}" if width == 1 else f"{own} of {len(names)} subjects have a {unit}"
         notes.append(f"{which} that no other has: its own embedding row, where a fact can hide{cure}")
     unknown = [[vocabulary[token] for token in spell(name)] for name in recombine(names, letters, config.seed)]
@@ -116,12 +115,8 @@ def recombine(names: Sequence[str], letters: bool, seed: int) -> list[str]:
         shape = generator.choice(names)
         words = [parts(generator.choice(alike[shape.count(" ")]))[place] for place in range(len(parts(shape)))]
         name = (" " if " " in shape else "").join(words)
-        if (
-            name not in known
-            and clean(name) == name
-            and (not letters or len(name) in lengths)
-            and len(made) < MAX_UNKNOWN
-        ):
+        fits = not letters or len(name) in lengths
+        if fits and name not in known and clean(name) == name and len(made) < MAX_UNKNOWN:
             made[name] = None
     return list(made)
 

@@ -1,0 +1,64 @@
+"""Checkpoints beside the record, from which a run goes on to the same digits as if it had never stopped."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+
+from memlayers.config.run import RunConfig, digest
+from memlayers.record import record_path
+
+KEY = "memlayers"
+
+
+def checkpoint_path(config: RunConfig) -> Path:
+    return record_path(config).with_suffix(".ckpt")
+
+
+class Checkpointer(lightning.Callback):
+    """Saves every so many steps and at the end, whole or not at all; each save replaces the one before."""
+
+    def __init__(self, config: RunConfig, every: int):
+        self.path, self.every = checkpoint_path(config), every
+        self.identity = {"digest": digest(config), "seed": config.seed}
+        self.step = 0
+
+    def on_train_batch_start(self, trainer: lightning.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:  # noqa: ARG002
+        # At the start of a step all progress counters of Lightning agree; at the end of one they do not yet.
+        self.step = batch_idx
+        if batch_idx and batch_idx % self.every == 0:
+            self.save(trainer)
+
+    def on_train_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:  # noqa: ARG002
+        self.step += 1
+        self.save(trainer)
+
+    def save(self, trainer: lightning.Trainer) -> None:
+        scratch = self.path.with_suffix(".ckpt.tmp")
+        trainer.save_checkpoint(scratch)
+        os.replace(scratch, self.path)
+
+    def on_save_checkpoint(self, trainer: lightning.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:  # noqa: ARG002
+        checkpoint[KEY] = self.identity | {"step": self.step}
+
+
+def read_checkpoint(config: RunConfig) -> int:
+    """The step at which the checkpoint of this very run was saved.
+
+    Raises ValueError for a file that is missing, truncated, not ours, or of another configuration or seed.
+    """
+    assert config.checkpoint is not None
+    path = Path(config.checkpoint)
+    if not path.is_file():
+        raise ValueError(f"checkpoint={path}: no such file; accepted: a .ckpt file that save_checkpoint=true wrote")
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)[KEY]
+    except Exception as error:  # torch raises a dozen kinds for a damaged file
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"checkpoint={path}: truncated, or not a checkpoint of memlayers ({reason})") from None
+    for key, own in (("digest", digest(config)), ("seed", config.seed)):
+        if found[key] != own:
+            raise ValueError(f"checkpoint={path}: was saved with {key} {found[key]}; this run has {key} {own}")
+    return int(found["step"])
