@@ -1,6 +1,7 @@
 """Compute of a model, and the solver that gives a dense arm the size at which it costs what a memory arm costs."""
 
 import dataclasses
+import math
 from collections.abc import Callable
 
 from memlayers.config import MatchConfig, ModelConfig
@@ -24,7 +25,7 @@ def solve(config: ModelConfig, match: MatchConfig, num_tokens: int, work: Worklo
 
     Spent by `width`, d_model and hidden grow in proportion; by `depth`, blocks are added; then, and by `hidden` alone,
     the width of the feed-forwards trims the rest, so that the match is as near as one hidden unit allows.
-    Raises ValueError where even the smallest model costs more.
+    Raises ValueError where even the smallest model costs more, or no block has a dense feed-forward to trim.
     """
     longer = match.spend == "longer"
     size = (lambda cost: cost.params) if match.by == "params" else (lambda cost: cost.flops)
@@ -42,8 +43,8 @@ def solve(config: ModelConfig, match: MatchConfig, num_tokens: int, work: Worklo
     def grown(**changes: int) -> ModelConfig:
         return dataclasses.replace(config, **changes)
 
-    def nearest(make: Callable[[int], ModelConfig]) -> ModelConfig:
-        low, high = 1, 1
+    def nearest(make: Callable[[int], ModelConfig], least: int = 1) -> ModelConfig:
+        low, high = least, least
         while size(cost(make(high))) < target:
             low, high = high, 2 * high
         while high - low > 1:
@@ -56,12 +57,20 @@ def solve(config: ModelConfig, match: MatchConfig, num_tokens: int, work: Worklo
         ratio = config.hidden / config.d_model
         config = nearest(lambda n: grown(d_model=n * step, hidden=max(1, round(ratio * n * step))))
     elif match.spend == "depth":
-        config = nearest(lambda n: grown(depth=n))
-    model = nearest(lambda n: dataclasses.replace(config, hidden=n))
-    found = cost(model)
-    if size(found) > 1.05 * target:
+        config = nearest(lambda n: grown(depth=n), max(config.blocks) + 1 if isinstance(config.blocks, list) else 1)
+    unit = size(cost(grown(hidden=2))) - size(cost(grown(hidden=1)))
+    if not unit and size(cost(config)) != target:
         raise ValueError(
-            f"match.times={match.times}: the smallest model costs {size(found):.4g} {match.by}, more than the "
-            f"{target:.4g} asked for; accepted: {match.times * size(found) / target:.2f} or more"
+            f"match.spend={match.spend}: no block has a dense feed-forward whose width could trim the rest; "
+            "accepted: model.blocks that leave one, or model.placement=add"
+        )
+    model = nearest(lambda n: grown(hidden=n)) if unit else config
+    found = cost(model)
+    if size(found) - target > unit / 2:
+        least = math.ceil(100 * match.times * size(found) / target) / 100
+        key = "spend=longer" if longer else f"times={match.times}"
+        raise ValueError(
+            f"match.{key}: the smallest model costs {size(found):.4g} {match.by}, more than the {target:.4g} asked for; "
+            + ("accepted: width, hidden or depth" if longer else f"accepted: {least:.2f} or more")
         )
     return Matched(model, match.times if longer else 1.0, found, target, size(found))

@@ -76,7 +76,7 @@ class RecallProbe(lightning.Callback):
         self.text, self.batches = text, batches
         self.facts = sample_facts(text.world, max_facts)
         self.at = {max(1, round(batches.steps * (index + 1) / probes)) for index in range(probes)}
-        self.exposures = float(text.exposures_per_document[text.world.facts >= 0].mean()) * batches.batch_size
+        self.exposures = text.mean_exposures * batches.batch_size
         self.curve: list[dict[str, float]] = []
         self.seconds = 0.0  # of asking; not part of training
         self.began = time.perf_counter()

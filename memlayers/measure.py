@@ -15,7 +15,7 @@ MAX_FACTS = 200_000  # asked at the end of a run; a seeded sample of larger worl
 MAX_CONFIDENCE = 2_000  # known and unknown subjects whose confidence is compared
 
 
-def measure(model: Transformer, text: Text, documents: float) -> dict[str, Any]:
+def measure(model: Transformer, text: Text, documents: int) -> dict[str, Any]:
     """All read-outs after training on so many documents.
 
     recall, held_out: share of facts whose whole object is right, asked as in training and as never in training.

@@ -56,24 +56,28 @@ def finding(world: str, table: list[Row]) -> str:
     if "dense" not in by_arm or not memories:
         return f"On {world} there is no memory arm beside a dense one yet."
     best, dense = max(memories, key=lambda row: row.recall.mean), by_arm["dense"]
-    ratio = best.recall.mean / dense.recall.mean if dense.recall.mean > 0 else float("inf")
+    times = f"{best.recall.mean / dense.recall.mean:.1f} times as many " if dense.recall.mean > 0 else ""
     text = (
         f"On {world}, at equal training FLOPs per token and equal tokens, {best.arm} recalls {best.recall.mean:.3f} of "
-        f"the facts and dense {dense.recall.mean:.3f}: {ratio:.1f} times as many (n = {min(best.n, dense.n)} seeds"
+        f"the facts and dense {dense.recall.mean:.3f}: {times}(n = {min(best.n, dense.n)} seeds"
     )
     if best.difference is not None and best.difference.low is not None:
         text += f", difference {interval(best.difference, signed=True)}"
+        if best.difference.n < min(best.n, dense.n):
+            text += f" over the {best.difference.n} that both have"
     text += ")."
     if "dense_4x" in by_arm:
         four = by_arm["dense_4x"].recall.mean
         text += f" Dense with four times the FLOPs recalls {four:.3f}"
         found = multiplier(table, best)
         if found is not None:
-            times, reached = found
+            multiple, reached = found
+            cheapest = min((row for row in table if row.arm.startswith("dense")), key=lambda row: row.training_flops)
+            at_most = "at most " if cheapest.recall.mean >= best.recall.mean else ""
             text += (
-                f"; the compute multiplier of {best.arm} is {times:.1f}"
+                f"; the compute multiplier of {best.arm} is {at_most}{multiple:.1f}"
                 if reached
-                else f"; no dense arm reaches {best.arm}, so its compute multiplier is more than {times:.1f}"
+                else f"; no dense arm reaches {best.arm}, so its compute multiplier is more than {multiple:.1f}"
             )
         text += "."
     return text
@@ -81,10 +85,10 @@ def finding(world: str, table: list[Row]) -> str:
 
 def replace_section(text: str, name: str, content: str) -> str:
     """The text with what stands between <!-- name --> and <!-- /name --> replaced. Raises ValueError without markers."""
-    pattern = re.compile(rf"(<!-- {name} -->\n).*?(\n<!-- /{name} -->)", re.DOTALL)
+    pattern = re.compile(rf"(<!-- {name} -->\n)(?:.*?\n)??(<!-- /{name} -->)", re.DOTALL)
     if not pattern.search(text):
         raise ValueError(f"README.md has no markers <!-- {name} --> and <!-- /{name} -->")
-    return pattern.sub(lambda match: match[1] + content + match[2], text)
+    return pattern.sub(lambda match: match[1] + content + "\n" + match[2], text)
 
 
 def readme_section(worlds: dict[str, list[Row]]) -> str:

@@ -31,12 +31,14 @@ class Plan:
     text: Text
     work: Workload
     matched: Matched
+    batch_size: int  # documents a step
     steps: int
     exposures: float  # mean showings of a fact in the whole run
 
     @property
-    def documents(self) -> float:
-        return self.exposures / float(self.text.exposures_per_document[self.text.world.facts >= 0].mean())
+    def tokens(self) -> float:
+        """Input positions of the whole run."""
+        return self.steps * self.batch_size * self.work.sequence
 
 
 def plan(config: RunConfig) -> Plan:
@@ -46,12 +48,13 @@ def plan(config: RunConfig) -> Plan:
     sample = text.sample(4096, torch.Generator().manual_seed(0))
     positions = (sample.tokens[:, 1:] != 0).sum().item() / len(sample.tokens)
     scored = sample.answers[:, 1:].sum().item() / len(sample.tokens) if config.training.loss == "answers" else positions
-    work = Workload(positions, scored, round(positions * config.training.batch_size))
+    batch_size = max(1, round(config.training.batch_tokens / positions))
+    work = Workload(positions, scored, round(positions * batch_size))
     matched = solve(config.model, config.match, len(text.vocabulary), work)
     matched.model.validate()
-    a_step = float(text.exposures_per_document[text.world.facts >= 0].mean()) * config.training.batch_size
+    a_step = text.mean_exposures * batch_size
     steps = config.training.steps or round(config.training.exposures * matched.steps / a_step)
-    return Plan(text, work, matched, max(1, steps), max(1, steps) * a_step)
+    return Plan(text, work, matched, batch_size, max(1, steps), max(1, steps) * a_step)
 
 
 def run(config: RunConfig) -> Record:
@@ -97,7 +100,7 @@ def train(config: RunConfig, chosen: Plan, progress: RunProgress) -> dict[str, A
     text, matched = chosen.text, chosen.matched
     model = build_model(matched.model, len(text.vocabulary), torch.Generator().manual_seed(config.seed), config.kernels)
     learner = FactLearner(model, config.optim, config.training.loss, chosen.steps)
-    batches = Batches(text, config.training.batch_size, chosen.steps, config.seed)
+    batches = Batches(text, chosen.batch_size, chosen.steps, config.seed)
     probe = RecallProbe(text, batches, config.training.probes, config.training.max_probed_facts)
     callbacks: list[lightning.Callback] = [probe, progress]
     if config.progress == "auto":
@@ -126,8 +129,8 @@ def train(config: RunConfig, chosen: Plan, progress: RunProgress) -> dict[str, A
         raise KeyboardInterrupt
     seconds = time.perf_counter() - probe.began - probe.seconds
     model.eval()
-    recall = measure(model, text, chosen.documents)
-    tokens = chosen.steps * config.training.batch_size * chosen.work.sequence
+    recall = measure(model, text, chosen.steps * chosen.batch_size)
+    tokens = chosen.tokens
     return {
         "model": dataclasses.asdict(matched.model) | {"num_tokens": len(text.vocabulary)},
         "match": {"by": config.match.by, "target": matched.target, "reached": matched.reached},
@@ -139,6 +142,7 @@ def train(config: RunConfig, chosen: Plan, progress: RunProgress) -> dict[str, A
         },
         "training": {
             "steps": chosen.steps,
+            "batch_size": chosen.batch_size,
             "tokens": tokens,
             "exposures": chosen.exposures,
             "final_loss": float(trainer.callback_metrics["loss"]),

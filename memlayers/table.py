@@ -2,6 +2,7 @@
 
 import json
 import math
+import statistics
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 from memlayers.record import Record, read_record
 
-# Two-sided 95% quantiles of Student's t, by degrees of freedom 1, 2, ...; the normal's beyond.
+# Two-sided 95% quantiles of Student's t, by degrees of freedom 1, 2, ...
 T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)
 
 
@@ -45,6 +46,14 @@ class Row:
     seeds: tuple[int, ...]
 
 
+def t95(freedom: int) -> float:
+    """Two-sided 95% quantile; beyond the table an expansion around the normal's (Abramowitz & Stegun 26.7.5)."""
+    if freedom <= len(T95):
+        return T95[freedom - 1]
+    z = 1.95996
+    return z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
+
+
 def estimate(values: list[float]) -> Estimate:
     """Mean and Student's t interval."""
     n = len(values)
@@ -52,15 +61,12 @@ def estimate(values: list[float]) -> Estimate:
     if n == 1:
         return Estimate(mean, None, None, 1)
     spread = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1) / n)
-    half = (T95[n - 2] if n - 2 < len(T95) else 1.96) * spread
+    half = t95(n - 1) * spread
     return Estimate(mean, mean - half, mean + half, n)
 
 
 def load(folder: Path) -> dict[str, dict[str, list[Record]]]:
-    """study -> world -> records that ended well, of all files below a results folder.
-
-    Raises ValueError where one arm holds records of different digests: those are different experiments.
-    """
+    """study -> world -> records that ended well, of all files below a results folder."""
     found: dict[str, dict[str, list[Record]]] = defaultdict(lambda: defaultdict(list))
     for path in sorted(folder.glob("*/*/*-s*-*.json")):
         record = read_record(path)
@@ -93,7 +99,6 @@ def row(members: list[Record], reference: list[Record]) -> Row:
     paired = [recall[seed] - base[seed] for seed in recall if seed in base]
     held_out = [m["recall"]["held_out"] for m in members if m["recall"]["held_out"] is not None]
     curves = [member["training"]["curve"] for member in members]
-    seconds = sorted(member["timing"]["seconds"] for member in members)
     return Row(
         arm=first["arm"],
         n=len(members),
@@ -104,7 +109,7 @@ def row(members: list[Record], reference: list[Record]) -> Row:
         flops_per_token=first["cost"]["flops_per_token"],
         training_flops=first["cost"]["training_flops"],
         parameters=first["cost"]["params"],
-        seconds=seconds[len(seconds) // 2],
+        seconds=statistics.median(member["timing"]["seconds"] for member in members),
         curve=[
             (points[0]["exposures"], sum(point["recall"] for point in points) / len(points))
             for points in zip(*curves, strict=False)

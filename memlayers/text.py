@@ -58,6 +58,9 @@ class Text:
         held_out = [[layout(template) for template in entry.held_out] for entry in templates]
         self.vocabulary = tuple(ids)
         asked = [[one for one in rows if one.index(SUBJECT) < one.index(OBJECT)] for rows in train]
+        if not any(asked):
+            why = "all training templates have the object first"
+            raise ValueError(f"world.text={style}: {why}; accepted: a template with the subject first, to ask with")
         self.layouts = {"train": _Layouts(train), "training": _Layouts(asked), "held_out": _Layouts(held_out)}
 
         self.width = max(world.subjects.shape[1], *(table.shape[1] for table in world.objects))
@@ -70,6 +73,7 @@ class Text:
         self.include = weight / top.clamp(min=torch.finfo(torch.float64).tiny)[:, None]  # of a fact, given its subject
         self.cumulative = (top / top.sum()).cumsum(0)
         self.exposures_per_document = weight / top.sum()  # (n, r) expected showings of each fact in one document
+        self.mean_exposures = float(self.exposures_per_document[world.facts >= 0].mean())  # of a fact, in one document
 
     def sample(self, num_documents: int, generator: torch.Generator) -> Documents:
         """Training documents about subjects drawn by frequency, with replacement."""

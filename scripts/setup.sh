@@ -4,6 +4,7 @@
 #   root    the checkout
 #   python  the interpreter of its .venv
 # The file .venv/memlayers-setup records what the last set-up was for, so that a later call only compares five lines.
+# MEMLAYERS_PYTHON is the Python to make .venv with; without it, the first of 3.11 or newer on the PATH.
 # All messages go to stderr. Runs in bash 3.2, which macOS still has.
 
 root="$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd -P)"
@@ -56,14 +57,23 @@ current_pins() { cat -- "$root/constraints.txt" "$root/pyproject.toml" | cksum; 
 lock() {
     local locker=$python
     runs "$locker" || { find_python && locker=$found; }
-    # flock(2) by way of Python, for flock(1) is not everywhere. Where the file system has no locks, go on without.
-    "$locker" -c 'import fcntl; fcntl.flock(9, fcntl.LOCK_EX | fcntl.LOCK_NB)' 2>/dev/null && return
+    # flock(2) by way of Python, for flock(1) is not everywhere. On a file system without locks, go on without.
+    "$locker" -c '
+import fcntl
+try:
+    fcntl.flock(9, fcntl.LOCK_EX | fcntl.LOCK_NB)
+except BlockingIOError:
+    raise SystemExit(1)
+except OSError:
+    pass
+' && return
     say "waiting for another set-up of this checkout ..."
-    "$locker" -c 'import fcntl; fcntl.flock(9, fcntl.LOCK_EX)' 2>/dev/null || true
+    "$locker" -c 'import fcntl; fcntl.flock(9, fcntl.LOCK_EX)'
 }
 
 bring_up_to_date() {
-    local wanted="$*" extra
+    local wanted="$*" extra wanted_pins
+    wanted_pins="$(current_pins)"
     trap 'say "set-up interrupted; the next call takes it up again"; exit 130' INT
     read_stamp
     for extra in $extras; do
@@ -90,7 +100,7 @@ bring_up_to_date() {
         : >"$log"
     fi
     install "$wanted"
-    write_stamp ready "$owner" "$(current_pins)" "$root" "$wanted"
+    write_stamp ready "$owner" "$wanted_pins" "$root" "$wanted"
     say ".venv is ready, after $SECONDS s"
 }
 

@@ -42,7 +42,7 @@ class ValuesConfig:
 class OptimConfig:
     """AdamW for everything but value tables; each role has its own multiple of the rate."""
 
-    lr: float = 6e-3
+    lr: float = 3e-3
     betas: list[float] = field(default_factory=lambda: [0.9, 0.95])
     eps: float = 1e-8
     clip: float | None = 1.0  # norm of all gradients but the values'

@@ -15,8 +15,8 @@ from memlayers.config.worlds import WorldConfig
 class TrainingConfig:
     """How long, on what, and what is looked at on the way."""
 
-    exposures: float = 64.0  # mean number of times that a fact is shown
-    batch_size: int = 256  # documents a step
+    exposures: float = 48.0  # mean number of times that a fact is shown
+    batch_tokens: int = 1024  # input positions a step; the number of documents follows from their mean length
     loss: str = "answers"  # answers: on objects only; all: on every token
     probes: int = 8  # recall measurements on the way, evenly spaced
     max_probed_facts: int = 4096  # a seeded sample of the facts for those; the last one asks all of them
@@ -25,7 +25,7 @@ class TrainingConfig:
     def validate(self) -> None:
         if not self.exposures > 0:
             raise ValueError(f"training.exposures={self.exposures} is not positive; accepted: a number above 0")
-        at_least("training.batch_size", self.batch_size, 1)
+        at_least("training.batch_tokens", self.batch_tokens, 1)
         one_of("training.loss", self.loss, ("answers", "all"))
         at_least("training.probes", self.probes, 1)
         at_least("training.max_probed_facts", self.max_probed_facts, 1)

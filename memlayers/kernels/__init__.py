@@ -30,11 +30,15 @@ def product_key_topk(choice: str) -> TopK:
 
 
 def _native(query: Tensor, keys: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    if query.device.type != "cpu" or query.dtype != torch.float32:
-        raise ValueError(f"kernels=native: {query.dtype} on {query.device}; accepted: torch.float32 on cpu, or kernels=auto")
+    if not _can(query):
+        found = "autocast" if torch.is_autocast_enabled("cpu") else query.dtype
+        raise ValueError(f"kernels=native: {found} on {query.device}; accepted: torch.float32 on cpu, or kernels=auto")
     return native.product_key_topk(query, keys, k)
 
 
 def _native_where_possible(query: Tensor, keys: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    can = query.device.type == "cpu" and query.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
-    return (native.product_key_topk if can else product_keys.product_key_topk)(query, keys, k)
+    return (native.product_key_topk if _can(query) else product_keys.product_key_topk)(query, keys, k)
+
+
+def _can(query: Tensor) -> bool:
+    return query.device.type == "cpu" and query.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")

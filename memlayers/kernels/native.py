@@ -3,6 +3,7 @@
 import ctypes
 import hashlib
 import os
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -21,6 +22,7 @@ def product_key_topk(query: Tensor, keys: Tensor, k: int) -> tuple[Tensor, Tenso
     """As memlayers.layers.product_keys.product_key_topk, for float32 on the CPU."""
     half = half_scores(query, keys)
     _, heads, tokens, n = half.shape
+    assert half.dtype == torch.float32 and half.device.type == "cpu" and k <= n, "the kernel reads raw memory"
     contiguous = half.detach().contiguous()
     row = torch.empty(heads, tokens, k, dtype=torch.int64)
     column = torch.empty_like(row)
@@ -34,15 +36,15 @@ def library() -> ctypes.CDLL:
     compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if compiler is None:
         raise OSError("no C compiler was found (cc, gcc, clang, or the variable CC)")
-    flags = ["-O3", "-march=native", "-ffp-contract=off", "-shared", "-fPIC"]
-    key = hashlib.sha256(SOURCE.read_bytes() + " ".join([compiler, *flags]).encode() + _processor()).hexdigest()[:16]
+    command = [*shlex.split(compiler), "-O3", "-march=native", "-ffp-contract=off", "-shared", "-fPIC"]
+    key = hashlib.sha256(SOURCE.read_bytes() + " ".join(command).encode() + _processor()).hexdigest()[:16]
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "memlayers"
     built = folder / f"select-{key}.so"
     if not built.exists():
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
             fresh = Path(scratch) / "select.so"
-            done = subprocess.run([compiler, *flags, str(SOURCE), "-o", str(fresh)], capture_output=True, text=True)
+            done = subprocess.run([*command, str(SOURCE), "-o", str(fresh)], capture_output=True, text=True)
             if done.returncode:
                 raise OSError(f"{compiler} could not compile the kernel: {(done.stderr.splitlines() or ['?'])[0]}")
             fresh.replace(built)  # whole or not at all, whoever else builds it now

@@ -1,4 +1,4 @@
-"""What every feed-forward is: a map of (batch, sequence, d_model) to itself that says what it read and what it costs."""
+"""What every feed-forward is: a map of (batch, sequence, d_model) to itself that says what it reads and costs."""
 
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -29,7 +29,7 @@ class Workload:
 
 @dataclass(frozen=True)
 class Cost:
-    """What one token costs. FLOPs count a multiply-add as two and a comparison as one; element-wise work is left out."""
+    """What one token costs. FLOPs: a multiply-add is two, a comparison one, and element-wise work is left out."""
 
     forward: float = 0.0  # FLOPs
     backward: float = 0.0  # FLOPs

@@ -1,6 +1,6 @@
 """Memory: a feed-forward that looks its answer up (Memory Layers at Scale, section 3; Lample et al. 2019).
 
-    token -> query -> the topk best of n * n slots in each head -> softmax of their scores -> weighted sum of values
+token -> query -> the topk best of n * n slots in each head -> softmax of their scores -> weighted sum of values
 """
 
 from collections.abc import Callable
@@ -45,7 +45,8 @@ class ProductKeyLookup(nn.Module):
 
     def forward(self, x: Tensor) -> Reads:
         """x (b, s, d_model) -> slots and weights, each (b, s, h * topk); the weights of a head sum to 1."""
-        query = rearrange(self.to_query(x), "b s (h two c) -> (b s) h two c", h=self.heads, two=2)
+        query = self.to_query(x).to(self.keys.dtype)  # under autocast, norms are in the dtype of the parameters
+        query = rearrange(query, "b s (h two c) -> (b s) h two c", h=self.heads, two=2)
         scale = query.shape[-1] ** -0.5
         score, slots = self.search(self.query_norm(query) * scale, self.key_norm(self.keys), self.topk)
         weights = score.float().softmax(dim=-1)

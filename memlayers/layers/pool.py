@@ -13,7 +13,7 @@ from memlayers.layers.feedforward import Cost, Workload
 class MemoryPool(nn.Module):
     """A table of num_slots values of width d_value. Layers share a pool by being handed the same object.
 
-        slots    7  2     weights  .8  .2     read   .8 * values[7] + .2 * values[2]
+    slots    7  2     weights  .8  .2     read   .8 * values[7] + .2 * values[2]
     """
 
     param_roles: ClassVar[dict[str, str]] = {"values": "memory_value"}
