@@ -25,13 +25,13 @@ class Checkpointer(lightning.Callback):
         self.identity = {"digest": digest(config), "seed": config.seed}
         self.step = 0
 
-    def on_train_batch_start(self, trainer: lightning.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:  # noqa: ARG002
+    def on_train_batch_start(self, trainer: lightning.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
         # At the start of a step all progress counters of Lightning agree; at the end of one they do not yet.
         self.step = batch_idx
         if batch_idx and batch_idx % self.every == 0:
             self.save(trainer)
 
-    def on_train_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:  # noqa: ARG002
+    def on_train_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
         self.step += 1
         self.save(trainer)
 
@@ -40,7 +40,7 @@ class Checkpointer(lightning.Callback):
         trainer.save_checkpoint(scratch)
         os.replace(scratch, self.path)
 
-    def on_save_checkpoint(self, trainer: lightning.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:  # noqa: ARG002
+    def on_save_checkpoint(self, trainer: lightning.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         checkpoint[KEY] = self.identity | {"step": self.step}
 
 

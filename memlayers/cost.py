@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Callable
+from typing import Any
 
 from memlayers.config import MatchConfig, ModelConfig
 from memlayers.layers.feedforward import Cost, Workload
@@ -40,7 +41,7 @@ def solve(config: ModelConfig, match: MatchConfig, num_tokens: int, work: Worklo
     reference = size(cost(dataclasses.replace(config, ffn=match.reference)))
     target = reference * (1 if longer else match.times)
 
-    def grown(**changes: int) -> ModelConfig:
+    def grown(**changes: Any) -> ModelConfig:
         return dataclasses.replace(config, **changes)
 
     def nearest(make: Callable[[int], ModelConfig], least: int = 1) -> ModelConfig:
@@ -70,7 +71,7 @@ def solve(config: ModelConfig, match: MatchConfig, num_tokens: int, work: Worklo
         least = math.ceil(100 * match.times * size(found) / target) / 100
         key = "spend=longer" if longer else f"times={match.times}"
         raise ValueError(
-            f"match.{key}: the smallest model costs {size(found):.4g} {match.by}, more than the {target:.4g} asked for; "
-            + ("accepted: width, hidden or depth" if longer else f"accepted: {least:.2f} or more")
+            f"match.{key}: the smallest model costs {size(found):.4g} {match.by}, more than the {target:.4g} "
+            f"asked for; accepted: {'width, hidden or depth' if longer else f'{least:.2f} or more'}"
         )
     return Matched(model, match.times if longer else 1.0, found, target, size(found))

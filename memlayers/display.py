@@ -72,8 +72,7 @@ class StudyDisplay:
                     end = f"recall {record['recall']['exact']:.3f}  {record['timing']['seconds']:.0f} s"
                 else:
                     end = f"failed: {record['error']}"
-                line = f"{head}  {end}  {self.time_left()}"
-                self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+                self.console.print(Line(f"{head}  {end}  {self.time_left()}"), soft_wrap=True)  # no markup in errors
 
     def share_done(self) -> float:
         """Share of the work of this study that is behind us, finished runs of earlier calls left out."""

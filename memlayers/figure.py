@@ -7,8 +7,8 @@ import matplotlib
 from memlayers.table import Row, multiplier
 
 matplotlib.use("Agg")
-from matplotlib import pyplot  # noqa: E402
-from matplotlib.axes import Axes  # noqa: E402
+from matplotlib import pyplot
+from matplotlib.axes import Axes
 
 COLOURS = {"dense": "#4C566A", "memory": "#C1440E", "memory_plus": "#1B7F79", "dense_params": "#8FA3BF"}
 STYLE = {"svg.hashsalt": "memlayers", "svg.fonttype": "none", "font.size": 9, "axes.spines.top": False}
@@ -45,7 +45,9 @@ def compute_panel(axes: Axes, table: list[Row]) -> None:
     """Recall against training FLOPs; the dense arms that spend more compute are joined, the multiplier is drawn."""
     ladder = [row for row in table if row.arm.startswith("dense") and row.arm != "dense_params"]
     ladder.sort(key=lambda row: row.training_flops)
-    axes.plot([r.training_flops for r in ladder], [r.recall.mean for r in ladder], color=colour("dense"), lw=1, zorder=1)
+    axes.plot(
+        [r.training_flops for r in ladder], [r.recall.mean for r in ladder], color=colour("dense"), lw=1, zorder=1
+    )
     for row in table:
         low, high = row.recall.low, row.recall.high
         error = None if low is None or high is None else [[row.recall.mean - low], [high - row.recall.mean]]
@@ -74,7 +76,9 @@ def curve_panel(axes: Axes, table: list[Row]) -> None:
         axes.plot(exposures, [recall for _, recall in row.curve], color=colour(row.arm), lw=1.2, marker=".", ms=4)
         axes.annotate(row.arm, row.curve[-1], (3, 0), textcoords="offset points", fontsize=7, va="center")
     axes.axhline(table[0].floor, ls="--", lw=0.8, color="#999999")
-    axes.annotate("commonest object", (0, table[0].floor), (2, 2), textcoords="offset points", fontsize=6, color="#777777")
+    axes.annotate(
+        "commonest object", (0, table[0].floor), (2, 2), textcoords="offset points", fontsize=6, color="#777777"
+    )
     axes.set(xlabel="exposures of a fact", ylabel="recall on the way")
     axes.set_ylim(bottom=0)
     axes.margins(x=0.18)

@@ -81,11 +81,16 @@ class RecallProbe(lightning.Callback):
         self.seconds = 0.0  # of asking; not part of training
         self.began = time.perf_counter()
 
-    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:  # noqa: ARG002
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         self.began = time.perf_counter()
 
     def on_train_batch_end(
-        self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int  # noqa: ARG002
+        self,
+        trainer: lightning.Trainer,
+        pl_module: Any,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
     ) -> None:
         step = batch_idx + 1
         if step not in self.at:
@@ -123,5 +128,3 @@ def answer_loss(model: Transformer, documents: Documents, loss: str) -> Tensor:
 def listed(one_or_more: Any) -> list[Any]:
     """Lightning hands out one optimizer bare and several in a list."""
     return one_or_more if isinstance(one_or_more, list) else [one_or_more]
-
-

@@ -1,5 +1,6 @@
 """The recall read-outs of one trained model, as they stand in its record."""
 
+import itertools
 import math
 from typing import Any
 
@@ -59,7 +60,7 @@ def by_exposures(answers: Answers, exposures: Tensor) -> dict[str, float]:
     """Recall in buckets of expected exposures: {"16-63": 0.41, ...}."""
     edges = (0, *BUCKETS, math.inf)
     found = {}
-    for low, high in zip(edges, edges[1:], strict=False):
+    for low, high in itertools.pairwise(edges):
         inside = (exposures >= low) & (exposures < high)
         if inside.any():
             found[f"{low}+" if high == math.inf else f"{low}-{int(high) - 1}"] = mean(answers.exact[inside])

@@ -70,9 +70,9 @@ class Transformer(nn.Module):
         total = Cost(head.forward * share, head.backward * share, head.bytes_read * share, self.norm.weight.numel())
         total += Cost(params=head.params * (1 if self.head is None else 2))
         for block in self.blocks:
-            total += block.cost(work)
+            total += block.cost(work)  # type: ignore[operator]
         for pool in self.pools:
-            total += Cost(params=pool.values.numel())
+            total += Cost(params=pool.values.numel())  # type: ignore[operator]
         return total
 
 

@@ -40,7 +40,12 @@ class RunProgress(lightning.Callback):
         self.path.unlink(missing_ok=True)
 
     def on_train_batch_end(
-        self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int  # noqa: ARG002
+        self,
+        trainer: lightning.Trainer,
+        pl_module: Any,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
     ) -> None:
         now = time.monotonic()
         if now - self.last < EVERY:
@@ -61,11 +66,16 @@ class PlainLines(ProgressBar):
     def disable(self) -> None:
         self.tokens_per_step = 0
 
-    def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:  # noqa: ARG002
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
         self.began = time.perf_counter()
 
     def on_train_batch_end(
-        self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int  # noqa: ARG002
+        self,
+        trainer: lightning.Trainer,
+        pl_module: Any,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
     ) -> None:
         steps = int(self.total_train_batches)
         step = batch_idx + 1
@@ -74,7 +84,10 @@ class PlainLines(ProgressBar):
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         speed = step * self.tokens_per_step / (time.perf_counter() - self.began)
         recall = f"  recall {metrics['recall']:.3f}" if "recall" in metrics else ""
-        print(f"step {step}/{steps}  loss {metrics.get('loss', float('nan')):.3f}{recall}  {speed:,.0f} tokens/s", flush=True)
+        print(
+            f"step {step}/{steps}  loss {metrics.get('loss', float('nan')):.3f}{recall}  {speed:,.0f} tokens/s",
+            flush=True,
+        )
 
 
 class TerminalBar(RichProgressBar):

@@ -35,7 +35,9 @@ def write_json(path: Path, content: Any) -> None:
                 os.unlink(file.name)
                 raise
     except OSError as error:
-        raise ValueError(f"results={path.parent}: cannot be written ({error.strerror}); accepted: a writable folder") from None
+        raise ValueError(
+            f"results={path.parent}: cannot be written ({error.strerror}); accepted: a writable folder"
+        ) from None
 
 
 def read_record(path: Path) -> Record | None:

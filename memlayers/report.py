@@ -56,10 +56,10 @@ def finding(world: str, table: list[Row]) -> str:
     if "dense" not in by_arm or not memories:
         return f"On {world} there is no memory arm beside a dense one yet."
     best, dense = max(memories, key=lambda row: row.recall.mean), by_arm["dense"]
-    times = f"{best.recall.mean / dense.recall.mean:.1f} times as many " if dense.recall.mean > 0 else ""
+    times = f": {best.recall.mean / dense.recall.mean:.1f} times as many" if dense.recall.mean > 0 else ""
     text = (
         f"On {world}, at equal training FLOPs per token and equal tokens, {best.arm} recalls {best.recall.mean:.3f} of "
-        f"the facts and dense {dense.recall.mean:.3f}: {times}(n = {min(best.n, dense.n)} seeds"
+        f"the facts and dense {dense.recall.mean:.3f}{times} (n = {min(best.n, dense.n)} seeds"
     )
     if best.difference is not None and best.difference.low is not None:
         text += f", difference {interval(best.difference, signed=True)}"
@@ -84,7 +84,7 @@ def finding(world: str, table: list[Row]) -> str:
 
 
 def replace_section(text: str, name: str, content: str) -> str:
-    """The text with what stands between <!-- name --> and <!-- /name --> replaced. Raises ValueError without markers."""
+    """The text with what stands between <!-- name --> and <!-- /name --> replaced; ValueError without markers."""
     pattern = re.compile(rf"(<!-- {name} -->\n)(?:.*?\n)??(<!-- /{name} -->)", re.DOTALL)
     if not pattern.search(text):
         raise ValueError(f"README.md has no markers <!-- {name} --> and <!-- /{name} -->")

@@ -82,6 +82,9 @@ def run(config: RunConfig) -> Record:
         "status": "failed",
         "error": None,
     }
+    if config.progress == "auto":
+        for note in chosen.text.world.notes:
+            print(f"note: {note}", flush=True)
     with RunProgress(path, config, chosen.steps) as progress:  # refuses a folder that cannot be written
         try:
             record |= train(config, chosen, progress)
@@ -132,6 +135,11 @@ def train(config: RunConfig, chosen: Plan, progress: RunProgress) -> dict[str, A
     recall = measure(model, text, chosen.steps * chosen.batch_size)
     tokens = chosen.tokens
     return {
+        "facts": {
+            "relations": [dataclasses.asdict(one) for one in text.world.statistics()],
+            "joint_entropy": text.world.joint_entropy(),
+            "notes": list(text.world.notes),
+        },
         "model": dataclasses.asdict(matched.model) | {"num_tokens": len(text.vocabulary)},
         "match": {"by": config.match.by, "target": matched.target, "reached": matched.reached},
         "cost": dataclasses.asdict(matched.cost)
@@ -148,9 +156,7 @@ def train(config: RunConfig, chosen: Plan, progress: RunProgress) -> dict[str, A
             "final_loss": float(trainer.callback_metrics["loss"]),
             "curve": probe.curve,
         },
-        "optimizer": [
-            {"role": role, "tensors": count, "lr": lr} for role, count, lr in role_rates(learner, config)
-        ],
+        "optimizer": [{"role": role, "tensors": count, "lr": lr} for role, count, lr in role_rates(learner, config)],
         "recall": recall | {"bits_per_parameter": recall["stored_bits"] / matched.cost.params},
         "timing": {"seconds": seconds, "probe_seconds": probe.seconds, "tokens_per_second": tokens / seconds},
     }

@@ -1,6 +1,6 @@
 """Facts -> documents -> token ids. A document is about one subject and is one row, so rows never attend to each other.
 
-terse    S Y D <country> AU <time_zone> Australia/Sydney                     subject once, relations in random order
+terse    S Y D [country] AU [time_zone] Australia/Sydney                     subject once, relations in random order
 prose    S Y D lies in AU . the clocks of S Y D follow Australia/Sydney .    a random training template each
 
 Each fact stands at most once in a document and a document has one subject, so nothing can be copied from context.
@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from memlayers.facts.world import PAD, Templates, World, pad
+from memlayers.facts.world import PAD, World, pad
 
 SUBJECT, OBJECT = -1, -2  # in a layout, beside the ids of literal words
 
@@ -42,20 +42,20 @@ class Text:
         def word(text: str) -> int:
             return ids.setdefault(text, len(ids))
 
-        if style == "prose":
-            if not world.templates:
-                raise ValueError(f"world.text=prose: world {world.name} has no templates; accepted: terse")
-            templates = world.templates
-        else:
-            templates = tuple(Templates((f"{{subject}} <{name}> {{object}}",)) for name in world.relations)
+        if style == "prose" and not world.templates:
+            raise ValueError(f"world.text=prose: world {world.name} has no templates; accepted: terse")
         codes = {"{subject}": SUBJECT, "{object}": OBJECT}
 
         def layout(template: str) -> list[int]:
             parts = [codes[part] if part in codes else word(part) for part in template.split()]
-            return [*parts, word(".")] if style == "prose" else parts
+            return [*parts, word(".")]
 
-        train = [[layout(template) for template in entry.train] for entry in templates]
-        held_out = [[layout(template) for template in entry.held_out] for entry in templates]
+        if style == "prose":
+            train = [[layout(template) for template in entry.train] for entry in world.templates]
+            held_out = [[layout(template) for template in entry.held_out] for entry in world.templates]
+        else:
+            train = [[[SUBJECT, word(f"[{name}]"), OBJECT]] for name in world.relations]
+            held_out = [[] for _ in world.relations]
         self.vocabulary = tuple(ids)
         asked = [[one for one in rows if one.index(SUBJECT) < one.index(OBJECT)] for rows in train]
         if not any(asked):
@@ -86,9 +86,7 @@ class Text:
         pick = torch.rand(num_documents, count, generator=generator)
         return self._write(subject, relation, include, self.layouts["train"].choose(relation, pick), self.world.facts)
 
-    def probe(
-        self, facts: Tensor, phrasing: str, generator: torch.Generator, answers: Tensor | None = None
-    ) -> Probe:
+    def probe(self, facts: Tensor, phrasing: str, generator: torch.Generator, answers: Tensor | None = None) -> Probe:
         """Ask for `facts` (b, 2: subject, relation) in a phrasing: `training` or `held_out`.
 
         A relation without a template in that phrasing is left out. `answers` (n, r) replaces the world's facts, as in

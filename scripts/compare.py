@@ -1,7 +1,7 @@
 """The comparison in minutes: dense, dense 4x, memory and memory_plus on real facts, two seeds; table and figure.
 
-    ./scripts/compare
-    ./scripts/compare 'seed=range(5)' world=biographies
+./scripts/compare
+./scripts/compare 'seed=range(5)' world=biographies
 """
 
 import sys
@@ -53,6 +53,9 @@ def same_digits(mine: list[dict], theirs: list[dict]) -> str:
 
 
 def main() -> int:
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        print(__doc__)
+        return 0
     given = {argument.partition("=")[0] for argument in sys.argv[1:]}
     overrides = [line for line in STUDY if line.partition("=")[0] not in given] + sys.argv[1:]
     code = execute(overrides)

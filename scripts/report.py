@@ -1,6 +1,6 @@
 """Redraw everything that is drawn from the committed records: README table, figure, results/summary.json.
 
-    python scripts/report.py
+python scripts/report.py
 """
 
 import sys

@@ -12,7 +12,7 @@ class FFNConfig:
 
     name: str = "dense"
 
-    def validate(self, d_model: int) -> None:  # noqa: ARG002
+    def validate(self, d_model: int) -> None:
         one_of("model.ffn.name", self.name, ("dense", "memory", "memory_plus"))
 
 
@@ -99,6 +99,6 @@ class MatchConfig:
         one_of("match.spend", self.spend, ("width", "hidden", "depth", "longer"))
         within("match.times", self.times, 0.1, 64)
         if self.by == "params" and self.spend == "longer":
-            raise ValueError("match.spend=longer adds no parameters; accepted with match.by=params: width, hidden, depth")
+            raise ValueError("match.spend=longer adds no parameters; accepted with by=params: width, depth, hidden")
         if self.reference is not None:
             self.reference.validate(d_model)

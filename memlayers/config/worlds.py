@@ -42,7 +42,7 @@ class AtlasConfig(WorldConfig):
 
 @dataclass
 class BiographiesConfig(WorldConfig):
-    """Synthetic people after bioS (Allen-Zhu & Li, 2404.05405): names from a product of parts, independent attributes."""
+    """Synthetic people after bioS (Allen-Zhu & Li, 2404.05405): names of several parts, independent attributes."""
 
     num_people: int = 10_000
     name_parts: list[int] = field(default_factory=lambda: [100, 100, 100])
@@ -53,7 +53,7 @@ class BiographiesConfig(WorldConfig):
         super().validate()
         within("world.num_people", self.num_people, 2, 1_000_000)
         if not self.name_parts or min(self.name_parts) < 1:
-            raise ValueError(f"world.name_parts={self.name_parts} is empty or not positive; accepted: sizes of 1 or more")
+            raise ValueError(f"world.name_parts={self.name_parts} is empty or not positive; accepted: sizes above 0")
         if not self.cardinalities:
             raise ValueError("world.cardinalities=[] is empty; accepted: one size of 2 or more for each attribute")
         for size in self.cardinalities:
@@ -63,7 +63,10 @@ class BiographiesConfig(WorldConfig):
         for size in self.name_parts:
             product *= size
         if self.num_people > product:
-            raise ValueError(f"world.num_people={self.num_people} is more than the {product} names of world.name_parts={self.name_parts}")
+            raise ValueError(
+                f"world.num_people={self.num_people} is more than world.name_parts={self.name_parts} can name; "
+                f"accepted: 2 to {product}"
+            )
 
 
 @dataclass

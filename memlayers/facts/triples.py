@@ -20,7 +20,7 @@ from torch import Tensor
 
 from memlayers.config import TriplesConfig
 from memlayers.facts.triples_file import Triples, clean, decoded_lines, listed, read_triples
-from memlayers.facts.world import PAD, SPECIAL_TOKENS, Templates, Vocabulary, World, spell_objects
+from memlayers.facts.world import SPECIAL_TOKENS, Templates, Vocabulary, World, pad, spell_objects
 
 MAX_CELLS = 200_000_000  # of one table: 1.6 GB
 MAX_UNKNOWN = 2_000
@@ -64,16 +64,17 @@ def build_triples(config: TriplesConfig) -> World:
         shared.update(token for token in chain.from_iterable(told) if token < num_subject_tokens)
     if shared:
         notes.append(f"{len(shared)} {unit}s of subjects occur in objects too, as the same tokens")
+    subjects = pad(spellings)
     templates, said = read_templates(config, triples.relations)
     return World(
         name=config.name,
         vocabulary=vocabulary.tokens(),
-        subjects=table(spellings, width),
+        subjects=subjects,
         relations=tuple(triples.relations),
         objects=tuple(objects),
         facts=facts,
         weights=weights,
-        unknown=table(unknown, width),
+        unknown=pad(unknown) if unknown else subjects[:0],
         templates=templates,
         notes=(*notes, *said),
     )
@@ -124,15 +125,6 @@ def recombine(names: Sequence[str], letters: bool, seed: int) -> list[str]:
 def check_size(path: str, what: str, num_rows: int, width: int) -> None:
     if num_rows * width > MAX_CELLS:
         raise ValueError(f"{path}: a table of {num_rows} x {width} {what} is too large; accepted: {MAX_CELLS} cells")
-
-
-def table(rows: Sequence[Sequence[int]], width: int) -> Tensor:
-    """What world.pad does, at once for a million rows: (len(rows), width)."""
-    padded = torch.full((len(rows), width), PAD)
-    padded[torch.arange(width) < torch.tensor([len(row) for row in rows])[:, None]] = torch.tensor(
-        list(chain.from_iterable(rows)), dtype=torch.long
-    )
-    return padded
 
 
 # --------------------------------------------------------------------------- sentences

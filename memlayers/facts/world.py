@@ -7,8 +7,9 @@
 No subject has a token of its own, so no fact can hide in a row of the embedding.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -114,10 +115,13 @@ class Vocabulary:
         return tuple(self._ids)
 
 
-def pad(rows: Iterable[Sequence[int]]) -> Tensor:
+def pad(rows: Sequence[Sequence[int]]) -> Tensor:
     """Ragged lists of token ids to one table, padded on the right: (len(rows), longest)."""
-    rows = [torch.tensor(row, dtype=torch.long) for row in rows]
-    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=PAD)
+    lengths = torch.tensor([len(row) for row in rows], dtype=torch.long)
+    table = torch.full((len(rows), int(lengths.max()) if len(rows) else 0), PAD)
+    filled = torch.arange(table.shape[1]) < lengths[:, None]
+    table[filled] = torch.tensor(list(chain.from_iterable(rows)), dtype=torch.long)
+    return table
 
 
 def spell_objects(spellings: Sequence[Sequence[int]]) -> Tensor:

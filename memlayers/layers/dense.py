@@ -22,5 +22,5 @@ class SwiGLU(nn.Module):
         gate, up = self.up(x).chunk(2, dim=-1)
         return FFNOutput(self.down(F.silu(gate) * up))
 
-    def cost(self, work: Workload) -> Cost:  # noqa: ARG002
+    def cost(self, work: Workload) -> Cost:
         return matrix_cost(*self.up.weight.shape) + matrix_cost(*self.down.weight.shape)

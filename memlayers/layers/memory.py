@@ -52,7 +52,7 @@ class ProductKeyLookup(nn.Module):
         weights = score.float().softmax(dim=-1)
         return Reads(*(rearrange(y, "t h k -> t (h k)").unflatten(0, x.shape[:2]) for y in (slots, weights)))
 
-    def cost(self, work: Workload) -> Cost:  # noqa: ARG002
+    def cost(self, work: Workload) -> Cost:
         """Query projection, half scores, and the comparisons of both selections."""
         n = self.keys.shape[-2]
         pairs = len(staircase(self.topk, torch.device("cpu"))[0])

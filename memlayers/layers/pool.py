@@ -61,7 +61,7 @@ class _RowGradient(torch.autograd.Function):
         return read.view_as(read)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
         if not ctx.needs_input_grad[1]:
             return grad, None, None, None
         slots, weights = ctx.saved_tensors

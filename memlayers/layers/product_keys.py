@@ -38,7 +38,7 @@ def half_scores(query: Tensor, keys: Tensor) -> Tensor:
 
 def winners(half: Tensor, row: Tensor, column: Tensor) -> tuple[Tensor, Tensor]:
     """Scores and slots, each (t, h, k), of chosen row and column keys (h, t, k)."""
-    score = half[0].gather(-1, row) + half[1].gather(-1, column)
+    score = half.gather(-1, torch.stack([row, column])).sum(dim=0)
     slot = row * half.shape[-1] + column
     return rearrange(score, "h t k -> t h k"), rearrange(slot, "h t k -> t h k")
 
@@ -49,7 +49,8 @@ def staircase(k: int, device: torch.device) -> tuple[Tensor, Tensor]:
     The pair of ranks (a, b) is beaten, or equalled, by all (a + 1)(b + 1) - 1 pairs of ranks no worse than its own.
     """
     pairs = [(a, b) for a in range(k) for b in range(k // (a + 1))]
-    return torch.tensor(pairs, device=device).unbind(-1)
+    rows, columns = torch.tensor(pairs, device=device).unbind(-1)
+    return rows, columns
 
 
 def selection_flops(candidates: int, k: int) -> int:
