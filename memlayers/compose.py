@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from memlayers import config as schemas
-from memlayers.config.run import RunConfig
+from memlayers.config.run import RunConfig, flatten
 
 ROOT = Path(__file__).resolve().parent.parent
 CONF = ROOT / "conf"
@@ -33,6 +33,9 @@ def register() -> None:
     store.store(group="ffn", name="memory_schema", node=schemas.MemoryConfig)
     if not OmegaConf.has_resolver("checkout"):
         OmegaConf.register_new_resolver("checkout", lambda: str(ROOT))
+
+
+MISTAKES = (HydraException, OmegaConfBaseException, AssertionError)  # the last comes out of OmegaConf for null nodes
 
 
 def to_run_config(config: DictConfig) -> RunConfig:
@@ -60,7 +63,7 @@ def jobs_of(overrides: list[str], multirun: bool) -> list[RunConfig]:
         with composing():
             batches = split_sweep(overrides, multirun)
             jobs = compose_all(batches)
-    except (HydraException, OmegaConfBaseException) as error:
+    except MISTAKES as error:
         raise ValueError(one_line(error)) from None
     return jobs
 
@@ -72,7 +75,7 @@ def split_sweep(overrides: list[str], multirun: bool) -> list[list[str]]:
     fixed = [override.input_line or "" for override in parsed if not override.is_sweep_override()]
     try:
         base = compose("train", fixed, return_hydra_config=True)
-    except (HydraException, OmegaConfBaseException) as error:
+    except MISTAKES as error:
         raise ValueError(explain(fixed, error)) from None
     swept = [override for override in parsed if override.is_sweep_override()]
     if not multirun and base.hydra.mode != RunMode.MULTIRUN:
@@ -93,33 +96,43 @@ def compose_all(batches: list[list[str]]) -> list[RunConfig]:
     jobs = []
     for batch in batches:
         rest = tuple(line for line in batch if not line.startswith("seed="))
+        seeds = [line.removeprefix("seed=") for line in batch if line.startswith("seed=")]
+        follows = any("$" in line for line in batch)  # an interpolation may depend on the seed
+        if follows or not all(seed.isdecimal() for seed in seeds):
+            jobs.append(compose_one(batch))
+            continue
         if rest not in composed:
             composed[rest] = compose_one(batch)
-        seeds = [line.removeprefix("seed=") for line in batch if line.startswith("seed=")]
         job = dataclasses.replace(composed[rest])
-        if seeds and seeds[-1].isdecimal():
+        if seeds:
             job.seed = int(seeds[-1])
-        elif seeds:
-            job = compose_one(batch)
+            job.validate()
         jobs.append(job)
     return jobs
 
 
 def compose_one(overrides: list[str]) -> RunConfig:
     try:
-        return to_run_config(compose("train", overrides))
-    except (HydraException, OmegaConfBaseException) as error:
+        run = to_run_config(compose("train", overrides))
+    except MISTAKES as error:
         raise ValueError(explain(overrides, error)) from None
+    known = flatten(dataclasses.asdict(run))
+    for line in overrides:  # OmegaConf drops in silence what + adds and the schema does not know
+        key = line.lstrip("+").partition("=")[0].partition("@")[0]
+        if line.startswith("+") and not options(key) and not any(f"{name}.".startswith(f"{key}.") for name in known):
+            raise ValueError(f"{line}: no such setting; accepted: those of the schema, as --cfg job shows them")
+    return run
 
 
 def explain(overrides: list[str], error: Exception) -> str:
     """One line for a failed composition: the override at fault, and the nearest thing that would be accepted."""
     parser = OverridesParser.create()
     good: list[str] = []
-    for line in overrides:
+    for line in sorted(overrides, key=lambda line: not options(parser.parse_override(line).key_or_group)):
+        # choices of groups first: other keys may exist only by them
         try:
             compose("train", [*good, line])
-        except (HydraException, OmegaConfBaseException) as own:
+        except MISTAKES as own:
             override = parser.parse_override(line)
             key = override.key_or_group.partition("@")[0]
             known = known_keys(good)
@@ -163,8 +176,7 @@ def options(group: str) -> list[str]:
 
 def one_line(error: Exception) -> str:
     """The message, without Hydra's and OmegaConf's later lines, which repeat the key and the type."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    if lines[0].startswith("Error merging override") and len(lines) > 1:
-        lines = lines[1:]
+    cause = error.__cause__ if str(error).startswith("Error merging override") and error.__cause__ else error
+    lines = [line.strip() for line in str(cause).splitlines() if line.strip()] or [type(cause).__name__]
     key = next((line.removeprefix("full_key: ") for line in lines if line.startswith("full_key: ")), "")
     return f"{key}: {lines[0]}" if key and key not in lines[0] else lines[0]

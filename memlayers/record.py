@@ -44,7 +44,7 @@ def read_record(path: Path) -> Record | None:
     """The record, or None where there is none. Raises ValueError for a file that is not a record."""
     try:
         record = json.loads(path.read_text())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not a record ({error}); delete it to run again") from None

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from rich.table import Table
 
+from memlayers.record import Record
 from memlayers.table import Estimate, Row, multiplier
 
 HEAD = ("arm", "recall", "held out", "vs dense", "bits/param", "kFLOPs/token", "params", "seconds", "n")
@@ -87,7 +88,7 @@ def replace_section(text: str, name: str, content: str) -> str:
     """The text with what stands between <!-- name --> and <!-- /name --> replaced; ValueError without markers."""
     pattern = re.compile(rf"(<!-- {name} -->\n)(?:.*?\n)??(<!-- /{name} -->)", re.DOTALL)
     if not pattern.search(text):
-        raise ValueError(f"README.md has no markers <!-- {name} --> and <!-- /{name} -->")
+        raise ValueError(f"the text has no markers <!-- {name} --> and <!-- /{name} -->")
     return pattern.sub(lambda match: match[1] + content + "\n" + match[2], text)
 
 
@@ -96,5 +97,24 @@ def readme_section(worlds: dict[str, list[Row]]) -> str:
     return "\n\n".join(f"**{world}.** {finding(world, table)}\n\n{markdown(table)}" for world, table in worlds.items())
 
 
-def update_readme(path: Path, worlds: dict[str, list[Row]]) -> None:
-    path.write_text(replace_section(path.read_text(), "memory_vs_dense", readme_section(worlds)))
+def rate_table(studies: dict[str, dict[str, list[Record]]], world: str) -> str:
+    """Recall of each arm at each learning rate, from the studies learning_rate_*; the best of an arm in bold."""
+    prefix = "learning_rate_"
+    found: dict[str, dict[float, float]] = {}
+    for study, worlds in studies.items():
+        if study.startswith(prefix):
+            for record in worlds.get(world, []):
+                found.setdefault(record["arm"], {})[float(study.removeprefix(prefix))] = record["recall"]["exact"]
+    rates = sorted({rate for by_rate in found.values() for rate in by_rate})
+    lines = ["| arm | " + " | ".join(f"{rate:g}" for rate in rates) + " |", "|" + " --- |" * (len(rates) + 1)]
+    for arm, by_rate in sorted(found.items()):
+        best = max(by_rate.values())
+        texts = {rate: f"**{recall:.3f}**" if recall == best else f"{recall:.3f}" for rate, recall in by_rate.items()}
+        shown = [texts.get(rate, "-") for rate in rates]
+        lines.append(f"| {arm} | " + " | ".join(shown) + " |")
+    return "\n".join(lines)
+
+
+def update(path: Path, name: str, content: str) -> None:
+    """Rewrite one generated section of a file."""
+    path.write_text(replace_section(path.read_text(), name, content))

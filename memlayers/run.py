@@ -15,6 +15,7 @@ from memlayers.checkpoint import Checkpointer, read_checkpoint
 from memlayers.config.run import RunConfig, decisive, digest
 from memlayers.cost import Matched, solve
 from memlayers.facts import build_world
+from memlayers.kernels import in_use
 from memlayers.layers.feedforward import Workload
 from memlayers.lit import Batches, FactLearner, RecallProbe
 from memlayers.measure import measure
@@ -78,7 +79,7 @@ def run(config: RunConfig) -> Record:
         "digest": digest(config),
         "config": decisive(config),
         "code": code_version(),
-        "machine": machine(config.threads),
+        "machine": machine(config.threads) | {"kernels": in_use(config.kernels)},
         "status": "failed",
         "error": None,
     }

@@ -1,4 +1,4 @@
-"""Redraw everything that is drawn from the committed records: README table, figure, results/summary.json.
+"""Redraw everything that is drawn from the committed records: README and LOG tables, figure, results/summary.json.
 
 python scripts/report.py
 """
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from memlayers.cli import fail
 from memlayers.figure import draw
-from memlayers.report import update_readme
+from memlayers.report import rate_table, readme_section, update
 from memlayers.table import dumps, load, rows, summary
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -19,14 +19,16 @@ STUDY = "memory_vs_dense"
 def main() -> int:
     results = ROOT / "results"
     try:
-        found = load(results).get(STUDY, {})
+        studies = load(results)
+        found = studies.get(STUDY, {})
         worlds = {world: rows(found[world]) for world in sorted(found, key=ORDER.index)}
         (results / "summary.json").write_text(dumps(summary(results)))
         written = [results / "summary.json"]
         if worlds:
             written += draw(worlds, results / STUDY / "figure")
-            update_readme(ROOT / "README.md", worlds)
-            written.append(ROOT / "README.md")
+            update(ROOT / "README.md", STUDY, readme_section(worlds))
+            update(ROOT / "LOG.md", "learning_rate", rate_table(studies, "atlas_readings"))
+            written += [ROOT / "README.md", ROOT / "LOG.md"]
     except ValueError as error:
         fail(error)
         return 2

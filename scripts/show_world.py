@@ -1,7 +1,7 @@
 """Print what a world holds before any model: entropies, the commonest object's share, notes, and some of its text.
 
-    python scripts/show_world.py world=atlas_airports
-    python scripts/show_world.py world=triples world.path=facts.csv
+python scripts/show_world.py world=atlas_airports
+python scripts/show_world.py world=triples world.path=facts.csv
 """
 
 import sys
@@ -17,7 +17,9 @@ from memlayers.text import Documents, Text
 
 
 def statistics(world: World) -> Table:
-    shown = Table(box=None, pad_edge=False, title=f"{world.name}: {len(world.subjects):,} subjects", title_justify="left")
+    shown = Table(
+        box=None, pad_edge=False, title=f"{world.name}: {len(world.subjects):,} subjects", title_justify="left"
+    )
     for name in ("relation", "facts", "objects", "entropy in bits", "majority share"):
         shown.add_column(name, justify="left" if name == "relation" else "right")
     for one in world.statistics():

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from memlayers.config import TriplesConfig
 from memlayers.facts import World, build_world
-from memlayers.facts.triples import MAX_UNKNOWN
+from memlayers.facts.triples import MAX_UNKNOWN, RESERVED
 from memlayers.facts.world import END, PAD, Templates
 from memlayers.text import Text, known_facts
 
@@ -105,7 +105,8 @@ def naive_facts(rows) -> dict[tuple[str, str], tuple[str, float]]:
 
 
 few = st.sampled_from(["a", "b", "á", "a\u0301", "a b", " a\tb\r\n", 'say "a, b"', "'", "\ufeffa", "北京", "𐍈", ""])
-texts = few | st.text(st.characters(codec="utf-8"), max_size=8)
+texts = few | st.text(st.characters(codec="utf-8"), max_size=8)  # hypothesis tries the constants of our code too
+texts = texts.filter(lambda text: RESERVED.isdisjoint([*text.split(), *f"<{naive_clean(text)}>".split()]))
 triples = st.tuples(
     texts, st.sampled_from(["born in", "é", "e\u0301"]) | texts, texts, st.sampled_from([1.0, 2.0, 0.25])
 )
@@ -222,6 +223,8 @@ def test_num_subjects_draws_nested_seeded_subsets(tmp_path):
     for (count, seed), world in worlds.items():
         keep_the_contract(world)
         assert len(world.subjects) == count and facts(world).items() <= whole.items()
+        order = [int(name[1:].split()[0]) for name in names(world, world.subjects)]
+        assert order == sorted(order)
         assert (
             said(world, "taken") == f"{count} of 50 subjects taken (world.num_subjects), drawn with world.seed={seed}"
         )
@@ -280,6 +283,9 @@ def test_unknown_subjects_of_one_word(tmp_path):
     halves = [("Lon", "Pa", "Ber"), ("don", "ris", "lin")]
     possible = {a + b for a in halves[0] for b in halves[1]} - {"London", "Paris", "Berlin"}
     assert set(names(letters, letters.unknown, "")) == possible
+    content = HEADER + "q\u0301z,r,x\nebc,r,y\n"  # e and a lone accent would be written é, another name
+    accents = build(tmp_path, content, spelling="letters")
+    assert names(accents, accents.unknown, "") == ["qbc"]
 
 
 # --------------------------------------------------------------------------- templates

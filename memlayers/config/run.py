@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -46,7 +47,7 @@ class RunConfig:
     threads: int = 1  # of torch; one a process is fastest for tiny models, and makes digits repeatable
     seed: int = 0  # of the model and of the order of batches: paired between arms, left out of the digest
 
-    kernels: str = "auto"  # auto, native (C on the CPU) or reference: same numbers, other seconds
+    kernels: str = "auto"  # auto, native (C on the CPU) or reference: equal but for the order of ties
     study: str = "single"
     arm: str = "memory"
     results: str = "results/local"
@@ -56,6 +57,13 @@ class RunConfig:
     progress: str = "auto"  # auto: a bar on a terminal, lines elsewhere; none
 
     def validate(self) -> None:
+        for key, value in flatten(asdict(self)).items():
+            for number in value if isinstance(value, list) else [value]:
+                if isinstance(number, float) and not math.isfinite(number):
+                    raise ValueError(f"{key}={value} is not a number to work with; accepted: a finite one")
+        for key, name in (("study", self.study), ("arm", self.arm), ("world.name", self.world.name)):
+            if not name or "/" in name or name.startswith("."):
+                raise ValueError(f"{key}={name} cannot name a folder or file; accepted: a name without /")
         self.world.validate()
         self.model.validate()
         self.match.validate(self.model.d_model)

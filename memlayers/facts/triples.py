@@ -64,17 +64,17 @@ def build_triples(config: TriplesConfig) -> World:
         shared.update(token for token in chain.from_iterable(told) if token < num_subject_tokens)
     if shared:
         notes.append(f"{len(shared)} {unit}s of subjects occur in objects too, as the same tokens")
-    subjects = pad(spellings)
+    spelt = pad([*spellings, *unknown])
     templates, said = read_templates(config, triples.relations)
     return World(
         name=config.name,
         vocabulary=vocabulary.tokens(),
-        subjects=subjects,
+        subjects=spelt[: len(spellings)],
         relations=tuple(triples.relations),
         objects=tuple(objects),
         facts=facts,
         weights=weights,
-        unknown=pad(unknown) if unknown else subjects[:0],
+        unknown=spelt[len(spellings) :],
         templates=templates,
         notes=(*notes, *said),
     )

@@ -29,6 +29,11 @@ def product_key_topk(choice: str) -> TopK:
     return _native if choice == "native" else _native_where_possible
 
 
+def in_use(choice: str) -> str:
+    """What `kernels=` comes to on this machine, for the record: reference or native."""
+    return "reference" if product_key_topk(choice) is product_keys.product_key_topk else "native"
+
+
 def _native(query: Tensor, keys: Tensor, k: int) -> tuple[Tensor, Tensor]:
     if not _can(query):
         found = "autocast" if torch.is_autocast_enabled("cpu") else query.dtype

@@ -1,0 +1,188 @@
+"""Worlds small enough to enumerate, their documents written with strings and loops, and models that only look up."""
+
+import csv
+import json
+import tempfile
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from types import SimpleNamespace
+
+import torch
+from torch import Tensor
+
+from memlayers.config import (
+    AtlasConfig,
+    BiographiesConfig,
+    MatchConfig,
+    ModelConfig,
+    OptimConfig,
+    RunConfig,
+    TrainingConfig,
+    TriplesConfig,
+)
+from memlayers.facts import World, build_world
+from memlayers.facts.world import PAD
+
+KINDS = ("readings", "airports", "biographies", "triples")
+Template = tuple[str, ...]  # its parts, "{subject}" and "{object}" among them
+Say = Callable[[tuple[int, ...]], Tensor]  # tokens so far -> logits of the next
+
+
+@cache
+def small_world(kind: str) -> World:
+    """60 subjects, but for the 20 of the file: weights, missing facts, objects of one to three words, END."""
+    if kind == "readings":
+        return build_world(AtlasConfig(name=kind, source=kind, num_subjects=60))
+    if kind == "airports":
+        return build_world(AtlasConfig(name=kind, source=kind, spelling="pairs", num_subjects=60))
+    if kind == "biographies":
+        sizes = {"num_people": 60, "name_parts": [6] * 3, "cardinalities": [8] * 3}
+        return build_world(BiographiesConfig(name=kind, **sizes, zipf=1))
+    return file_world()
+
+
+def file_world() -> World:
+    """20 invented people; "based in" is missing for a third of them, and a city holds the dot that ends sentences."""
+    rows = []
+    for index in range(24):
+        if index % 6 == 5:
+            continue  # its name is left for an unknown subject
+        name = f"{('Ada', 'Bo', 'Cy', 'Di')[index % 4]} {('Ek', 'Fu', 'Go', 'Hi', 'Ib', 'Jo')[index // 4]}"
+        weight = str(1 + index % 5)
+        rows.append((name, "born in", ("Rome", "St . Ives", "Oslo", "New York")[index * 7 % 4], weight))
+        rows.append((name, "pet", ("cat", "dog", "eel")[index * 5 % 3], "0.5"))
+        if index % 3:
+            rows.append((name, "based in", ("Lima", "Kyiv", "Cork")[index * 11 % 3], str(3 * (index % 2) + 1)))
+    templates = {
+        "born in": {
+            "train": ["{subject} was born in {object}", "{object} saw the birth of {subject}"],
+            "held_out": ["in {subject} we see one born in {object}"],
+        },
+        "pet": ["{subject} has a {object}", "a {object} lives with {subject}", "{subject} feeds the {object}"],
+        "based in": {"train": ["{subject} lives in {object}", "of {subject} the home is {object} now"]},
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        facts, sentences = Path(folder) / "facts.csv", Path(folder) / "templates.json"
+        with open(facts, "w", newline="") as file:
+            csv.writer(file).writerows([("subject", "relation", "object", "weight"), *rows])
+        sentences.write_text(json.dumps(templates))
+        return build_world(TriplesConfig(name="triples", path=str(facts), templates=str(sentences)))
+
+
+# --------------------------------------------------------------------------- text, with loops
+
+
+def spelt(world: World, row: Tensor) -> list[str]:
+    return [world.vocabulary[token] for token in row.tolist() if token != PAD]
+
+
+def name_of(world: World, subject: int) -> list[str]:
+    """Known subjects first, then the unknown ones."""
+    known = len(world.subjects)
+    return spelt(world, world.subjects[subject] if subject < known else world.unknown[subject - known])
+
+
+def templates_of(world: World, style: str, relation: int, phrasing: str) -> list[Template]:
+    """`train`, `training` (those of them that can be asked) or `held_out`."""
+    if style == "terse":
+        return [] if phrasing == "held_out" else [("{subject}", f"[{world.relations[relation]}]", "{object}")]
+    entry = world.templates[relation]
+    found = [tuple(one.split()) for one in (entry.held_out if phrasing == "held_out" else entry.train)]
+    if phrasing == "training":
+        found = [one for one in found if one.index("{subject}") < one.index("{object}")]
+    return found
+
+
+def write(
+    world: World, style: str, subject: int, told: list[tuple[int, Template]], facts: Tensor | None = None
+) -> tuple[list[str], list[bool]]:
+    """A document of (relation, template) about a subject: its words, and which of them are answers."""
+    words: list[str] = []
+    marks: list[bool] = []
+    for index, (relation, template) in enumerate(told):
+        seen = index > 0 and style == "terse"
+        for part in template:
+            if part == "{subject}":
+                piece, mark = [] if seen else name_of(world, subject), False
+                seen = True
+            elif part == "{object}":
+                row = max(int((world.facts if facts is None else facts)[subject, relation]), 0)
+                piece, mark = spelt(world, world.objects[relation][row]), seen
+            else:
+                piece, mark = [part], False
+            words += piece
+            marks += [mark] * len(piece)
+        if style == "prose":
+            words.append(".")
+            marks.append(False)
+    return words, marks
+
+
+def sentences(world: World, style: str, phrasing: str) -> Iterator[tuple[int, int, list[str], list[bool]]]:
+    """Every sentence about every fact: subject, relation, words, answers."""
+    for subject, relation in (world.facts >= 0).nonzero().tolist():
+        for template in templates_of(world, style, relation, phrasing):
+            yield subject, relation, *write(world, style, subject, [(relation, template)])
+
+
+def question(world: World, subject: int, template: Template) -> list[str]:
+    """What stands before the answer, of known and unknown subjects."""
+    before = template[: template.index("{object}")]
+    return [word for part in before for word in (name_of(world, subject) if part == "{subject}" else [part])]
+
+
+# --------------------------------------------------------------------------- models
+
+
+class Lookup:
+    """Called like a Transformer; a function of the tokens so far says what comes next. Keeps what it was asked."""
+
+    def __init__(self, num_tokens: int, say: Say):
+        self.num_tokens, self.say = num_tokens, say
+        self.embedding = SimpleNamespace(weight=torch.zeros(num_tokens, 1))
+        self.asked: list[list[tuple[int, ...]]] = []  # of each call
+
+    def eval(self) -> "Lookup":
+        return self
+
+    def __call__(self, tokens: Tensor, where: Tensor) -> SimpleNamespace:
+        prefixes = [tuple(tokens[row, : column + 1].tolist()) for row, column in where.nonzero().tolist()]
+        self.asked.append(prefixes)
+        return SimpleNamespace(logits=torch.stack([self.say(prefix) for prefix in prefixes]))
+
+
+def certain(num_tokens: int, token: int) -> Tensor:
+    """Logits of a probability of exactly 1."""
+    logits = torch.zeros(num_tokens)
+    logits[token] = 1000.0
+    return logits
+
+
+def run_config(**changes) -> RunConfig:
+    """A configuration built without Hydra."""
+    parts = {"model": ModelConfig(), "match": MatchConfig(), "optim": OptimConfig(), "training": TrainingConfig()}
+    return RunConfig(**({"world": BiographiesConfig(name="bio"), **parts, "trainer": {"accelerator": "cpu"}} | changes))
+
+
+def fake_record(arm: str, seed: int = 0, recall: float = 0.5, **changes) -> dict:
+    """What a finished run leaves, as far as tables, reports and displays read it."""
+    found = {"flops": 1e12, "seconds": 10.0, "held_out": 0.25, "bits": 1.5, "params": 50_000, "curve": []} | changes
+    return {
+        "status": "ok",
+        "error": None,
+        "study": found.get("study", "study"),
+        "world": found.get("world", "world"),
+        "arm": arm,
+        "seed": seed,
+        "digest": found.get("digest", f"{arm}-digest"),
+        "recall": {
+            "exact": recall,
+            "held_out": found["held_out"],
+            "bits_per_parameter": found["bits"],
+            "floor": found.get("floor", 0.1),
+        },
+        "cost": {"flops_per_token": found["flops"] / 1e7, "training_flops": found["flops"], "params": found["params"]},
+        "timing": {"seconds": found["seconds"]},
+        "training": {"curve": [{"exposures": e, "recall": r} for e, r in found["curve"]]},
+    }

@@ -1,0 +1,233 @@
+"""Records: whole or not at all, strict JSON, found again under their name, and failures tried again."""
+
+import json
+import os
+import stat
+import threading
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from stubs import run_config
+
+from memlayers import __version__, table
+from memlayers import run as run_module
+from memlayers.config import BiographiesConfig, TrainingConfig
+from memlayers.config.run import RunConfig, decisive, digest
+from memlayers.record import code_version, finished, machine, read_record, record_path, write_json
+
+
+def config_in(folder: Path, **changes) -> RunConfig:
+    world = BiographiesConfig(name="bio", num_people=20, name_parts=[5, 5], cardinalities=[4, 4])
+    return run_config(**{"world": world, "results": str(folder), "training": TrainingConfig(steps=2)} | changes)
+
+
+def one_line(caught: pytest.ExceptionInfo[ValueError]) -> str:
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+# --------------------------------------------------------------------------- writing
+
+numbers = st.floats(allow_nan=False, allow_infinity=False)
+contents = st.recursive(
+    st.none() | st.booleans() | st.integers() | numbers | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=10,
+)
+
+
+@given(content=st.dictionaries(st.text(), contents, max_size=4))
+def test_what_is_written_is_read_back_digit_for_digit(tmp_path_factory, content):
+    path = tmp_path_factory.mktemp("records") / "new" / "folder" / "record.json"
+    write_json(path, content | {"status": "ok"})
+    assert read_record(path) == content | {"status": "ok"}
+    assert [file.name for file in path.parent.iterdir()] == ["record.json"]
+    assert stat.S_IMODE(path.stat().st_mode) == 0o644 and path.read_text().endswith("}\n")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("where", ["new", "over an old one"])
+def test_a_number_that_is_none_is_refused_and_leaves_everything_as_it_was(tmp_path, value, where):
+    path = tmp_path / "record.json"
+    if where != "new":
+        write_json(path, {"status": "ok"})
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    with pytest.raises(ValueError) as caught:
+        write_json(path, {"status": "ok", "recall": {"exact": [0.5, value]}})
+    one_line(caught)
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt(), RuntimeError("x")])
+@pytest.mark.parametrize("when", ["flush", "replace"])
+def test_a_crash_while_writing_leaves_the_old_file_and_no_other(tmp_path, monkeypatch, error, when):
+    path = tmp_path / "record.json"
+    write_json(path, {"status": "ok", "number": 1})
+
+    def crash(*arguments):
+        raise error
+
+    monkeypatch.setattr(os, "replace" if when == "replace" else "fchmod", crash)
+    with pytest.raises(ValueError if isinstance(error, OSError) else type(error)) as caught:
+        write_json(path, {"status": "ok", "number": 2})
+    if isinstance(error, OSError):
+        assert one_line(caught) == (
+            f"results={tmp_path}: cannot be written (No space left on device); accepted: a writable folder"
+        )
+    assert [file.name for file in tmp_path.iterdir()] == ["record.json"]
+    assert read_record(path) == {"status": "ok", "number": 1}
+
+
+def test_a_reader_sees_the_old_record_or_the_new_one_and_nothing_between(tmp_path):
+    path = tmp_path / "record.json"
+    whole = [{"status": "ok", "letters": letter * 300_000} for letter in "ab"]
+    write_json(path, whole[0])
+    over = threading.Event()
+
+    def keep_writing() -> None:
+        for index in range(60):
+            write_json(path, whole[index % 2])
+        over.set()
+
+    writer = threading.Thread(target=keep_writing)
+    writer.start()
+    try:
+        seen = 0
+        while not over.is_set() or not seen:
+            assert read_record(path) in whole
+            seen += 1
+    finally:
+        writer.join()
+
+
+@pytest.mark.parametrize("depth", [0, 1, 3])
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path, depth):
+    """A file stands where the folder should be: nobody, root included, writes into that."""
+    (tmp_path / "file").write_text("mine")
+    folder = (tmp_path / "file").joinpath(*["x"] * depth)
+    with pytest.raises(ValueError) as caught:
+        write_json(folder / "record.json", {"status": "ok"})
+    message = one_line(caught)
+    assert message.startswith(f"results={folder}: cannot be written (")
+    assert message.endswith("; accepted: a writable folder")
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+# --------------------------------------------------------------------------- names
+
+
+def test_the_path_says_study_world_arm_seed_and_digest(tmp_path):
+    config = config_in(tmp_path, study="my_study", arm="dense_2x", seed=12)
+    assert record_path(config) == tmp_path / "my_study" / "bio" / f"dense_2x-s12-{digest(config)}.json"
+    other = config_in(tmp_path, study="my_study", arm="dense_2x", seed=13)
+    assert record_path(other) == tmp_path / "my_study" / "bio" / f"dense_2x-s13-{digest(config)}.json"
+    longer = config_in(tmp_path, study="my_study", arm="dense_2x", seed=12, training=TrainingConfig(steps=3))
+    assert record_path(longer).name != record_path(config).name
+
+
+@pytest.mark.parametrize("arm", ["dense", "memory_plus", "a-s1-b"])
+def test_a_record_under_its_path_is_found_by_the_table(tmp_path, arm):
+    config = config_in(tmp_path, arm=arm)
+    record = {"status": "ok", "study": config.study, "world": config.world.name, "arm": arm}
+    write_json(record_path(config), record)
+    write_json(record_path(config_in(tmp_path, arm=arm, seed=1)), record | {"status": "failed"})
+    assert table.load(tmp_path) == {"single": {"bio": [record]}}
+
+
+# --------------------------------------------------------------------------- reading
+
+
+def test_no_record_is_none(tmp_path):
+    assert read_record(tmp_path / "none.json") is None and finished(config_in(tmp_path)) is None
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"{}", b'"status"', b"null", b"\xff\xfe\x00", b'{"a": 1}'])
+def test_a_file_that_is_no_record_is_one_line(tmp_path, content):
+    path = tmp_path / "record.json"
+    path.write_bytes(content)
+    with pytest.raises(ValueError) as caught:
+        read_record(path)
+    message = one_line(caught)
+    assert message.startswith(f"{path}: not a record (") and message.endswith("); delete it to run again")
+
+
+def test_only_a_run_that_ended_well_is_finished(tmp_path):
+    config = config_in(tmp_path)
+    for status, is_finished in (("failed", False), ("ok", True), ("running", False)):
+        write_json(record_path(config), {"status": status, "seed": 0})
+        assert finished(config) == ({"status": "ok", "seed": 0} if is_finished else None)
+    assert finished(config_in(tmp_path, seed=1)) is None
+
+
+# --------------------------------------------------------------------------- runs that fail
+
+
+def test_a_failed_run_is_recorded_tried_again_and_then_left_alone(tmp_path, monkeypatch):
+    config = config_in(tmp_path / "results", seed=3)
+    attempts = []
+
+    def train(*arguments):
+        attempts.append(read_record(record_path(config)))
+        if len(attempts) == 1:
+            raise FloatingPointError("the loss is nan at step 7")
+        return {"recall": {"exact": 0.5}}
+
+    monkeypatch.setattr(run_module, "train", train)
+    with pytest.raises(FloatingPointError, match="the loss is nan at step 7"):
+        run_module.run(config)
+    failed = read_record(record_path(config))
+    assert failed is not None and failed["status"] == "failed" and finished(config) is None
+    assert failed["error"] == "FloatingPointError: the loss is nan at step 7" and "recall" not in failed
+    ended = run_module.run(config)
+    assert attempts == [None, failed] and ended == finished(config) == read_record(record_path(config))
+    assert ended["status"] == "ok" and ended["error"] is None and ended["recall"] == {"exact": 0.5}
+    assert run_module.run(config) == ended and len(attempts) == 2
+    assert [file.name for file in record_path(config).parent.iterdir()] == [record_path(config).name]
+
+
+def test_a_record_says_what_was_run_with_what_and_where(tmp_path, monkeypatch):
+    monkeypatch.setattr(run_module, "train", lambda *arguments: {})
+    config = config_in(tmp_path, study="mine", arm="dense", seed=5)
+    record = run_module.run(config)
+    named = {"study": "mine", "arm": "dense", "world": "bio", "seed": 5, "digest": digest(config), "error": None}
+    assert {name: record[name] for name in named} == named
+    assert record["config"] == decisive(config) and machine(config.threads).items() <= record["machine"].items()
+    assert record["code"]["version"] == __version__ and set(record["code"]) == {"version", "commit", "dirty"}
+
+
+def test_a_run_that_is_interrupted_or_ends_in_nan_leaves_no_good_record(tmp_path, monkeypatch):
+    config = config_in(tmp_path)
+
+    def interrupt(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run_module, "train", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run_module.run(config)
+    assert list(record_path(config).parent.iterdir()) == []
+    monkeypatch.setattr(run_module, "train", lambda *arguments: {"recall": {"exact": float("nan")}})
+    with pytest.raises(ValueError):
+        run_module.run(config)
+    assert finished(config) is None
+
+
+def test_a_results_folder_that_cannot_be_written_stops_before_training(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(run_module, "train", lambda *arguments: pytest.fail("it trained"))
+    with pytest.raises(ValueError, match="cannot be written") as caught:
+        run_module.run(config_in(tmp_path / "file"))
+    one_line(caught)
+
+
+def test_outside_a_checkout_the_code_version_is_null(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert code_version() == {"version": __version__, "commit": None, "dirty": None}
+
+
+def test_the_machine_is_described():
+    found = machine(3)
+    assert found["threads"] == 3 and found["cores"] == os.cpu_count() and found["torch"].startswith("2.")
+    json.dumps(found, allow_nan=False)

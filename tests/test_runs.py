@@ -1,0 +1,146 @@
+"""Whole runs: the same digits twice, resumed and beside others; failures are records; sparse rows stay where they are."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from memlayers.checkpoint import checkpoint_path
+from memlayers.compose import jobs_of
+from memlayers.config import RunConfig
+from memlayers.record import read_record, record_path
+from memlayers.run import plan, run
+
+SMALL = ["world.num_subjects=300", "training.batch_tokens=128", "training.steps=24", "training.probes=3"]
+SMALL += ["logger=none", "progress=none", "model.d_model=16", "model.hidden=24"]
+
+
+def small(results: Path, *overrides: str) -> RunConfig:
+    return jobs_of([*SMALL, f"results={results}", *overrides], False)[0]
+
+
+def digits(record: dict[str, Any]) -> dict[str, Any]:
+    """A record without what may differ between two runs of one experiment: when, where and how fast."""
+    return {key: value for key, value in record.items() if key not in ("timing", "machine", "code")}
+
+
+@pytest.mark.parametrize("ffn", ["dense", "memory", "memory_plus"])
+def test_same_seed_same_record(ffn: str, tmp_path: Path) -> None:
+    first = run(small(tmp_path / "a", f"ffn={ffn}"))
+    torch.manual_seed(123)
+    torch.rand(1000)  # whatever ran before
+    second = run(small(tmp_path / "b", f"ffn={ffn}"))
+    assert digits(first) == digits(second)
+    other = run(small(tmp_path / "b", f"ffn={ffn}", "seed=1"))
+    assert other["digest"] == first["digest"]
+    assert other["training"]["final_loss"] != first["training"]["final_loss"]
+
+
+@pytest.mark.parametrize("trainer", ["cpu", "cpu_bf16"])
+def test_kernels_give_the_same_training(trainer: str, tmp_path: Path) -> None:
+    """Slots of exactly equal score may come in another order, so sums may differ in their last digits."""
+    reference = run(small(tmp_path / "a", f"trainer={trainer}", "kernels=reference"))
+    chosen = run(small(tmp_path / "b", f"trainer={trainer}", "kernels=auto"))
+    assert reference["digest"] == chosen["digest"]
+    for one, other in zip(reference["training"]["curve"], chosen["training"]["curve"], strict=True):
+        assert one == pytest.approx(other, rel=1e-4, abs=1e-3)
+
+
+def test_probes_do_not_touch_training(tmp_path: Path) -> None:
+    seldom = run(small(tmp_path, "training.probes=1"))
+    often = run(small(tmp_path, "training.probes=12"))
+    assert seldom["training"]["final_loss"] == often["training"]["final_loss"]
+    assert seldom["recall"] == often["recall"]
+
+
+@pytest.mark.parametrize("ffn", ["dense", "memory"])
+def test_resumed_run_ends_in_the_same_digits(ffn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = run(small(tmp_path / "whole", f"ffn={ffn}"))
+
+    saved = tmp_path / "saved.ckpt"
+    config = small(tmp_path / "half", f"ffn={ffn}", "save_checkpoint=true")
+    from memlayers import checkpoint
+
+    save = checkpoint.Checkpointer.save
+
+    def save_and_stop(self: checkpoint.Checkpointer, trainer: Any) -> None:
+        save(self, trainer)
+        if self.step == 16:
+            shutil.copy(self.path, saved)
+            raise RuntimeError("the power went off")
+
+    monkeypatch.setattr(checkpoint.Checkpointer, "save", save_and_stop)
+    with pytest.raises(RuntimeError, match="the power went off"):
+        run(config)
+    failed = read_record(record_path(config))
+    assert failed is not None and failed["status"] == "failed" and "power" in failed["error"]
+
+    resumed = run(small(tmp_path / "half", f"ffn={ffn}", f"checkpoint={saved}"))
+    assert digits(resumed) == digits(whole)
+
+
+def test_checkpoint_of_another_run_or_truncated_is_refused(tmp_path: Path) -> None:
+    config = small(tmp_path, "save_checkpoint=true")
+    run(config)
+    path = checkpoint_path(config)
+    for change, complaint in (("seed=3", "seed"), ("optim.lr=1e-4", "digest")):
+        with pytest.raises(ValueError, match=complaint) as caught:
+            run(small(tmp_path, change, f"checkpoint={path}"))
+        assert "\n" not in str(caught.value)
+    cut = tmp_path / "cut.ckpt"
+    cut.write_bytes(path.read_bytes()[:2000])
+    with pytest.raises(ValueError, match="truncated") as caught:
+        run(small(tmp_path, "seed=4", f"checkpoint={cut}"))
+    assert "\n" not in str(caught.value)
+    with pytest.raises(ValueError, match="no such file"):
+        run(small(tmp_path, "seed=4", f"checkpoint={tmp_path / 'none.ckpt'}"))
+
+
+def test_finished_run_is_not_run_again_and_failed_one_is(tmp_path: Path) -> None:
+    config = small(tmp_path)
+    first = run(config)
+    written = record_path(config).stat().st_mtime_ns
+    assert run(config) == first and record_path(config).stat().st_mtime_ns == written
+    broken = json.loads(record_path(config).read_text()) | {"status": "failed"}
+    record_path(config).write_text(json.dumps(broken))
+    assert run(config)["status"] == "ok"
+
+
+def test_divergence_is_a_record(tmp_path: Path) -> None:
+    config = small(tmp_path, "optim.lr=1e30", "optim.clip=null", "training.steps=120", "ffn=dense")
+    with pytest.raises(FloatingPointError):
+        run(config)
+    record = read_record(record_path(config))
+    assert record is not None and record["status"] == "failed" and "optim.lr" in record["error"]
+
+
+def test_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    with pytest.raises(ValueError, match="results=") as caught:
+        run(small(blocked))
+    assert "\n" not in str(caught.value)
+
+
+def test_arms_of_the_study_cost_the_same() -> None:
+    jobs = {job.arm: job for job in jobs_of(["experiment=memory_vs_dense", "seed=0"], False)}
+    plans = {arm: plan(job) for arm, job in jobs.items()}
+    own = plans["memory"].matched.cost
+    for arm, times in {"dense": 1, "dense_2x": 2, "dense_4x": 4, "memory_plus": 1}.items():
+        assert plans[arm].matched.cost.flops == pytest.approx(times * own.flops, rel=0.01), arm
+        assert plans[arm].steps == plans["memory"].steps and plans[arm].batch_size == plans["memory"].batch_size
+    assert plans["dense_params"].matched.cost.params == pytest.approx(own.params, rel=0.01)
+
+
+@pytest.mark.slow
+def test_every_arm_learns_a_small_world_by_heart(tmp_path: Path) -> None:
+    """500 readings, 60 exposures: a broken gradient, mask or probe shows here."""
+    for arm in ("dense", "memory", "memory_plus"):
+        overrides = [f"arm={arm}", "+ffn@match.reference=memory", "world.num_subjects=500", "training.exposures=60"]
+        config = jobs_of([*overrides, "training.batch_tokens=256", "logger=none", f"results={tmp_path}"], False)[0]
+        record = run(config)
+        assert record["recall"]["exact"] > 0.9, (arm, record["recall"]["exact"])
+        assert record["recall"]["shuffled"] < 0.1

@@ -1,0 +1,359 @@
+"""Documents against the same documents written with strings and loops."""
+
+from collections import Counter, defaultdict
+from functools import cache
+
+import pytest
+import torch
+from stubs import KINDS, name_of, sentences, small_world, spelt, templates_of, write
+
+from memlayers.config import BiographiesConfig, MemoryConfig, ModelConfig
+from memlayers.facts import build_world
+from memlayers.facts.world import END, PAD, Templates
+from memlayers.model import build_model
+from memlayers.text import Documents, Text, chunks, known_facts
+
+WRITINGS = [(kind, style) for kind in KINDS for style in ("terse", "prose")]
+Words = tuple[str, ...]
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@cache
+def small_text(kind: str, style: str) -> Text:
+    return Text(small_world(kind), style)
+
+
+def decoded(text: Text, documents: Documents) -> list[tuple[Words, tuple[bool, ...]]]:
+    """Words and answer marks of each row; padding is on the right only, and is never an answer."""
+    rows = []
+    for tokens, answers in zip(documents.tokens.tolist(), documents.answers.tolist(), strict=True):
+        length = sum(token != PAD for token in tokens)
+        assert all(tokens[:length]) and not any(tokens[length:]) and not any(answers[length:])
+        rows.append((tuple(text.vocabulary[token] for token in tokens[:length]), tuple(answers[:length])))
+    return rows
+
+
+class Reader:
+    """Reads documents back, by trying all sentences that the world can tell at every place."""
+
+    def __init__(self, kind: str, style: str):
+        world = small_world(kind)
+        self.terse = style == "terse"
+        self.known: dict[Words, set[tuple[int, int, str]]] = defaultdict(set)
+        self.subjects = {tuple(name_of(world, subject)): subject for subject in range(len(world.subjects))}
+        for phrasing in ("train", "held_out"):
+            for subject, relation, words, _ in sentences(world, style, phrasing):
+                rest = words[len(name_of(world, subject)) :] if self.terse else words
+                self.known[tuple(rest)].add((subject, relation, phrasing))
+        self.lengths = sorted({len(words) for words in self.known})
+
+    def readings(self, words: Words, subject: int | None = None) -> list[list[tuple[int, int, str]]]:
+        """All ways to read a row as sentences: (subject, relation, phrasing) of each."""
+        if self.terse and subject is None:
+            names = [(name, one) for name, one in self.subjects.items() if words[: len(name)] == name]
+            return [reading for name, one in names for reading in self.readings(words[len(name) :], one)]
+        if not words:
+            return [[]]
+        return [
+            [one, *rest]
+            for length in self.lengths
+            for one in self.known.get(words[:length], ()) if len(words) >= length
+            if subject is None or one[0] == subject
+            for rest in self.readings(words[length:], subject)
+        ]  # fmt: skip
+
+    def read(self, words: Words) -> list[tuple[int, int, str]]:
+        found = self.readings(words)
+        assert len(found) == 1, (words, found)
+        return found[0]
+
+
+@cache
+def reader(kind: str, style: str) -> Reader:
+    return Reader(kind, style)
+
+
+# --------------------------------------------------------------------------- no shortcut
+
+
+@pytest.mark.parametrize(("kind", "style"), WRITINGS)
+def test_a_row_has_one_subject_each_fact_once_and_no_held_out_sentence(kind, style):
+    text = small_text(kind, style)
+    told = set()
+    for words, _ in decoded(text, text.sample(1_000, seeded())):
+        facts = reader(kind, style).read(words)
+        assert facts and len({subject for subject, _, _ in facts}) == 1
+        assert len({relation for _, relation, _ in facts}) == len(facts)
+        assert {phrasing for _, _, phrasing in facts} == {"train"}
+        told.update((subject, relation) for subject, relation, _ in facts)
+    assert told == set(map(tuple, known_facts(text.world).tolist()))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_held_out_sentences_are_nowhere_in_training_documents(kind):
+    """Tokens against tokens, at any place of any row; sentences to train on are found there in the same way."""
+    text = small_text(kind, "prose")
+    rows = [words for words, _ in decoded(text, text.sample(1_000, seeded()))]
+    ids = {word: index for index, word in enumerate(text.vocabulary)}
+    for phrasing, found in (("train", True), ("held_out", False)):
+        told = {tuple(ids[word] for word in words) for _, _, words, _ in sentences(text.world, "prose", phrasing)}
+        seen = set()
+        for length in {len(tokens) for tokens in told}:
+            for row in rows:
+                seen |= {tuple(ids[word] for word in row[at : at + length]) for at in range(len(row) - length + 1)}
+        assert told and bool(told & seen) == found
+
+
+@pytest.mark.parametrize("ffn", ["dense", "memory"])
+def test_no_row_is_seen_from_another(ffn):
+    text = small_text("airports", "prose")
+    config = ModelConfig(ffn=MemoryConfig(num_keys=8, topk=2, d_key=8)) if ffn == "memory" else ModelConfig()
+    model = build_model(config, len(text.vocabulary), seeded(), kernels="reference")
+    tokens = text.sample(6, seeded(1)).tokens
+    other = text.sample(6, seeded(2)).tokens
+    width = max(tokens.shape[1], other.shape[1])
+    tokens, other = (torch.nn.functional.pad(table, (0, width - table.shape[1])) for table in (tokens, other))
+    changed = other.clone()
+    changed[2] = tokens[2]
+    before, after = (model(table).logits.unflatten(0, (6, width)) for table in (tokens, changed))
+    torch.testing.assert_close(after[2], before[2], rtol=1e-5, atol=1e-6)
+    assert not torch.allclose(after[3], before[3], atol=1e-3)
+
+
+# --------------------------------------------------------------------------- the twin
+
+
+def naive_sample(text: Text, num_documents: int, generator: torch.Generator) -> list[tuple[Words, tuple[bool, ...]]]:
+    """Text.sample with the same draws, one document at a time."""
+    world, count = text.world, len(text.world.relations)
+    top = [max(row) for row in world.weights.double().tolist()]
+    draws = torch.rand(num_documents, generator=generator, dtype=torch.float64).tolist()
+    orders = torch.rand(num_documents, count, generator=generator).tolist()
+    shown = torch.rand(num_documents, count, generator=generator, dtype=torch.float64).tolist()
+    picks = torch.rand(num_documents, count, generator=generator).tolist()
+    rows = []
+    for draw, order, chance, pick in zip(draws, orders, shown, picks, strict=True):
+        subject, left = 0, draw * sum(top)
+        while left >= top[subject]:
+            left -= top[subject]
+            subject += 1
+        told = []
+        for place, relation in enumerate(sorted(range(count), key=order.__getitem__)):
+            if chance[place] * top[subject] < float(world.weights[subject, relation]):
+                templates = templates_of(world, text.style, relation, "train")
+                told.append((relation, templates[int(pick[place] * len(templates))]))
+        words, marks = write(world, text.style, subject, told)
+        rows.append((tuple(words), tuple(marks)))
+    return rows
+
+
+@pytest.mark.parametrize(("kind", "style"), WRITINGS)
+def test_documents_and_answers_are_those_of_the_naive_writer(kind, style):
+    text = small_text(kind, style)
+    assert decoded(text, text.sample(300, seeded(5))) == naive_sample(text, 300, seeded(5))
+
+
+@pytest.mark.parametrize(("kind", "style"), WRITINGS)
+def test_one_generator_state_gives_one_text(kind, style):
+    text = small_text(kind, style)
+    first, again, other = (text.sample(64, seeded(seed)) for seed in (1, 1, 2))
+    assert first.tokens.equal(again.tokens) and first.answers.equal(again.answers)
+    assert first.tokens.shape != other.tokens.shape or not first.tokens.equal(other.tokens)
+    generator = seeded(1)
+    both = text.sample(64, generator), text.sample(64, generator)
+    assert both[0].tokens.equal(first.tokens) and decoded(text, both[1]) != decoded(text, first)
+    assert text.sample(0, generator).tokens.shape[0] == 0
+
+
+@pytest.mark.parametrize(("kind", "style"), WRITINGS)
+def test_answers_are_whole_objects_after_their_subject_and_nothing_else(kind, style):
+    """Read off the words alone: a sentence whose object comes first has no answer, any other exactly its object."""
+    text = small_text(kind, style)
+    world, asked = text.world, Counter()
+    for words, marks in decoded(text, text.sample(300, seeded(6))):
+        facts = reader(kind, style).read(words)
+        objects = [spelt(world, world.objects[r][int(world.facts[s, r])]) for s, r, _ in facts]
+        runs, before = [], False
+        for word, mark in zip(words, marks, strict=True):
+            if mark and not before:
+                runs.append([])
+            if mark:
+                runs[-1].append(word)
+            before = mark
+        wanted = iter(objects)
+        assert all(run in wanted for run in runs), (words, runs)  # in order, each one a whole object
+        asked["all"] += len(facts)
+        asked["answered"] += len(runs)
+        first = words.index(name_of(world, facts[0][0])[0])
+        assert not any(marks[: first + 1])
+    share = asked["answered"] / asked["all"]
+    assert share == 1 if style == "terse" else 0.5 < share < 0.95  # one template of 2 to 4 has the object first
+
+
+def test_objects_of_different_lengths_end_and_others_do_not():
+    text = small_text("triples", "terse")
+    world = text.world
+    for index, name in enumerate(world.relations):
+        tables = [spelt(world, row) for row in world.objects[index]]
+        lengths = {len(words) for words in tables}
+        assert (len(lengths) > 1) == (name == "born in")
+        assert all((words[-1] == "<end>") == (name == "born in") for words in tables)
+    rows = decoded(text, text.sample(200, seeded()))
+    for words, marks in rows:
+        for place, word in enumerate(words):
+            if word == "<end>":
+                assert marks[place] and (place + 1 == len(words) or not marks[place + 1])
+    assert any(words[-2:] == ("York", "<end>") for words, _ in rows)
+    assert text.vocabulary[END] == "<end>" and text.vocabulary[PAD] == "<pad>"
+
+
+# --------------------------------------------------------------------------- exposures
+
+
+@pytest.mark.parametrize(("kind", "style"), [*WRITINGS, ("zipf", "terse")])
+def test_exposures_are_as_frequent_as_expected(kind, style):
+    """Each fact's count is binomial with the expected share; squared deviations add up to about a chi-square."""
+    if kind == "zipf":
+        config = BiographiesConfig(name=kind, num_people=60, name_parts=[60], cardinalities=[4], zipf=2.0)
+        text = Text(build_world(config), style)
+        names = {tuple(name_of(text.world, subject)): subject for subject in range(60)}
+        weights = sorted(text.world.weights[:, 0].tolist(), reverse=True)
+        assert weights == pytest.approx([rank**-2.0 for rank in range(1, 61)])
+    else:
+        text = small_text(kind, style)
+    world, documents = text.world, 4_000
+    total = sum(max(row) for row in world.weights.tolist())
+    expected = {(s, r): float(world.weights[s, r]) / total for s, r in known_facts(world).tolist()}
+    for (subject, relation), share in expected.items():
+        assert float(text.exposures_per_document[subject, relation]) == pytest.approx(share, rel=1e-6)
+    assert float(text.exposures_per_document[world.facts < 0].sum()) == 0
+
+    counts: Counter[tuple[int, int]] = Counter()
+    for words, _ in decoded(text, text.sample(documents, seeded(9))):
+        told = [(names[words[:1]], 0)] if kind == "zipf" else [one[:2] for one in reader(kind, style).read(words)]
+        counts.update(told)
+    assert counts.keys() <= expected.keys()
+    squares = [
+        (counts[fact] - documents * share) ** 2 / (documents * share * (1 - share)) for fact, share in expected.items()
+    ]
+    freedom = len({subject for subject, _ in expected})  # facts of one subject are shown together
+    assert max(squares) < 4.5**2
+    assert sum(squares) / len(squares) < 1 + 4 * (2 / freedom) ** 0.5
+
+
+# --------------------------------------------------------------------------- questions
+
+
+@pytest.mark.parametrize(("kind", "style"), WRITINGS)
+@pytest.mark.parametrize("phrasing", ["training", "held_out"])
+def test_questions_are_the_naive_sentences_and_never_begin_with_the_answer(kind, style, phrasing):
+    text = small_text(kind, style)
+    world = text.world
+    facts = known_facts(world).repeat(8, 1)
+    probe = text.probe(facts, phrasing, seeded())
+    ways = [templates_of(world, style, relation, phrasing) for relation in range(len(world.relations))]
+    kept = [(s, r) for s, r in facts.tolist() if ways[r]]
+    assert list(zip(probe.subject.tolist(), probe.relation.tolist(), strict=True)) == kept
+    used = set()
+    for (subject, relation), (words, marks) in zip(kept, decoded(text, probe.documents), strict=True):
+        told = {one: write(world, style, subject, [(relation, one)]) for one in ways[relation]}
+        found = [one for one, (w, m) in told.items() if (tuple(w), tuple(m)) == (words, marks)]
+        assert len(found) == 1, words
+        assert any(marks) and words.index(name_of(world, subject)[0]) < marks.index(True)
+        used.add((relation, found[0]))
+    assert used == {(relation, one) for relation, several in enumerate(ways) for one in several}
+    if phrasing == "held_out":
+        assert (style == "terse") == (not kept)
+    elif style == "prose":
+        assert any(len(templates_of(world, style, r, "train")) > len(ways[r]) for r in range(len(ways)))
+
+
+def test_a_question_with_other_answers_asks_the_same_and_ends_differently():
+    text = small_text("triples", "prose")
+    world = text.world
+    answers = world.facts.clone()
+    answers[:, 0] = (answers[:, 0] + 1) % len(world.objects[0])
+    facts = known_facts(world)
+    own, other = (text.probe(facts, "training", seeded(3), table) for table in (None, answers))
+    rows = zip(facts.tolist(), decoded(text, own.documents), decoded(text, other.documents), strict=True)
+    for (subject, relation), (words, marks), (other_words, other_marks) in rows:
+        start = marks.index(True)
+        assert other_words[:start] == words[:start] and other_marks.index(True) == start
+        said = [word for word, mark in zip(other_words, other_marks, strict=True) if mark]
+        assert said == spelt(world, world.objects[relation][int(answers[subject, relation])])
+
+
+@pytest.mark.parametrize(("kind", "style"), WRITINGS)
+def test_unknown_subjects_are_asked_by_name(kind, style):
+    text = small_text(kind, style)
+    world = text.world
+    strangers = torch.arange(len(world.subjects), len(world.subjects) + min(4, len(world.unknown)))
+    facts = torch.stack([strangers, torch.zeros_like(strangers)], dim=1)
+    probe = text.probe(facts, "training", seeded())
+    names = {tuple(name_of(world, subject)) for subject in range(len(world.subjects))}
+    assert len(strangers) == 4 and probe.subject.equal(strangers)
+    for stranger, (words, marks) in zip(strangers.tolist(), decoded(text, probe.documents), strict=True):
+        question, name = words[: marks.index(True)], tuple(name_of(world, stranger))
+        assert name not in names
+        assert name in {question[at : at + len(name)] for at in range(len(question))}
+
+
+@pytest.mark.parametrize("size", [1, 7, 1_000])
+def test_chunks_put_together_are_the_whole(size):
+    text = small_text("airports", "prose")
+    probe = text.probe(known_facts(text.world), "training", seeded())
+    parts = list(chunks(probe, size))
+    assert all(len(part.subject) == size for part in parts[:-1]) and 0 < len(parts[-1].subject) <= size
+    for name in ("subject", "relation"):
+        assert torch.cat([getattr(part, name) for part in parts]).equal(getattr(probe, name))
+    for name in ("tokens", "answers"):
+        whole = torch.cat([getattr(part.documents, name) for part in parts])
+        assert whole.equal(getattr(probe.documents, name))
+
+
+def test_known_facts_are_those_with_an_object():
+    world = small_world("triples")
+    wanted = [[s, r] for s in range(len(world.subjects)) for r in range(3) if int(world.facts[s, r]) >= 0]
+    assert known_facts(world).tolist() == wanted and len(wanted) == world.num_facts < 3 * len(world.subjects)
+
+
+@pytest.mark.parametrize(("kind", "style"), WRITINGS)
+def test_the_vocabulary_extends_the_worlds_and_names_every_word_once(kind, style):
+    text = small_text(kind, style)
+    world = text.world
+    assert text.vocabulary[: len(world.vocabulary)] == world.vocabulary
+    assert len(set(text.vocabulary)) == len(text.vocabulary)
+    told = [words for phrasing in ("train", "held_out") for _, _, words, _ in sentences(world, style, phrasing)]
+    words = {word for one in told for word in one}
+    assert words <= set(text.vocabulary)
+    extra = set(text.vocabulary[len(world.vocabulary) :])
+    assert extra <= words
+
+
+def test_prose_needs_templates():
+    world = small_world("biographies")
+    bare = type(world)(**{**vars(world), "templates": ()})
+    with pytest.raises(ValueError) as caught:
+        Text(bare, "prose")
+    assert str(caught.value) == "world.text=prose: world biographies has no templates; accepted: terse"
+    Text(bare, "terse")
+
+
+def test_a_world_that_can_be_told_but_not_asked_is_refused():
+    """Every object before its subject: nothing to answer, no loss on answers, no recall."""
+    world = small_world("biographies")
+    backward = tuple(
+        Templates((f"{{object}} is {name} of {{subject}}",), ("of {subject}: {object}",)) for name in "abc"
+    )
+    with pytest.raises(ValueError) as caught:
+        Text(type(world)(**{**vars(world), "templates": backward}), "prose")
+    assert str(caught.value) == (
+        "world.text=prose: all training templates have the object first; accepted: a template with the subject first, "
+        "to ask with"
+    )
+    one = (*backward[:2], Templates(("{subject} of {object}",)))
+    text = Text(type(world)(**{**vars(world), "templates": one}), "prose")
+    assert set(text.probe(known_facts(world), "training", seeded()).relation.tolist()) == {2}
