@@ -56,12 +56,14 @@ def test_probes_do_not_touch_training(tmp_path: Path) -> None:
     assert seldom["recall"] == often["recall"]
 
 
-@pytest.mark.parametrize("ffn", ["dense", "memory"])
-def test_resumed_run_ends_in_the_same_digits(ffn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = run(small(tmp_path / "whole", f"ffn={ffn}"))
+@pytest.mark.parametrize("settings", [["ffn=dense"], ["ffn=memory"], ["ffn=memory", "model.ffn.value_dtype=bfloat16"]])
+def test_resumed_run_ends_in_the_same_digits(
+    settings: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = run(small(tmp_path / "whole", *settings))
 
     saved = tmp_path / "saved.ckpt"
-    config = small(tmp_path / "half", f"ffn={ffn}", "save_checkpoint=true")
+    config = small(tmp_path / "half", *settings, "save_checkpoint=true")
     from memlayers import checkpoint
 
     save = checkpoint.Checkpointer.save
@@ -78,7 +80,7 @@ def test_resumed_run_ends_in_the_same_digits(ffn: str, tmp_path: Path, monkeypat
     failed = read_record(record_path(config))
     assert failed is not None and failed["status"] == "failed" and "power" in failed["error"]
 
-    resumed = run(small(tmp_path / "half", f"ffn={ffn}", f"checkpoint={saved}"))
+    resumed = run(small(tmp_path / "half", *settings, f"checkpoint={saved}"))
     assert digits(resumed) == digits(whole)
 
 

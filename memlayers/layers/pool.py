@@ -37,7 +37,8 @@ class MemoryPool(nn.Module):
 def weighted_read(values: Tensor, slots: Tensor, weights: Tensor, *, sparse: bool = True) -> Tensor:
     """sum over r of weights[t, r] * values[slots[t, r]]: (t, d_value).
 
-    With sparse=True the gradient of `values` is a coalesced sparse tensor that holds the rows that were read.
+    With sparse=True the gradient of `values` is a sparse tensor of the rows that were read, each once and in order.
+    (Autograd drops the mark that says so, is_coalesced, where it stores the gradient in .grad.)
     """
     per_read = weights.to(values.dtype)
     if not sparse:
