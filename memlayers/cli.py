@@ -75,7 +75,10 @@ def study(jobs: list[RunConfig], application: Callable[[], None]) -> int:
     if len(jobs) == 1:
         application()
     else:
-        sys.argv.append("progress=none")
+        first = next(
+            (i for i, word in enumerate(sys.argv) if i and "=" in word and not word.startswith("-")), len(sys.argv)
+        )
+        sys.argv.insert(first, "progress=none")  # beside the other overrides: flags may stand before and behind them
         with StudyDisplay(jobs):
             application()
     failed = [one for one in jobs if finished(one) is None]

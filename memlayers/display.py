@@ -99,8 +99,6 @@ class StudyDisplay:
                 bar = ProgressBar(total=note["steps"], completed=note["step"], width=24)
                 numbers = ["" if note[name] is None else f"{note[name]:.3f}" for name in ("loss", "recall")]
                 table.add_row(job.arm, str(job.seed), bar, f"{note['step']}/{note['steps']}", *numbers)
-        if not table.row_count:
-            return Group(Line("starting ...", style="dim"))
         ended = len(self.told)
         head = f"run {min(len(self.jobs), ended + 1)} of {len(self.jobs)}  {self.time_left()}"
-        return Group(Line(head, style="bold"), table)
+        return Group(Line(head, style="bold"), table if table.row_count else Line("starting ...", style="dim"))

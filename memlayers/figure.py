@@ -43,7 +43,7 @@ def table_n(table: list[Row]) -> str:
 
 def compute_panel(axes: Axes, table: list[Row]) -> None:
     """Recall against training FLOPs; the dense arms that spend more compute are joined, the multiplier is drawn."""
-    ladder = [row for row in table if row.arm.startswith("dense") and row.arm != "dense_params"]
+    ladder = [row for row in table if row.arm.startswith("dense")]
     ladder.sort(key=lambda row: row.training_flops)
     axes.plot(
         [r.training_flops for r in ladder], [r.recall.mean for r in ladder], color=colour("dense"), lw=1, zorder=1

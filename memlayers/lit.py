@@ -20,7 +20,10 @@ LOG_EVERY = 50  # steps: often enough to watch, seldom enough to cost nothing
 
 
 class Batches:
-    """The training documents of every step, each from a generator of its own, so that any step can be drawn anew."""
+    """The training documents of every step, each from a generator of its own, so that any step can be drawn anew.
+
+    They follow from the world's seed: all arms, and all seeds of the model, see the same documents in the same order.
+    """
 
     def __init__(self, text: Text, batch_size: int, steps: int, seed: int):
         self.text, self.batch_size, self.steps, self.seed = text, batch_size, steps, seed
@@ -32,7 +35,7 @@ class Batches:
     def __iter__(self) -> Iterator[Documents]:
         generator = torch.Generator()
         for step in range(self.first, self.steps):
-            generator.manual_seed((self.seed << 32) + step)
+            generator.manual_seed((self.seed * 0x9E3779B1 + step) % 2**32)  # torch keeps no more than 32 bits
             yield self.text.sample(self.batch_size, generator)
 
 
@@ -43,6 +46,7 @@ class FactLearner(lightning.LightningModule):
         super().__init__()
         self.automatic_optimization = False
         self.model, self.optim, self.loss, self.steps = model, optim, loss, steps
+        self.logged_loss: float | None = None  # of the last step that was logged
         roles = [(role == "memory_value", parameter) for _, role, parameter in parameters_with_roles(model)]
         self.value_parameters = [parameter for is_value, parameter in roles if is_value]
         self.other_parameters = [parameter for is_value, parameter in roles if not is_value]
@@ -63,6 +67,13 @@ class FactLearner(lightning.LightningModule):
             if value != value or value == float("inf"):
                 raise FloatingPointError(f"the loss is {value} at step {batch_idx}: lower optim.lr or optim.values.lr")
             self.log("loss", value, prog_bar=True)
+            self.logged_loss = value
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["logged_loss"] = self.logged_loss
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.logged_loss = checkpoint["logged_loss"]
 
     def configure_optimizers(self) -> Any:
         optimizers = build_optimizers(self.model, self.optim)
@@ -79,10 +90,11 @@ class RecallProbe(lightning.Callback):
         self.exposures = text.mean_exposures * batches.batch_size
         self.curve: list[dict[str, float]] = []
         self.seconds = 0.0  # of asking; not part of training
+        self.before = 0.0  # seconds of the run that is resumed
         self.began = time.perf_counter()
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        self.began = time.perf_counter()
+        self.began = time.perf_counter() - self.before
 
     def on_train_batch_end(
         self,
@@ -104,17 +116,17 @@ class RecallProbe(lightning.Callback):
                 "exposures": step * self.exposures,
                 "recall": float(answers.exact.double().mean()),
                 "surprise": float(answers.surprise.double().mean()),
-                "loss": float(trainer.callback_metrics["loss"]),
+                "loss": pl_module.logged_loss,
             }
         )
         pl_module.log("recall", self.curve[-1]["recall"], prog_bar=True)
         self.seconds += now - started
 
     def state_dict(self) -> dict[str, Any]:
-        return {"curve": self.curve}
+        return {"curve": self.curve, "probing": self.seconds, "elapsed": time.perf_counter() - self.began}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.curve = state_dict["curve"]
+        self.curve, self.seconds, self.before = state_dict["curve"], state_dict["probing"], state_dict["elapsed"]
 
 
 def answer_loss(model: Transformer, documents: Documents, loss: str) -> Tensor:
@@ -122,6 +134,8 @@ def answer_loss(model: Transformer, documents: Documents, loss: str) -> Tensor:
     tokens, answers = documents
     target = tokens[:, 1:]
     where = answers[:, 1:] if loss == "answers" else target != PAD
+    if not where.any():  # a small batch of sentences with the object first: nothing to learn from
+        return model(tokens[:, :-1]).logits.sum() * 0
     return F.cross_entropy(model(tokens[:, :-1], where).logits.float(), target[where])
 
 

@@ -39,7 +39,7 @@ def measure(model: Transformer, text: Text, documents: int) -> dict[str, Any]:
         "exact": mean(trained.exact),
         "held_out": mean(held_out.exact) if len(held_out.exact) else None,
         "shuffled": mean(control.exact),
-        "floor": majority_share(world, facts),
+        "floor": majority_share(world, asked),
         "stored_bits": stored,
         "world_bits": scale * float(prior.sum()),
         "by_relation": {

@@ -6,7 +6,7 @@ from pathlib import Path
 from rich.table import Table
 
 from memlayers.record import Record
-from memlayers.table import Estimate, Row, multiplier
+from memlayers.table import Estimate, Row, multiplier, rows
 
 HEAD = ("arm", "recall", "held out", "vs dense", "bits/param", "kFLOPs/token", "params", "seconds", "n")
 
@@ -103,8 +103,8 @@ def rate_table(studies: dict[str, dict[str, list[Record]]], world: str) -> str:
     found: dict[str, dict[float, float]] = {}
     for study, worlds in studies.items():
         if study.startswith(prefix):
-            for record in worlds.get(world, []):
-                found.setdefault(record["arm"], {})[float(study.removeprefix(prefix))] = record["recall"]["exact"]
+            for one in rows(worlds.get(world, [])):
+                found.setdefault(one.arm, {})[float(study.removeprefix(prefix))] = one.recall.mean
     rates = sorted({rate for by_rate in found.values() for rate in by_rate})
     lines = ["| arm | " + " | ".join(f"{rate:g}" for rate in rates) + " |", "|" + " --- |" * (len(rates) + 1)]
     for arm, by_rate in sorted(found.items()):

@@ -1,15 +1,11 @@
 """One run from its configuration to its record."""
 
 import dataclasses
-import logging
 import time
-import warnings
-from pathlib import Path
 from typing import Any
 
 import lightning
 import torch
-from lightning.pytorch.loggers import Logger
 
 from memlayers.checkpoint import Checkpointer, read_checkpoint
 from memlayers.config.run import RunConfig, decisive, digest
@@ -23,6 +19,7 @@ from memlayers.model import build_model, parameters_with_roles
 from memlayers.progress import RunProgress, terminal_bar
 from memlayers.record import Record, code_version, finished, machine, record_path, write_json
 from memlayers.text import Text
+from memlayers.trainer import build_trainer, fit
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +51,7 @@ def plan(config: RunConfig) -> Plan:
     matched = solve(config.model, config.match, len(text.vocabulary), work)
     matched.model.validate()
     a_step = text.mean_exposures * batch_size
-    steps = config.training.steps or round(config.training.exposures * matched.steps / a_step)
+    steps = round((config.training.steps or config.training.exposures / a_step) * matched.steps)
     return Plan(text, work, matched, batch_size, max(1, steps), max(1, steps) * a_step)
 
 
@@ -104,7 +101,7 @@ def train(config: RunConfig, chosen: Plan, progress: RunProgress) -> dict[str, A
     text, matched = chosen.text, chosen.matched
     model = build_model(matched.model, len(text.vocabulary), torch.Generator().manual_seed(config.seed), config.kernels)
     learner = FactLearner(model, config.optim, config.training.loss, chosen.steps)
-    batches = Batches(text, chosen.batch_size, chosen.steps, config.seed)
+    batches = Batches(text, chosen.batch_size, chosen.steps, config.world.seed)
     probe = RecallProbe(text, batches, config.training.probes, config.training.max_probed_facts)
     callbacks: list[lightning.Callback] = [probe, progress]
     if config.progress == "auto":
@@ -113,24 +110,7 @@ def train(config: RunConfig, chosen: Plan, progress: RunProgress) -> dict[str, A
         callbacks.append(Checkpointer(config, max(1, chosen.steps // config.training.probes)))
     if config.checkpoint is not None:
         batches.first = read_checkpoint(config)
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    trainer = lightning.Trainer(
-        max_epochs=1,
-        limit_train_batches=chosen.steps,
-        callbacks=callbacks,
-        logger=build_logger(config),
-        enable_checkpointing=False,
-        enable_progress_bar=config.progress == "auto",
-        enable_model_summary=False,
-        log_every_n_steps=50,
-        **config.trainer,
-    )
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="lightning")  # advice about workers, and its own deprecations
-        trainer.fit(learner, batches, ckpt_path=config.checkpoint, weights_only=True)
-    if trainer.interrupted:
-        raise KeyboardInterrupt
+    fit(build_trainer(config, chosen.steps, callbacks), learner, batches, config.checkpoint)
     seconds = time.perf_counter() - probe.began - probe.seconds
     model.eval()
     recall = measure(model, text, chosen.steps * chosen.batch_size)
@@ -154,7 +134,7 @@ def train(config: RunConfig, chosen: Plan, progress: RunProgress) -> dict[str, A
             "batch_size": chosen.batch_size,
             "tokens": tokens,
             "exposures": chosen.exposures,
-            "final_loss": float(trainer.callback_metrics["loss"]),
+            "final_loss": learner.logged_loss,
             "curve": probe.curve,
         },
         "optimizer": [{"role": role, "tensors": count, "lr": lr} for role, count, lr in role_rates(learner, config)],
@@ -171,14 +151,3 @@ def role_rates(learner: FactLearner, config: RunConfig) -> list[tuple[str, int, 
         (role, roles.count(role), optim.values.lr if role == "memory_value" else optim.lr * optim.roles[role].lr_mul)
         for role in sorted(set(roles))
     ]
-
-
-def build_logger(config: RunConfig) -> Logger | bool:
-    """The Lightning logger that conf/logger names; its package is imported only now."""
-    if config.logger is None:
-        return False
-    import hydra
-
-    path: Path = record_path(config).with_suffix("")
-    filled = {key: value.format(path=path) if isinstance(value, str) else value for key, value in config.logger.items()}
-    return hydra.utils.instantiate(filled)

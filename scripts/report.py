@@ -21,7 +21,7 @@ def main() -> int:
     try:
         studies = load(results)
         found = studies.get(STUDY, {})
-        worlds = {world: rows(found[world]) for world in sorted(found, key=ORDER.index)}
+        worlds = {world: rows(found[world]) for world in sorted(found, key=lambda name: (*ORDER, name).index(name))}
         (results / "summary.json").write_text(dumps(summary(results)))
         written = [results / "summary.json"]
         if worlds:

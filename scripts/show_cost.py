@@ -49,7 +49,10 @@ def ways_to_spend(config: RunConfig) -> list[RunConfig]:
 
 def main() -> int:
     try:
-        jobs = jobs_from(sys.argv[1:]) or []
+        jobs = jobs_from(sys.argv[1:])
+        if jobs is None:
+            print(__doc__)
+            return 0
         arms = list({job.arm: job for job in jobs}.values())
         if arms and arms[0].match.reference is not None:
             arms += ways_to_spend(arms[0])

@@ -42,7 +42,10 @@ def lines(documents: Documents, vocabulary: tuple[str, ...]) -> list[str]:
 
 def main() -> int:
     try:
-        jobs = jobs_from(sys.argv[1:]) or []
+        jobs = jobs_from(sys.argv[1:])
+        if jobs is None:
+            print(__doc__)
+            return 0
         world = build_world(jobs[0].world)
         text = Text(world, jobs[0].world.text)
     except ValueError as error:

@@ -280,7 +280,10 @@ COMBINATIONS = [
     ({"world.cardinalities": []}, "world.cardinalities=[] is empty"),
     ({"world.cardinalities": [4, 1]}, "world.cardinalities=1 is out of range; accepted: 2 to 65536"),
     ({"world.name_parts": [3, 0]}, "world.name_parts=[3, 0] is empty or not positive"),
-    ({"world.name_parts": [10, 10]}, "world.num_people=10000 is more than world.name_parts=[10, 10] can name; accepted: 2 to 100"),
+    (
+        {"world.name_parts": [10, 10]},
+        "world.num_people=10000 is more than world.name_parts=[10, 10] can name; accepted: 2 to 100",
+    ),
     ({"world": AtlasConfig(source="other")}, "world.source='other' is not known; accepted: readings, airports"),
     ({"world": AtlasConfig(spelling="letters")}, "world.spelling='letters' is not known; accepted: bytes"),
     ({"world": AtlasConfig(num_subjects=1)}, "world.num_subjects=1 is too small; accepted: 2 or more"),

@@ -24,7 +24,7 @@ SCIENCE = {
     "measure": {"model", "recall", "text"},
 }
 # The rest, in order: each may import from the science and from those before it.
-WIRING = ["record", "progress_notes", "progress", "checkpoint", "lit", "run"]
+WIRING = ["record", "progress_notes", "progress", "checkpoint", "lit", "trainer", "run"]
 WIRING += ["table", "figure", "report", "display", "compose", "cli"]
 FRAMEWORKS = {"hydra", "omegaconf", "lightning", "pytorch_lightning"}
 

@@ -31,7 +31,7 @@ def test_table_figure_and_summary_are_those_of_the_records() -> None:
     from report import ORDER, STUDY
 
     found = load(ROOT / "results")[STUDY]
-    worlds = {world: rows(found[world]) for world in sorted(found, key=ORDER.index)}
+    worlds = {world: rows(found[world]) for world in sorted(found, key=lambda name: (*ORDER, name).index(name))}
     assert replace_section(README, STUDY, readme_section(worlds)) == README
     assert (ROOT / "results" / "summary.json").read_text() == dumps(summary(ROOT / "results"))
     for path in re.findall(r"!\[.*?\]\((.*?)\)", README):

@@ -1,4 +1,4 @@
-"""Whole runs: the same digits twice, resumed and beside others; failures are records; sparse rows stay where they are."""
+"""Whole runs: the same digits twice, resumed and beside others; failures are records; mistakes are one line."""
 
 import json
 import shutil
@@ -11,6 +11,8 @@ import torch
 from memlayers.checkpoint import checkpoint_path
 from memlayers.compose import jobs_of
 from memlayers.config import RunConfig
+from memlayers.config.run import digest
+from memlayers.lit import Batches
 from memlayers.record import read_record, record_path
 from memlayers.run import plan, run
 
@@ -146,3 +148,32 @@ def test_every_arm_learns_a_small_world_by_heart(tmp_path: Path) -> None:
         record = run(config)
         assert record["recall"]["exact"] > 0.9, (arm, record["recall"]["exact"])
         assert record["recall"]["shuffled"] < 0.1
+
+
+def test_seeds_of_the_model_see_the_same_documents_and_seeds_of_the_world_others(tmp_path: Path) -> None:
+    text = plan(small(tmp_path)).text
+    first, again, other = (list(Batches(text, 8, 3, seed)) for seed in (0, 0, 1))
+    assert all(torch.equal(one.tokens, two.tokens) for one, two in zip(first, again, strict=True))
+    assert not any(torch.equal(one.tokens, two.tokens) for one, two in zip(first, other, strict=True))
+    assert not torch.equal(first[0].tokens, first[1].tokens)
+
+
+def test_edited_facts_are_another_experiment(tmp_path: Path) -> None:
+    facts = tmp_path / "facts.csv"
+    found = set()
+    for last in ("x", "y"):
+        facts.write_text(f"subject,relation,object\na b,r,x\nc d,r,y\na d,r,{last}\n")
+        found.add(digest(jobs_of(["world=triples", f"world.path={facts}"], False)[0]))
+        assert digest(jobs_of(["world=triples", f"world.path={tmp_path / '.' / 'facts.csv'}"], False)[0]) in found
+    assert len(found) == 2
+
+
+@pytest.mark.parametrize(
+    "change", ["trainer.precision=16-mixed", "trainer.devices=2", "+trainer.max_epochs=3", "trainer=gpu"]
+)
+def test_what_the_trainer_cannot_do_is_one_line(change: str, tmp_path: Path) -> None:
+    if change == "trainer=gpu" and torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.raises(ValueError, match="trainer") as caught:
+        run(small(tmp_path, change))
+    assert "\n" not in str(caught.value)

@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from memlayers.config.checks import at_least, one_of, within
@@ -45,7 +46,7 @@ class RunConfig:
     training: TrainingConfig
     trainer: dict[str, Any]  # arguments of lightning.Trainer: accelerator, precision, ...
     threads: int = 1  # of torch; one a process is fastest for tiny models, and makes digits repeatable
-    seed: int = 0  # of the model and of the order of batches: paired between arms, left out of the digest
+    seed: int = 0  # of the model; facts and their order follow from world.seed. Left out of the digest
 
     kernels: str = "auto"  # auto, native (C on the CPU) or reference: equal but for the order of ties
     study: str = "single"
@@ -71,6 +72,11 @@ class RunConfig:
         self.training.validate()
         within("seed", self.seed, 0, 2**31 - 1)
         at_least("threads", self.threads, 1)
+        one_of(
+            "trainer.precision", str(self.trainer.get("precision", "32-true")), ("32-true", "bf16-mixed", "bf16-true")
+        )
+        if self.trainer.get("devices", 1) != 1:
+            raise ValueError(f"trainer.devices={self.trainer.get('devices')}: a run has one device; accepted: 1")
         one_of("kernels", self.kernels, ("auto", "native", "reference"))
         one_of("progress", self.progress, ("auto", "none"))
 
@@ -85,8 +91,13 @@ def digest(config: RunConfig) -> str:
 
 
 def decisive(config: RunConfig) -> dict[str, Any]:
-    """The settings that decide a run's numbers, as nested dictionaries for a record."""
-    return {key: value for key, value in asdict(config).items() if key not in NOT_IN_DIGEST}
+    """The settings that decide a run's numbers, as nested dictionaries for a record; files stand as their contents."""
+    settings = {key: value for key, value in asdict(config).items() if key not in NOT_IN_DIGEST}
+    for key in ("path", "templates"):
+        name = settings["world"].get(key)
+        if isinstance(name, str) and Path(name).is_file():
+            settings["world"][key] = "sha256:" + hashlib.sha256(Path(name).read_bytes()).hexdigest()[:16]
+    return settings
 
 
 def flatten(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -12,7 +12,7 @@ class WorldConfig:
     """Base of all worlds: which facts, how many subjects, how their text is written."""
 
     name: str = "?"
-    seed: int = 0  # of the world alone: arms and model seeds see the same facts
+    seed: int = 0  # of facts and of the order they are shown in: the same for all arms and seeds of the model
     text: str = "terse"  # terse: subject, relation token, object; prose: sentences from templates
 
     def validate(self) -> None:
@@ -23,7 +23,7 @@ class WorldConfig:
 class AtlasConfig(WorldConfig):
     """Real facts shipped inside pinned packages."""
 
-    source: str = "readings"  # readings: Han character -> syllable and tone; airports: IATA code -> six relations
+    source: str = "readings"  # readings: Han character -> syllable and tone; airports: IATA code -> seven relations
     num_subjects: int | None = None  # a seeded subset; null takes all
     spelling: str = "bytes"
     num_bpe_tokens: int = 1000  # vocabulary of spelling=bpe

@@ -1,0 +1,59 @@
+"""Lightning's trainer and logger from their settings, and a fit that can be interrupted."""
+
+import logging
+import warnings
+from typing import Any
+
+import hydra
+import lightning
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.loggers import Logger
+
+from memlayers.config.run import RunConfig
+from memlayers.record import record_path
+
+
+def build_trainer(config: RunConfig, steps: int, callbacks: list[lightning.Callback]) -> lightning.Trainer:
+    """One epoch of so many steps. Raises ValueError, in one line, for what this machine or Lightning cannot do."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    own: dict[str, Any] = {
+        "max_epochs": 1,
+        "limit_train_batches": steps,
+        "callbacks": callbacks,
+        "enable_checkpointing": False,
+        "enable_progress_bar": config.progress == "auto",
+        "enable_model_summary": False,
+        "log_every_n_steps": 50,
+    }
+    taken = sorted(own.keys() & config.trainer.keys())
+    if taken:
+        raise ValueError(f"trainer.{taken[0]}={config.trainer[taken[0]]} is set by the run; accepted: other arguments")
+    try:
+        return lightning.Trainer(logger=build_logger(config), **own, **config.trainer)
+    except (MisconfigurationException, TypeError, ValueError) as error:
+        raise ValueError(f"trainer={config.trainer}: {str(error).splitlines()[0]}") from None
+
+
+def build_logger(config: RunConfig) -> Logger | bool:
+    """The Lightning logger that conf/logger names; its package is imported only now."""
+    if config.logger is None:
+        return False
+    path = record_path(config).with_suffix("")
+    filled = {key: value.format(path=path) if isinstance(value, str) else value for key, value in config.logger.items()}
+    try:
+        return hydra.utils.instantiate(filled)
+    except Exception as error:  # of the logger's package, or its absence
+        cause = str(error.__cause__ or error).splitlines()[0]
+        extra = "pip install -e '.[tensorboard,wandb,mlflow]' -c constraints.txt installs what loggers need"
+        raise ValueError(f"logger={config.logger['_target_']}: {cause}; {extra}") from None
+
+
+def fit(trainer: lightning.Trainer, learner: lightning.LightningModule, batches: Any, checkpoint: str | None) -> None:
+    """Train, from a checkpoint where there is one. Ctrl-C comes out as KeyboardInterrupt."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="lightning")  # advice about workers, and its own deprecations
+        try:
+            trainer.fit(learner, batches, ckpt_path=checkpoint, weights_only=True)
+        except SystemExit:  # what Lightning makes of Ctrl-C
+            raise KeyboardInterrupt from None
