@@ -7,7 +7,7 @@ import matplotlib
 from memlayers.table import Row, multiplier
 
 matplotlib.use("Agg")
-from matplotlib import pyplot
+from matplotlib import pyplot, ticker
 from matplotlib.axes import Axes
 
 COLOURS = {"dense": "#4C566A", "memory": "#C1440E", "memory_plus": "#1B7F79", "dense_params": "#8FA3BF"}
@@ -65,6 +65,9 @@ def compute_panel(axes: Axes, table: list[Row]) -> None:
             axes.annotate(text, (end, best.recall.mean), (-4, -10), textcoords="offset points", ha="right", fontsize=7)
     axes.axhline(table[0].floor, ls="--", lw=0.8, color="#999999")
     axes.set(xscale="log", xlabel="training FLOPs", ylabel="recall (whole objects)")
+    axes.xaxis.set_major_locator(ticker.LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.xaxis.set_major_formatter(ticker.FuncFormatter(lambda flops, _: f"{flops:.0e}".replace("e+", "e")))
+    axes.xaxis.set_minor_formatter(ticker.NullFormatter())
     axes.set_ylim(bottom=0)
     axes.margins(x=0.15)
 
@@ -74,7 +77,12 @@ def curve_panel(axes: Axes, table: list[Row]) -> None:
     for row in table:
         exposures = [point for point, _ in row.curve]
         axes.plot(exposures, [recall for _, recall in row.curve], color=colour(row.arm), lw=1.2, marker=".", ms=4)
-        axes.annotate(row.arm, row.curve[-1], (3, 0), textcoords="offset points", fontsize=7, va="center")
+    top = max(row.curve[-1][1] for row in table)
+    lowest = -1.0
+    for row in sorted(table, key=lambda row: row.curve[-1][1]):  # names from below, none on top of another
+        end, recall = row.curve[-1]
+        lowest = max(recall, lowest + 0.055 * top)
+        axes.annotate(row.arm, (end, lowest), (4, 0), textcoords="offset points", fontsize=7, va="center")
     axes.axhline(table[0].floor, ls="--", lw=0.8, color="#999999")
     axes.annotate(
         "commonest object", (0, table[0].floor), (2, 2), textcoords="offset points", fontsize=6, color="#777777"
