@@ -1,6 +1,7 @@
 """The figure of a study: recall against training FLOPs, and recall over exposures, drawn from the rows of its table."""
 
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 
@@ -11,7 +12,7 @@ from matplotlib import pyplot, ticker
 from matplotlib.axes import Axes
 
 COLOURS = {"dense": "#4C566A", "memory": "#C1440E", "memory_plus": "#1B7F79", "dense_params": "#8FA3BF"}
-STYLE = {"svg.hashsalt": "memlayers", "svg.fonttype": "none", "font.size": 9, "axes.spines.top": False}
+STYLE: dict[Any, Any] = {"svg.hashsalt": "memlayers", "svg.fonttype": "none", "font.size": 9, "axes.spines.top": False}
 STYLE |= {"axes.spines.right": False, "figure.dpi": 150}
 
 

@@ -127,7 +127,7 @@ def train(config: RunConfig, chosen: Plan, progress: RunProgress) -> dict[str, A
         | {
             "flops_per_token": matched.cost.flops,
             "training_flops": matched.cost.flops * tokens,
-            "params_in_pools": sum(pool.values.numel() for pool in model.pools),  # type: ignore[union-attr,operator]
+            "params_in_pools": sum(p.numel() for _, role, p in parameters_with_roles(model) if role == "memory_value"),
         },
         "training": {
             "steps": chosen.steps,
