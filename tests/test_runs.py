@@ -177,3 +177,13 @@ def test_what_the_trainer_cannot_do_is_one_line(change: str, tmp_path: Path) -> 
     with pytest.raises(ValueError, match="trainer") as caught:
         run(small(tmp_path, change))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.slow
+def test_sentences_never_trained_on_are_answered(tmp_path: Path) -> None:
+    """100 people told in prose: a fact learnt in some phrasings is extracted in another; strangers' are not."""
+    world = ["world=biographies", "world.text=prose", "world.num_people=100", "world.name_parts=[10,10,10]"]
+    world += ["world.cardinalities=[16,16]", "training.exposures=200", "training.batch_tokens=256", "optim.lr=6e-3"]
+    recall = run(jobs_of([*world, "ffn=dense", "logger=none", f"results={tmp_path}"], False)[0])["recall"]
+    assert recall["exact"] > 0.95 and recall["held_out"] > 0.8
+    assert recall["shuffled"] < 0.2 and recall["unknown"]["auroc"] > 0.8
