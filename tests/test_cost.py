@@ -200,7 +200,7 @@ def test_a_reference_that_is_cheaper_than_the_smallest_model_is_one_line():
     with pytest.raises(ValueError, match=r"^match.times=1.0: the smallest model costs [^\n]*$") as error:
         solve(config, match, NUM_TOKENS, WORK)
     accepted = float(str(error.value).rpartition("accepted: ")[2].partition(" ")[0])
-    matched = solve(config, dataclasses.replace(match, times=accepted + 0.01), NUM_TOKENS, WORK)
+    matched = solve(config, dataclasses.replace(match, times=accepted), NUM_TOKENS, WORK)
     assert matched.model.hidden <= 3
     with pytest.raises(ValueError, match=r"^match.spend=longer: the smallest model costs [^\n]*accepted: width, "):
         solve(config, dataclasses.replace(match, spend="longer"), NUM_TOKENS, WORK)
