@@ -260,8 +260,8 @@ SWEEPS = [
     ["-m", "seed=1,0", "ffn=memory_plus,dense"],
     ["-m", "world=biographies", "optim.betas=[0.5,0.6],[0.7,0.8]", "seed=choice(3,1)", "training.steps=7"],
     [STUDY, "arm=dense,memory", "seed=range(2)", "hydra.launcher.n_jobs=1"],
+    [STUDY, "arm=memory", "seed=0,1", "hydra/launcher=basic"],
     broken("-m", "ffn=glob(mem*)", reason="no config loader, and so no glob"),
-    broken(STUDY, "arm=memory", "hydra/launcher=basic", reason="n_jobs is of one launcher; on Slurm there is another"),
 ]
 
 
