@@ -122,6 +122,16 @@ def test_the_digest_differs_between_kinds_of_the_same_settings():
     assert len({digest(config) for config in configs}) == len(configs)
 
 
+@pytest.mark.parametrize("key", ["path", "templates"])
+def test_the_digest_follows_what_a_users_file_says_and_not_where_it_lies(tmp_path, key):
+    def digest_of(name: str, content: str) -> str:
+        (tmp_path / name).write_text(content)
+        return digest(run_config(world=TriplesConfig(**{"path": "facts.csv", key: str(tmp_path / name)})))
+
+    first = digest_of("one", "a")
+    assert first == digest_of("two", "a") == digest_of("one", "a") != digest_of("one", "b")
+
+
 def test_the_digest_is_twelve_hexadecimal_digits_of_values_not_of_order():
     assert len(digest(FULL)) == 12 and int(digest(FULL), 16) >= 0
     turned = copy.deepcopy(FULL)
