@@ -76,13 +76,24 @@ def code_version() -> dict[str, Any]:
 
 
 def machine(threads: int) -> dict[str, Any]:
-    """What the seconds of a record were measured on."""
+    """What the seconds of a record were measured on, and what its last digits depend on: processor and instructions."""
     import torch
 
     return {
-        "processor": platform.machine(),
+        "processor": processor(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
         "cores": os.cpu_count(),
         "threads": threads,
         "python": platform.python_version(),
         "torch": torch.__version__,
     }
+
+
+def processor() -> str:
+    """The processor's name where Linux tells it, else its architecture."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return next(iter(names), platform.machine())

@@ -9,6 +9,7 @@ from memlayers.record import Record
 from memlayers.table import Estimate, Row, multiplier, rows
 
 HEAD = ("arm", "recall", "held out", "vs dense", "bits/param", "kFLOPs/token", "params", "seconds", "n")
+NARROW = 120  # columns: below, a table in one line a row would be cut off
 
 
 def interval(value: Estimate | None, signed: bool = False) -> str:
@@ -40,13 +41,18 @@ def markdown(table: list[Row]) -> str:
     return "\n".join(lines + ["| " + " | ".join(cells(row)) + " |" for row in table])
 
 
-def screen(title: str, table: list[Row]) -> Table:
-    """The same for a terminal."""
-    shown = Table(title=title, title_justify="left", box=None, pad_edge=False)
+def screen(title: str, table: list[Row], width: int) -> Table:
+    """The same for a terminal; in a narrow one intervals stand below their means."""
+    narrow = width < NARROW
+    shown = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 1 if narrow else 2, 0, 0))
+    body = [cells(row) for row in table]
+    empty = [name for column, name in enumerate(HEAD) if all(line[column] == "-" for line in body)]
     for name in HEAD:
-        shown.add_column(name, justify="left" if name == "arm" else "right", no_wrap=True)
-    for row in table:
-        shown.add_row(*cells(row))
+        if name not in empty:
+            shown.add_column(name.replace("/", "/\n") if narrow else name, justify="left" if name == "arm" else "right")
+    for line in body:
+        kept = [cell for name, cell in zip(HEAD, line, strict=True) if name not in empty]
+        shown.add_row(*(cell.replace(" [", "\n[") if narrow else cell for cell in kept))
     return shown
 
 

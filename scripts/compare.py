@@ -11,7 +11,7 @@ from rich.console import Console
 
 from memlayers.cli import execute, fail, jobs_from
 from memlayers.figure import draw
-from memlayers.record import finished, record_path
+from memlayers.record import Record, finished, record_path
 from memlayers.report import finding, screen
 from memlayers.table import load, rows
 
@@ -32,24 +32,32 @@ def show(overrides: list[str]) -> list[Path]:
             continue
         study, world = mine[0].study, mine[0].world.name
         table = rows(records)
-        console.print(screen(f"\n{study}, {world}: these runs", table))
+        console.print(screen(f"\n{study}, {world}: these runs", table, console.width))
         console.print("\n" + finding(world, table), highlight=False)
         theirs = committed.get(study, {}).get(world, [])
         if theirs:
-            console.print(screen("\nThe committed records", rows(theirs)))
+            console.print(screen("\nThe committed records", rows(theirs), console.width))
             console.print(same_digits(records, theirs), highlight=False)
         written += [folder, *draw({world: table}, folder / "figure")]
     return written
 
 
-def same_digits(mine: list[dict], theirs: list[dict]) -> str:
-    """How many of these runs came out digit for digit as the committed ones of the same configuration and seed."""
-    known = {(record["digest"], record["seed"]): record["recall"] for record in theirs}
-    shared = [(record["recall"], known[key]) for record in mine if (key := (record["digest"], record["seed"])) in known]
-    if not shared:
+def same_digits(mine: list[Record], theirs: list[Record]) -> str:
+    """How these runs came out beside the committed ones of the same configuration and seed."""
+    known = {(record["digest"], record["seed"]): record for record in theirs}
+    pairs = [(record, known[key]) for record in mine if (key := (record["digest"], record["seed"])) in known]
+    if not pairs:
         return "None of these runs has a committed twin of the same configuration and seed."
-    equal = sum(own == other for own, other in shared)
-    return f"{equal} of {len(shared)} runs that have a committed twin agree with it in every digit of recall."
+    equal = sum(own["recall"] == other["recall"] for own, other in pairs)
+    text = f"{equal} of {len(pairs)} runs that have a committed twin agree with it in every digit of recall"
+    if equal == len(pairs):
+        return text + "."
+    furthest = max(abs(own["recall"]["exact"] - other["recall"]["exact"]) for own, other in pairs)
+    text += f"; the furthest is {furthest:.3f} away."
+    kinds = ("processor", "instructions", "torch", "kernels", "threads")
+    here, there = ({key: record["machine"].get(key, "?") for key in kinds} for record in pairs[0])
+    differs = [f"{key} {here[key]} here, {there[key]} there" for key in kinds if here[key] != there[key]]
+    return text + (f" Digits depend on the machine: {'; '.join(differs)}." if differs else "")
 
 
 def main() -> int:

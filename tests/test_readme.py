@@ -80,3 +80,17 @@ def test_command_runs(command: str, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_compare_says_how_its_digits_agree_and_what_they_depend_on():
+    sys.path.insert(0, str(ROOT / "scripts"))
+    try:
+        from compare import same_digits
+    finally:
+        sys.path.pop(0)
+    one = {"digest": "a", "seed": 0, "recall": {"exact": 0.5}, "machine": {"processor": "X", "threads": 1}}
+    other = one | {"recall": {"exact": 0.625}, "machine": {"processor": "Y", "threads": 1}}
+    assert same_digits([one], [one]).startswith("1 of 1 runs") and "depend" not in same_digits([one], [one])
+    said = same_digits([one], [other])
+    assert "0 of 1" in said and "0.125 away" in said and said.endswith("the machine: processor X here, Y there.")
+    assert same_digits([one], [one | {"seed": 1}]).startswith("None")

@@ -230,4 +230,5 @@ def test_outside_a_checkout_the_code_version_is_null(monkeypatch, tmp_path):
 def test_the_machine_is_described():
     found = machine(3)
     assert found["threads"] == 3 and found["cores"] == os.cpu_count() and found["torch"].startswith("2.")
+    assert found["processor"] and found["instructions"]
     json.dumps(found, allow_nan=False)

@@ -1,6 +1,7 @@
 """Words made of rows: every number in them is a number of the table."""
 
 import re
+from dataclasses import replace
 
 import pytest
 from hypothesis import assume, given
@@ -74,16 +75,21 @@ def test_the_difference_carries_its_sign_and_an_arm_without_pairs_has_none():
     assert interval(None) == "-" and interval(Estimate(0.5, None, None, 1)) == "0.500"
 
 
-def test_the_screen_shows_the_same_cells_as_the_markdown():
+@pytest.mark.parametrize("width", [90, 200])
+def test_the_screen_shows_the_same_cells_as_the_markdown_however_narrow(width):
     table = table_of(dense=(1e12, 0.2), memory=(1e12, 0.4))
-    console = Console(width=200)
+    console = Console(width=width)
     with console.capture() as captured:
-        console.print(screen("my title", table))
+        console.print(screen("my title", table, width))
     shown = captured.get()
-    assert "my title" in shown
-    for line in markdown(table).split("\n")[2:]:
-        assert all(cell.strip() in shown for cell in line.strip("|").split("|"))
-    assert all(name in shown for name in HEAD)
+    assert "my title" in shown and "…" not in shown and max(map(len, shown.splitlines())) <= width
+    cells = {cell.strip("| ") for line in markdown(table).split("\n")[2:] for cell in line.split(" | ")}
+    assert all(part in shown for cell in cells for part in cell.split(" [") if cell != "-")
+
+
+def test_the_screen_leaves_out_a_column_without_any_number():
+    table = [replace(row, held_out=None) for row in table_of(dense=(1e12, 0.2), memory=(1e12, 0.4))]
+    assert [column.header for column in screen("", table, 200).columns] == [name for name in HEAD if name != "held out"]
 
 
 # --------------------------------------------------------------------------- the finding
