@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from memlayers.config import OptimConfig
 from memlayers.facts.world import PAD
+from memlayers.kernels import REFERENCE, Kernels
 from memlayers.model import Transformer, parameters_with_roles
 from memlayers.optim import build_optimizers, build_schedules, clip_gradients
 from memlayers.recall import ask, sample_facts
@@ -42,10 +43,10 @@ class Batches:
 class FactLearner(lightning.LightningModule):
     """A transformer that learns documents; manual optimization, as matrices and values have optimizers of their own."""
 
-    def __init__(self, model: Transformer, optim: OptimConfig, loss: str, steps: int):
+    def __init__(self, model: Transformer, optim: OptimConfig, loss: str, steps: int, kernels: Kernels = REFERENCE):
         super().__init__()
         self.automatic_optimization = False
-        self.model, self.optim, self.loss, self.steps = model, optim, loss, steps
+        self.model, self.optim, self.loss, self.steps, self.kernels = model, optim, loss, steps, kernels
         self.logged_loss: float | None = None  # of the last step that was logged
         roles = [(role == "memory_value", parameter) for _, role, parameter in parameters_with_roles(model)]
         self.value_parameters = [parameter for is_value, parameter in roles if is_value]
@@ -76,7 +77,7 @@ class FactLearner(lightning.LightningModule):
         self.logged_loss = checkpoint["logged_loss"]
 
     def configure_optimizers(self) -> Any:
-        optimizers = build_optimizers(self.model, self.optim)
+        optimizers = build_optimizers(self.model, self.optim, self.kernels)
         return optimizers, build_schedules(optimizers, self.optim, self.steps)
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from memlayers.config import MemoryConfig, ModelConfig
-from memlayers.kernels import product_key_topk
+from memlayers.kernels import REFERENCE, Kernels
 from memlayers.layers.attention import Attention
 from memlayers.layers.beside import Beside
 from memlayers.layers.dense import SwiGLU
@@ -77,7 +77,7 @@ class Transformer(nn.Module):
 
 
 def build_model(
-    config: ModelConfig, num_tokens: int, generator: torch.Generator | None = None, kernels: str = "auto"
+    config: ModelConfig, num_tokens: int, generator: torch.Generator | None = None, kernels: Kernels = REFERENCE
 ) -> Transformer:
     """The only place where pools are made, and so the only place that decides which layers share one.
 
@@ -99,7 +99,7 @@ def build_model(
     return model
 
 
-def build_memory(config: MemoryConfig, d_model: int, pools: list[MemoryPool], kernels: str) -> FeedForward:
+def build_memory(config: MemoryConfig, d_model: int, pools: list[MemoryPool], kernels: Kernels) -> FeedForward:
     """A memory layer on a new pool, or, of Memory+, on the one that is there."""
     lookup = ProductKeyLookup(
         d_model,
@@ -108,19 +108,19 @@ def build_memory(config: MemoryConfig, d_model: int, pools: list[MemoryPool], ke
         topk=config.topk,
         d_key=config.key_width(d_model),
         qk_norm=config.qk_norm,
-        search=product_key_topk(kernels),
+        search=kernels.product_key_topk,
     )
     shared = config.name == "memory_plus"
     if not (shared and pools):
-        dtype = getattr(torch, config.value_dtype)
-        pools.append(MemoryPool(config.num_keys**2, d_model, sparse=config.sparse, dtype=dtype))
+        dtype, read = getattr(torch, config.value_dtype), kernels.weighted_read
+        pools.append(MemoryPool(config.num_keys**2, d_model, sparse=config.sparse, dtype=dtype, read=read))
     return MemoryPlus(d_model, lookup, pools[-1]) if shared else ProductKeyMemory(lookup, pools[-1])
 
 
 def model_cost(config: ModelConfig, num_tokens: int, work: Workload) -> Cost:
     """Cost of a model that is never allocated."""
     with torch.device("meta"):
-        return build_model(config, num_tokens, kernels="reference").cost(work)
+        return build_model(config, num_tokens).cost(work)
 
 
 def parameters_with_roles(model: nn.Module) -> Iterator[tuple[str, str, nn.Parameter]]:
@@ -160,5 +160,8 @@ def init_parameters(model: Transformer, generator: torch.Generator) -> None:
         std = 0.02 if role == "embedding" else parameter.shape[-1] ** -0.5
         if role == "output":
             std /= (2 * depth) ** 0.5
-        drawn = torch.empty(parameter.shape, dtype=torch.float32).normal_(std=std, generator=generator)
-        parameter.copy_(drawn)
+        if parameter.dtype == torch.float32 and parameter.device == generator.device:
+            parameter.normal_(std=std, generator=generator)  # in place: a table may fill half of the memory
+        else:
+            drawn = torch.empty(parameter.shape, dtype=torch.float32).normal_(std=std, generator=generator)
+            parameter.copy_(drawn)

@@ -2,69 +2,19 @@
 
 import math
 from collections.abc import Callable, Iterable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from memlayers.config import OptimConfig, ScheduleConfig
+from memlayers.config import OptimConfig, ScheduleConfig, ValuesConfig
+from memlayers.kernels import REFERENCE, Kernels
+from memlayers.lazy import LazyAdam, LazySGD, RowwiseAdagrad
 from memlayers.model import parameters_with_roles
 
 
-class LazyAdam(Optimizer):
-    """Adam on the rows that have a gradient; the others keep value and moments as they are.
-
-    A skipped step does not decay a row's moments. Bias correction counts the steps of the table, not of the row
-    (as torch.optim.SparseAdam does), so the first update of a row met late is (1 - b1) / sqrt(1 - b2) of a full one:
-    1.0 with betas 0.9 and 0.99, but 3.2 with 0.9 and 0.999. Moments are float32 whatever the values are.
-    """
-
-    def __init__(self, params: Iterable[nn.Parameter], lr: float, betas: tuple[float, float], eps: float):
-        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps})
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """As any optimizer's, except that torch would round the moments to the dtype of the values."""
-        super().load_state_dict(state_dict)
-        saved = [index for group in state_dict["param_groups"] for index in group["params"]]
-        values = [parameter for group in self.param_groups for parameter in group["params"]]
-        for index, parameter in zip(saved, values, strict=True):
-            for name in ("mean", "square") if index in state_dict["state"] else ():
-                moment = state_dict["state"][index][name]
-                self.state[parameter][name] = moment.to(parameter.device, torch.float32, copy=True)
-
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            beta1, beta2 = group["betas"]
-            for values in group["params"]:
-                if values.grad is None:
-                    continue
-                grad = values.grad.coalesce()
-                rows, row_grad = grad.indices()[0], grad.values().float()
-                state = self.state[values]
-                if not state:
-                    state["step"] = 0
-                    state["mean"] = torch.zeros_like(values, dtype=torch.float32)
-                    state["square"] = torch.zeros_like(values, dtype=torch.float32)
-                state["step"] += 1
-                mean = state["mean"].index_select(0, rows).lerp_(row_grad, 1 - beta1)
-                square = state["square"].index_select(0, rows).mul_(beta2).addcmul_(row_grad, row_grad, value=1 - beta2)
-                state["mean"].index_copy_(0, rows, mean)
-                state["square"].index_copy_(0, rows, square)
-                rate = group["lr"] / (1 - beta1 ** state["step"])
-                scale = square.div_(1 - beta2 ** state["step"]).sqrt_().add_(group["eps"])
-                new = values.index_select(0, rows).float().addcdiv_(mean, scale, value=-rate)
-                values.index_copy_(0, rows, new.to(values.dtype))
-        return loss
-
-
-def build_optimizers(model: nn.Module, config: OptimConfig) -> list[Optimizer]:
+def build_optimizers(model: nn.Module, config: OptimConfig, kernels: Kernels = REFERENCE) -> list[Optimizer]:
     """AdamW over everything but value tables, then, where there are tables, the optimizer of their gradient's kind.
 
     Raises ValueError for a role without settings.
@@ -95,15 +45,21 @@ def build_optimizers(model: nn.Module, config: OptimConfig) -> list[Optimizer]:
         AdamW(dense_groups, betas=tuple(config.betas), eps=config.eps, fused=True)  # type: ignore[arg-type]
     ]
     if values:
-        own = config.values
-        betas = (own.betas[0], own.betas[1])
-        optimizers.append(
-            LazyAdam(values, own.lr, betas, own.eps)
-            if sparse == {True}
-            else AdamW(values, own.lr, betas, own.eps, own.weight_decay, fused=True)
-        )
+        optimizers.append(value_optimizer(values, config.values, kernels, sparse == {True}))
         optimizers[-1].param_groups[0]["role"] = "memory_value"
     return optimizers
+
+
+def value_optimizer(values: list[nn.Parameter], config: ValuesConfig, kernels: Kernels, sparse: bool) -> Optimizer:
+    """The rule for value tables; with dense gradients it is AdamW over all rows."""
+    betas = (config.betas[0], config.betas[1])
+    if not sparse:
+        return AdamW(values, config.lr, betas, config.eps, config.weight_decay, fused=True)
+    if config.rule == "rowwise_adagrad":
+        return RowwiseAdagrad(values, config.lr, config.eps, kernels.adagrad_rows)
+    if config.rule == "sgd":
+        return LazySGD(values, config.lr, kernels.sgd_rows)
+    return LazyAdam(values, config.lr, betas, config.eps, config.rule == "rowwise_adam", kernels.adam_rows)
 
 
 def build_schedules(optimizers: list[Optimizer], config: OptimConfig, steps: int) -> list[LambdaLR]:

@@ -11,7 +11,7 @@ from memlayers.checkpoint import Checkpointer, read_checkpoint
 from memlayers.config.run import RunConfig, decisive, digest
 from memlayers.cost import Matched, solve
 from memlayers.facts import build_world
-from memlayers.kernels import in_use
+from memlayers.kernels import choose, in_use
 from memlayers.layers.feedforward import Workload
 from memlayers.lit import Batches, FactLearner, RecallProbe
 from memlayers.measure import measure
@@ -99,8 +99,9 @@ def run(config: RunConfig) -> Record:
 def train(config: RunConfig, chosen: Plan, progress: RunProgress) -> dict[str, Any]:
     """The part of a record that training fills."""
     text, matched = chosen.text, chosen.matched
-    model = build_model(matched.model, len(text.vocabulary), torch.Generator().manual_seed(config.seed), config.kernels)
-    learner = FactLearner(model, config.optim, config.training.loss, chosen.steps)
+    kernels = choose(config.kernels)
+    model = build_model(matched.model, len(text.vocabulary), torch.Generator().manual_seed(config.seed), kernels)
+    learner = FactLearner(model, config.optim, config.training.loss, chosen.steps, kernels)
     batches = Batches(text, chosen.batch_size, chosen.steps, config.world.seed)
     probe = RecallProbe(text, batches, config.training.probes, config.training.max_probed_facts)
     callbacks: list[lightning.Callback] = [probe, progress]

@@ -122,7 +122,7 @@ def test_a_whole_model_costs_what_the_counter_sees_and_has_the_parameters_it_say
 ):
     config = ModelConfig(FFNS[ffn], blocks, placement, d_model=16, depth=3, hidden=22, tied_head=tied_head)
     num_tokens = len(text.vocabulary)
-    model = build_model(config, num_tokens, torch.Generator().manual_seed(0), "reference")
+    model = build_model(config, num_tokens, torch.Generator().manual_seed(0))
     tokens, answers = text.sample(32, torch.Generator().manual_seed(0))
     tokens, where = tokens[:, :-1], answers[:, 1:]
     assert (tokens != 0).all() and 0 < where.sum() < where.numel()

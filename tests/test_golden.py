@@ -44,7 +44,7 @@ def losses(arm: str) -> list[float]:
         build_world(AtlasConfig(name="readings", source="readings", spelling="bytes", num_subjects=500)), "terse"
     )
     config = ModelConfig(ARMS[arm], blocks="all", d_model=32, depth=2, num_heads=2, hidden=88, tied_head=True)
-    model = build_model(config, len(text.vocabulary), torch.Generator().manual_seed(0), "reference")
+    model = build_model(config, len(text.vocabulary), torch.Generator().manual_seed(0))
     roles = {role: RoleConfig(1.0, 0.0) for role in ("matrix", "output", "vector", "embedding", "memory_key")}
     schedule = ScheduleConfig(warmup=0.03, shape="linear", final=0.02)
     values = ValuesConfig(lr=3e-2, betas=[0.9, 0.99], eps=1e-8, schedule=schedule)

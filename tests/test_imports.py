@@ -19,7 +19,8 @@ SCIENCE = {
     "kernels": {"layers"},
     "model": {"config", "kernels", "layers"},
     "cost": {"config", "layers", "model"},
-    "optim": {"config", "model"},
+    "lazy": {"layers"},
+    "optim": {"config", "kernels", "lazy", "model"},
     "recall": {"facts", "model", "text"},
     "measure": {"model", "recall", "text"},
 }

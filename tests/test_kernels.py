@@ -1,32 +1,46 @@
-"""The kernel in C: the same numbers as the reference, and one line where it cannot be had."""
+"""The kernels in C: the same numbers as the reference, and one line where they cannot be had."""
 
 import os
 import shutil
 import warnings
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 from memlayers import kernels
-from memlayers.kernels import native
-from memlayers.layers import product_keys
+from memlayers.config import MemoryConfig, ModelConfig
+from memlayers.kernels import build
+from memlayers.lazy import LazyAdam, LazySGD, RowOptimizer, RowwiseAdagrad
+from memlayers.model import build_model
 
 
 @pytest.fixture
 def fresh(tmp_path, monkeypatch):
-    """No kernel is loaded or built, before the test and after it."""
+    """No kernel is loaded or built, and no notice was given, before the test and after it."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    native.library.cache_clear()
+    build.library.cache_clear()
+    kernels._notice.cache_clear()
     yield tmp_path
-    native.library.cache_clear()
+    build.library.cache_clear()
+    kernels._notice.cache_clear()
 
 
 @pytest.fixture
 def compiled():
     try:
-        return native.library()
+        return build.library()
     except OSError as error:
         pytest.skip(str(error))
+
+
+@pytest.fixture(params=[1, 2])
+def threads(request) -> Iterator[int]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
 
 
 def compiler(folder, body: str) -> str:
@@ -36,58 +50,193 @@ def compiler(folder, body: str) -> str:
     return str(path)
 
 
-@pytest.mark.parametrize(("n", "k"), [(1, 1), (64, 1), (32, 32), (64, 32), (128, 8)])
-def test_same_digits_as_the_reference_forward_and_backward(compiled, n, k):
-    made = []
-    for choice in ("reference", "native", "auto"):
+def search(choice: str, tokens: int, n: int, k: int, width: int, largest: int = 2**14) -> tuple[Tensor, ...]:
+    """Scores, slots in ascending order, and gradients, of numbers whose sums are exact in any order.
+
+    Queries and keys come with gaps in their memory. Few slots have equal scores if largest is large.
+    """
+    generator = torch.Generator().manual_seed(0)
+    query = torch.randint(-4, 5, (tokens, 2, 4, width), generator=generator).float().transpose(1, 2)
+    keys = torch.randint(-largest, largest + 1, (4, 2, width, n), generator=generator).transpose(2, 3) / largest
+    query, keys = query.detach().requires_grad_(), keys.detach().requires_grad_()
+    scores, slots = kernels.choose(choice).product_key_topk(query, keys, k)
+    upstream = (0.37 * slots).sin()  # of the slot, not of its rank: equal scores may come in any order
+    return scores, slots.sort(dim=-1).values, *torch.autograd.grad(scores, (query, keys), upstream)
+
+
+@pytest.mark.parametrize("tokens", [0, 1, 50])
+@pytest.mark.parametrize(
+    ("n", "k", "width"), [(1, 1, 1), (64, 1, 8), (33, 32, 7), (96, 8, 8), (300, 32, 20), (600, 256, 12)]
+)
+def test_the_search_is_the_references_forward_and_backward(compiled, threads, tokens, n, k, width):
+    wanted, got = (search(choice, tokens, n, k, width) for choice in ("reference", "native"))
+    assert got[0].equal(wanted[0]) and got[1].equal(wanted[1])
+    for mine, theirs in zip(got, wanted, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize(("n", "k"), [(33, 32), (96, 8), (600, 9)])
+def test_of_ties_the_search_finds_as_many_and_the_lower_keys(compiled, n, k):
+    wanted, got = (search(choice, 20, n, k, 2, largest=1) for choice in ("reference", "native"))
+    assert got[0].equal(wanted[0])
+    for row in got[1].flatten(0, 1):
+        assert len(set(row.tolist())) == k
+    flat = torch.zeros(3, 1, 2, 4), torch.ones(1, 2, n, 4)
+    assert (kernels.choose("native").product_key_topk(*flat, k)[1] == torch.arange(k)).all() or k > 1
+
+
+def test_a_nan_is_seen_and_does_not_hang_the_search(compiled):
+    query, keys = torch.randn(3, 1, 2, 4), torch.randn(1, 2, 96, 4)
+    query[1] = float("nan")
+    query[2] = float("inf")
+    scores, slots = kernels.choose("native").product_key_topk(query, keys, 8)
+    assert not scores[1].isfinite().any() and scores[0].isfinite().all()
+    assert ((slots >= 0) & (slots < 96**2)).all()
+
+
+def read(choice: str, dtype: torch.dtype, tokens: int, width: int) -> tuple[Tensor, ...]:
+    generator = torch.Generator().manual_seed(0)
+    values = torch.randn(50, width, generator=generator).to(dtype).requires_grad_()
+    slots = torch.randint(50, (9, tokens), generator=generator).T  # with gaps, and with a slot twice in a bag
+    weights = torch.rand(9, tokens, generator=generator).T.detach().requires_grad_()
+    out = kernels.choose(choice).weighted_read(values, slots, weights)
+    upstream = torch.randn(width, tokens, generator=generator).T
+    to_values, to_weights = torch.autograd.grad(out, (values, weights), upstream)
+    assert to_values.is_sparse and to_values.dtype == dtype
+    return out, to_values.coalesce().indices(), to_values.coalesce().values(), to_weights
+
+
+@pytest.mark.parametrize("tokens", [0, 1, 40])
+@pytest.mark.parametrize("width", [1, 20, 32, 64, 128, 256])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_read_is_the_references_forward_and_backward(compiled, threads, dtype, tokens, width):
+    wanted, got = (read(choice, dtype, tokens, width) for choice in ("reference", "native"))
+    near = {"rtol": 1e-5, "atol": 1e-5} if dtype == torch.float32 else {"rtol": 3e-2, "atol": 6e-2}
+    for mine, theirs in zip(got, wanted, strict=True):
+        torch.testing.assert_close(mine, theirs, **near)
+
+
+def test_reads_are_sorted_in_tables_of_any_size(compiled):
+    """One, two and three passes of the sort; the rows come back in order, each once."""
+    for num_slots in (1, 2**11, 2**11 + 1, 2**22, 2**22 + 1, 2**24):
+        values = torch.empty(num_slots, 1).expand(num_slots, 1)
+        slots = torch.randint(num_slots, (300, 7))
+        slots[0, 0], slots[0, 1] = num_slots - 1, 0
+        values = torch.nn.Parameter(torch.zeros(num_slots, 1))
+        weights = torch.ones(300, 7)
+        kernels.choose("native").weighted_read(values, slots, weights).sum().backward()
+        rows, counts = slots.unique(return_counts=True)
+        assert values.grad._indices()[0].equal(rows) and values.grad._values()[:, 0].equal(counts.float())
+
+
+def optimizers(values: nn.Parameter, choice: str) -> dict[str, RowOptimizer]:
+    chosen = kernels.choose(choice)
+    return {
+        "lazy_adam": LazyAdam([values], 0.1, (0.9, 0.99), 1e-8, update=chosen.adam_rows),
+        "rowwise_adam": LazyAdam([values], 0.1, (0.9, 0.99), 1e-8, rowwise=True, update=chosen.adam_rows),
+        "rowwise_adagrad": RowwiseAdagrad([values], 0.1, 1e-8, chosen.adagrad_rows),
+        "sgd": LazySGD([values], 0.1, chosen.sgd_rows),
+    }
+
+
+@pytest.mark.parametrize("rule", ["lazy_adam", "rowwise_adam", "rowwise_adagrad", "sgd"])
+@pytest.mark.parametrize("width", [1, 5, 32, 64])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_fifty_steps_are_the_references(compiled, threads, rule, width, dtype):
+    ended = []
+    for choice in ("reference", "native"):
         generator = torch.Generator().manual_seed(0)
-        query = torch.randn(50, 4, 2, 8, generator=generator).requires_grad_()
-        keys = torch.randn(4, 2, n, 8, generator=generator).requires_grad_()
-        scores, slots = kernels.product_key_topk(choice)(query, keys, k)
-        scores.square().sum().backward()
-        made.append((scores, slots, query.grad, keys.grad))
-    for other in made[1:]:
-        assert all(mine.equal(theirs) for mine, theirs in zip(made[0], other, strict=True))
+        values = nn.Parameter(torch.randn(20, width, generator=generator).to(dtype))
+        optimizer = optimizers(values, choice)[rule]
+        for step in range(50):
+            rows = torch.randint(20, (step % 7,), generator=generator)  # none, some, and some twice
+            grad = torch.randn(len(rows), width, generator=generator).to(dtype)
+            values.grad = torch.sparse_coo_tensor(rows[None], grad, values.shape, check_invariants=True)
+            optimizer.step()
+        ended.append((values.detach(), *(one for one in optimizer.state[values].values() if isinstance(one, Tensor))))
+    near = {"rtol": 1e-4, "atol": 1e-4} if dtype == torch.float32 else {"rtol": 5e-2, "atol": 5e-2}
+    for mine, theirs in zip(*ended, strict=True):
+        assert mine.dtype == theirs.dtype
+        torch.testing.assert_close(mine, theirs, **near)
 
 
-def test_auto_takes_the_reference_for_what_the_kernel_cannot_do(compiled):
-    query, keys = torch.randn(3, 2, 2, 4), torch.randn(2, 2, 9, 4)
-    auto = kernels.product_key_topk("auto")
-    for dtype in (torch.float64, torch.bfloat16):
-        wanted = product_keys.product_key_topk(query.to(dtype), keys.to(dtype), 3)
-        assert all(got.equal(one) for got, one in zip(auto(query.to(dtype), keys.to(dtype), 3), wanted, strict=True))
-    with torch.autocast("cpu", torch.bfloat16):
-        assert auto(query, keys, 3)[0].dtype == torch.bfloat16
-    assert auto(query, keys, 3)[0].dtype == torch.float32
+@pytest.mark.parametrize("name", ["memory", "memory_plus"])
+def test_a_model_has_the_references_loss_and_gradients(compiled, threads, name):
+    config = ModelConfig(MemoryConfig(name=name, num_keys=40, heads=2, topk=8, d_key=8), blocks="all")
+    found = []
+    for choice in ("reference", "native"):
+        model = build_model(config, 50, torch.Generator().manual_seed(0), kernels.choose(choice))
+        loss = model(torch.arange(48).view(6, 8)).logits.square().mean()
+        loss.backward()
+        grads = {name: p.grad.to_dense() if p.grad.is_sparse else p.grad for name, p in model.named_parameters()}
+        found.append({"loss": loss} | grads)
+    for key, theirs in found[0].items():
+        torch.testing.assert_close(found[1][key], theirs, rtol=1e-4, atol=1e-6, msg=key)
 
 
-def test_native_refuses_what_it_cannot_do_in_one_line(compiled):
-    query, keys = torch.randn(3, 2, 2, 4, dtype=torch.float64), torch.randn(2, 2, 9, 4, dtype=torch.float64)
-    with pytest.raises(ValueError, match=r"^kernels=native: torch.float64 on cpu; accepted: [^\n]*$"):
-        kernels.product_key_topk("native")(query, keys, 3)
-    with torch.autocast("cpu", torch.bfloat16), pytest.raises(ValueError, match=r"^kernels=native: autocast on cpu; "):
-        kernels.product_key_topk("native")(query.float(), keys.float(), 3)
+def odd_calls() -> dict[str, tuple[Callable[[kernels.Kernels], object], str]]:
+    """What the kernels cannot take, and how they say so."""
+    query, keys, values = torch.randn(3, 2, 2, 4), torch.randn(2, 2, 300, 4), torch.randn(8, 4)
+    slots, weights, gaps = torch.randint(8, (3, 2)), torch.rand(3, 2), torch.randn(4, 8).T
+    return {
+        "float64 queries": (lambda k: k.product_key_topk(query.double(), keys.double(), 3), "query of torch.float64"),
+        "a large k": (lambda k: k.product_key_topk(query, keys, 257), "topk=257; accepted: up to 256"),
+        "float64 values": (
+            lambda k: k.weighted_read(values.double(), slots, weights.double()),
+            "values of torch.float",
+        ),
+        "half weights": (lambda k: k.weighted_read(values, slots, weights.bfloat16()), "weights of torch.bfloat16"),
+        "a table with gaps": (lambda k: k.weighted_read(gaps, slots, weights), "values 8 x 4"),
+        "a wide table": (
+            lambda k: k.weighted_read(torch.zeros(8, 16_385), slots, weights),
+            "values 8 x 16385; accepted",
+        ),
+        "float64 rows": (
+            lambda k: k.sgd_rows(values.double(), torch.arange(2), torch.ones(2, 4).double(), rate=0.1),
+            "values of torch.float64",
+        ),
+    }
+
+
+@pytest.mark.parametrize("case", odd_calls())
+def test_what_it_cannot_take_stops_native_in_one_line_and_auto_says_so_once(compiled, fresh, case):
+    call, said = odd_calls()[case]
+    with pytest.raises(ValueError, match=rf"^kernels=native: {said}[^\n]*, or kernels=auto$"):
+        call(kernels.choose("native"))
+    wanted = call(kernels.REFERENCE)
+    with pytest.warns(UserWarning, match=rf"^kernels=auto: {said}[^\n]*; taking the reference$") as notices:
+        got = call(kernels.choose("auto"))
+        call(kernels.choose("auto"))
+    assert len(notices) == 1
+    torch.testing.assert_close(got, wanted)
+
+
+def test_a_dense_gradient_is_the_references(compiled):
+    values = torch.randn(8, 4, requires_grad=True)
+    kernels.choose("native").weighted_read(
+        values, torch.randint(8, (3, 2)), torch.rand(3, 2), sparse=False
+    ).sum().backward()
+    assert not values.grad.is_sparse
 
 
 @pytest.mark.parametrize(
     ("body", "said"),
     [
         (None, "No such file or directory"),
-        ("echo 'select.c:1: first complaint' >&2; echo 'second line' >&2; exit 1", "first complaint"),
-        ("exit 1", "could not compile the kernel"),
-        ('while [ "$1" != -o ]; do shift; done; echo rubbish > "$2"', "select-"),
+        ("echo 'topk.c:1: first complaint' >&2; echo 'second line' >&2; exit 1", "first complaint"),
+        ("exit 1", "could not compile the kernels"),
+        ('while [ "$1" != -o ]; do shift; done; echo rubbish > "$2"', "kernels-"),
     ],
     ids=["missing", "complains", "silent", "makes rubbish"],
 )
 def test_without_a_working_compiler_auto_gives_notice_and_native_stops(fresh, monkeypatch, body, said):
     monkeypatch.setenv("CC", str(fresh / "missing") if body is None else compiler(fresh, body))
     with pytest.warns(UserWarning, match=said) as notices:
-        chosen = kernels.product_key_topk("auto")
-    assert chosen is product_keys.product_key_topk
+        assert kernels.choose("auto") is kernels.REFERENCE
     assert len(notices) == 1 and "\n" not in str(notices[0].message)
     assert str(notices[0].message).startswith("kernels=auto: ")
     with pytest.raises(ValueError, match=said) as stopped:
-        kernels.product_key_topk("native")
+        kernels.choose("native")
     assert "\n" not in str(stopped.value) and "accepted: reference, auto" in str(stopped.value)
 
 
@@ -95,28 +244,33 @@ def test_reference_asks_for_no_compiler(fresh, monkeypatch):
     monkeypatch.setenv("CC", str(fresh / "missing"))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert kernels.product_key_topk("reference") is product_keys.product_key_topk
+        assert kernels.choose("reference") is kernels.REFERENCE
     assert not list(fresh.iterdir())
 
 
 def test_it_is_built_once_and_kept_and_a_broken_cache_folder_is_one_line(compiled, fresh, monkeypatch):
-    native.library()
+    build.library()
     (built,) = (fresh / "memlayers").iterdir()
     made = built.stat().st_mtime_ns
-    native.library.cache_clear()
-    native.library()
+    build.library.cache_clear()
+    build.library()
     assert [path.stat().st_mtime_ns for path in (fresh / "memlayers").iterdir()] == [made]
-    native.library.cache_clear()
+    build.library.cache_clear()
     (fresh / "file").write_text("in the way")
     monkeypatch.setenv("XDG_CACHE_HOME", str(fresh / "file"))
     with pytest.raises(ValueError, match=r"^kernels=native: [^\n]*$"):
-        kernels.product_key_topk("native")
+        kernels.choose("native")
 
 
 def test_a_compiler_may_be_named_with_its_options(compiled, fresh, monkeypatch):
     named = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     monkeypatch.setenv("CC", f"{named} -DNOTHING")
-    query, keys = torch.randn(3, 2, 2, 4), torch.randn(2, 2, 9, 4)
-    wanted = product_keys.product_key_topk(query, keys, 3)
-    got = kernels.product_key_topk("native")(query, keys, 3)
-    assert all(one.equal(other) for one, other in zip(got, wanted, strict=True))
+    assert kernels.in_use("native") == "native" and len(list((fresh / "memlayers").iterdir())) == 1
+
+
+def test_without_openmp_it_is_built_for_one_thread(compiled, fresh, monkeypatch):
+    named = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    body = f'for word in "$@"; do if [ "$word" = -fopenmp ]; then exit 1; fi; done; exec {named} "$@"'
+    monkeypatch.setenv("CC", compiler(fresh, body))
+    wanted, got = (search(choice, 50, 96, 8, 8) for choice in ("reference", "native"))
+    assert got[1].equal(wanted[1])

@@ -23,7 +23,7 @@ NUM_TOKENS = 11
 def build(ffn: FFNConfig, seed: int = 0, **changes) -> Transformer:
     config = ModelConfig(**{"ffn": ffn, "blocks": "all", "d_model": 8, "depth": 2, "hidden": 6} | changes)
     config.validate()
-    return build_model(config, NUM_TOKENS, torch.Generator().manual_seed(seed), "reference")
+    return build_model(config, NUM_TOKENS, torch.Generator().manual_seed(seed))
 
 
 def shaken(model: Transformer) -> Transformer:
@@ -169,7 +169,7 @@ def test_parameters_start_with_the_spread_that_is_promised(ffn, value_dtype):
     if isinstance(settings, MemoryConfig):
         settings = dataclasses.replace(settings, num_keys=40, d_key=32, value_dtype=value_dtype)
     config = ModelConfig(settings, "all", "add", d_model, depth, hidden=hidden, tied_head=False)
-    model = build_model(config, num_tokens, torch.Generator().manual_seed(0), "reference")
+    model = build_model(config, num_tokens, torch.Generator().manual_seed(0))
     into_residual = (2 * depth) ** -0.5
     promised = {
         "to_qkv.weight": d_model**-0.5,

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from memlayers.config import MemoryConfig, ModelConfig, OptimConfig, RoleConfig, ScheduleConfig, ValuesConfig
+from memlayers.lazy import LazyAdam
 from memlayers.model import build_model, parameters_with_roles
-from memlayers.optim import LazyAdam, build_optimizers, build_schedules, clip_gradients, schedule_factor
+from memlayers.optim import build_optimizers, build_schedules, clip_gradients, schedule_factor
 
 BETAS = (0.9, 0.99)
 ROWS, WIDTH = 12, 3
@@ -130,7 +131,7 @@ def settings(**changes) -> OptimConfig:
 def model_of(name: str, **changes) -> nn.Module:
     ffn = {"ffn": MemoryConfig(name=name, num_keys=4, heads=2, topk=2, d_key=4, **changes)} if name != "dense" else {}
     config = ModelConfig(**ffn, blocks="all", d_model=8, hidden=6, tied_head=False, placement="add")
-    return build_model(config, 20, torch.Generator().manual_seed(0), "reference")
+    return build_model(config, 20, torch.Generator().manual_seed(0))
 
 
 @pytest.mark.parametrize("name", ["dense", "memory", "memory_plus"])

@@ -8,7 +8,7 @@ from naive import all_scores
 from torch import Tensor
 
 from memlayers import kernels
-from memlayers.kernels import native
+from memlayers.kernels import build
 from memlayers.layers.product_keys import staircase
 
 
@@ -16,10 +16,10 @@ from memlayers.layers.product_keys import staircase
 def search(request):
     if request.param == "native":
         try:
-            native.library()
+            build.library()
         except OSError as error:
             pytest.skip(str(error))
-    return kernels.product_key_topk(request.param)
+    return kernels.choose(request.param).product_key_topk
 
 
 @st.composite

@@ -181,7 +181,7 @@ def small_model(text: Text, steps: int, ffn: str = "dense") -> Transformer:
     config = ModelConfig(d_model=16, hidden=32, ffn=MemoryConfig(num_keys=8, topk=4, d_key=8, sparse=False))
     if ffn == "dense":
         config = ModelConfig(d_model=16, hidden=32)
-    model = build_model(config, len(text.vocabulary), seeded(), kernels="reference")
+    model = build_model(config, len(text.vocabulary), seeded())
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     for step in range(steps):
         optimizer.zero_grad()

@@ -41,14 +41,14 @@ def test_same_seed_same_record(ffn: str, tmp_path: Path) -> None:
     assert other["training"]["final_loss"] != first["training"]["final_loss"]
 
 
-@pytest.mark.parametrize("trainer", ["cpu", "cpu_bf16"])
-def test_kernels_give_the_same_training(trainer: str, tmp_path: Path) -> None:
-    """Slots of exactly equal score may come in another order, so sums may differ in their last digits."""
+@pytest.mark.parametrize(("trainer", "near"), [("cpu", 1e-4), ("cpu_bf16", 1e-2)])
+def test_kernels_give_the_same_training(trainer: str, near: float, tmp_path: Path) -> None:
+    """But for last digits: sums run in another order, and under autocast the kernels score in float32."""
     reference = run(small(tmp_path / "a", f"trainer={trainer}", "kernels=reference"))
     chosen = run(small(tmp_path / "b", f"trainer={trainer}", "kernels=auto"))
     assert reference["digest"] == chosen["digest"]
     for one, other in zip(reference["training"]["curve"], chosen["training"]["curve"], strict=True):
-        assert one == pytest.approx(other, rel=1e-4, abs=1e-3)
+        assert one == pytest.approx(other, rel=near, abs=1e-3)
 
 
 def test_probes_do_not_touch_training(tmp_path: Path) -> None:

@@ -111,7 +111,7 @@ def test_held_out_sentences_are_nowhere_in_training_documents(kind):
 def test_no_row_is_seen_from_another(ffn):
     text = small_text("airports", "prose")
     config = ModelConfig(ffn=MemoryConfig(num_keys=8, topk=2, d_key=8)) if ffn == "memory" else ModelConfig()
-    model = build_model(config, len(text.vocabulary), seeded(), kernels="reference")
+    model = build_model(config, len(text.vocabulary), seeded())
     tokens = text.sample(6, seeded(1)).tokens
     other = text.sample(6, seeded(2)).tokens
     width = max(tokens.shape[1], other.shape[1])

@@ -29,8 +29,9 @@ class RoleConfig:
 
 @dataclass
 class ValuesConfig:
-    """Settings of value tables: lazy Adam on the rows that were read (or AdamW on all, with model.ffn.sparse=false)."""
+    """Settings of value tables: a rule on the rows that were read (or AdamW on all, with model.ffn.sparse=false)."""
 
+    rule: str = "lazy_adam"  # lazy_adam, rowwise_adam (one second moment a row), rowwise_adagrad, sgd
     lr: float = 3e-2
     betas: list[float] = field(default_factory=lambda: [0.9, 0.99])
     eps: float = 1e-8
@@ -60,6 +61,12 @@ class OptimConfig:
         for key, clip in (("optim.clip", self.clip), ("optim.clip_values", self.clip_values)):
             if clip is not None and not clip > 0:
                 raise ValueError(f"{key}={clip} is not positive; accepted: a number above 0, or null")
+        one_of("optim.values.rule", self.values.rule, ("lazy_adam", "rowwise_adam", "rowwise_adagrad", "sgd"))
+        if not sparse and self.values.rule != "lazy_adam":
+            raise ValueError(
+                f"optim.values.rule={self.values.rule} steps on rows that were read, and model.ffn.sparse=false reads "
+                "none apart; accepted: lazy_adam (which stands for AdamW there), or model.ffn.sparse=true"
+            )
         if sparse and self.values.weight_decay:
             raise ValueError(
                 f"optim.values.weight_decay={self.values.weight_decay} has no effect on rows that are not read; "

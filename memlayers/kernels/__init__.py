@@ -2,48 +2,76 @@
 
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass, fields
+from functools import cache, wraps
+from typing import Any
 
-import torch
-from torch import Tensor
-
-from memlayers.kernels import native
-from memlayers.layers import product_keys
-
-TopK = Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]]
+from memlayers.kernels import build, native
+from memlayers.layers import pool, product_keys, updates
 
 
-def product_key_topk(choice: str) -> TopK:
-    """The function behind `kernels=`: reference; native (C, float32 on the CPU); or auto, native where it can be.
+@dataclass(frozen=True)
+class Kernels:
+    """One implementation of each function that decides how fast a memory layer is."""
 
-    Raises ValueError for native where it cannot be built; auto says so once and takes the reference.
+    product_key_topk: Callable[..., Any] = product_keys.product_key_topk
+    weighted_read: Callable[..., Any] = pool.weighted_read
+    adam_rows: Callable[..., None] = updates.adam_rows
+    adagrad_rows: Callable[..., None] = updates.adagrad_rows
+    sgd_rows: Callable[..., None] = updates.sgd_rows
+
+
+REFERENCE = Kernels()
+
+
+def choose(choice: str) -> Kernels:
+    """What stands behind `kernels=`: reference; native, in C; or auto, native wherever it can be.
+
+    Raises ValueError for native where it cannot be built; auto says so once and takes the reference. So it is with
+    tensors that native cannot take: native then raises ValueError, auto gives notice once.
     """
     if choice == "reference":
-        return product_keys.product_key_topk
+        return REFERENCE
     try:
-        native.library()
+        build.library()
     except OSError as error:
         if choice == "native":
             raise ValueError(f"kernels=native: {error}; accepted: reference, auto") from None
-        warnings.warn(f"kernels=auto: {error}; taking the reference", stacklevel=2)
-        return product_keys.product_key_topk
-    return _native if choice == "native" else _native_where_possible
+        _notice(str(error))
+        return REFERENCE
+    names = [field.name for field in fields(Kernels)]
+    guard = _or_stop if choice == "native" else _or_reference
+    return Kernels(**{name: guard(getattr(native, name), getattr(REFERENCE, name)) for name in names})
 
 
 def in_use(choice: str) -> str:
     """What `kernels=` comes to on this machine, for the record: reference or native."""
-    return "reference" if product_key_topk(choice) is product_keys.product_key_topk else "native"
+    return "reference" if choose(choice) is REFERENCE else "native"
 
 
-def _native(query: Tensor, keys: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    if not _can(query):
-        found = "autocast" if torch.is_autocast_enabled("cpu") else query.dtype
-        raise ValueError(f"kernels=native: {found} on {query.device}; accepted: torch.float32 on cpu, or kernels=auto")
-    return native.product_key_topk(query, keys, k)
+def _or_stop(fast: Callable[..., Any], _: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(fast)
+    def run(*arguments: Any, **settings: Any) -> Any:
+        try:
+            return fast(*arguments, **settings)
+        except native.Unsupported as error:
+            raise ValueError(f"kernels=native: {error}, or kernels=auto") from None
+
+    return run
 
 
-def _native_where_possible(query: Tensor, keys: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    return (native.product_key_topk if _can(query) else product_keys.product_key_topk)(query, keys, k)
+def _or_reference(fast: Callable[..., Any], plain: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(fast)
+    def run(*arguments: Any, **settings: Any) -> Any:
+        try:
+            return fast(*arguments, **settings)
+        except native.Unsupported as error:
+            _notice(str(error))
+        return plain(*arguments, **settings)
+
+    return run
 
 
-def _can(query: Tensor) -> bool:
-    return query.device.type == "cpu" and query.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+@cache
+def _notice(why: str) -> None:
+    warnings.warn(f"kernels=auto: {why}; taking the reference", stacklevel=4)

@@ -1,64 +1,172 @@
-"""The selection of product keys in C: compiled once with the machine's own compiler, kept in the user's cache."""
+"""The functions of layers/ in C: for float32 on the CPU, values also in bfloat16, on as many threads as torch has.
 
-import ctypes
-import hashlib
-import os
-import shlex
-import shutil
-import subprocess
-import tempfile
-from functools import cache
-from pathlib import Path
+Each raises Unsupported, in one line and before it changes anything, for tensors that it cannot take.
+"""
+
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
-from memlayers.layers.product_keys import half_scores, winners
+from memlayers.kernels.build import library
+from memlayers.layers import pool
 
-SOURCE = Path(__file__).with_name("select.c")
+MOST_TOPK = 256
+MOST_WIDTH = 16_384  # floats of a row: two of them stand on the stack
+
+
+class Unsupported(ValueError):
+    """The kernels cannot take these tensors."""
 
 
 def product_key_topk(query: Tensor, keys: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """As memlayers.layers.product_keys.product_key_topk, for float32 on the CPU."""
-    half = half_scores(query, keys)
-    _, heads, tokens, n = half.shape
-    assert half.dtype == torch.float32 and half.device.type == "cpu" and k <= n, "the kernel reads raw memory"
-    contiguous = half.detach().contiguous()
-    row = torch.empty(heads, tokens, k, dtype=torch.int64)
-    column = torch.empty_like(row)
-    library().product_key_select(contiguous.data_ptr(), heads * tokens, n, k, row.data_ptr(), column.data_ptr())
-    return winners(half, row, column)
+    """As memlayers.layers.product_keys.product_key_topk; of equal scores the lower keys first.
+
+    No half score is written to memory, and backward touches the k chosen keys, not all n.
+    """
+    _accept("query", query, torch.float32)
+    _accept("keys", keys, torch.float32)
+    if k > MOST_TOPK:
+        raise Unsupported(f"topk={k}; accepted: up to {MOST_TOPK}")
+    scores, slots = _TopK.apply(query, keys, k)
+    return scores, slots
 
 
-@cache
-def library() -> ctypes.CDLL:
-    """The compiled kernel. Raises OSError where there is no compiler, or it fails; the message is one line."""
-    compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
-    if compiler is None:
-        raise OSError("no C compiler was found (cc, gcc, clang, or the variable CC)")
-    command = [*shlex.split(compiler), "-O3", "-march=native", "-ffp-contract=off", "-shared", "-fPIC"]
-    key = hashlib.sha256(SOURCE.read_bytes() + " ".join(command).encode() + _processor()).hexdigest()[:16]
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "memlayers"
-    built = folder / f"select-{key}.so"
-    if not built.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder) as scratch:
-            fresh = Path(scratch) / "select.so"
-            done = subprocess.run([*command, str(SOURCE), "-o", str(fresh)], capture_output=True, text=True)
-            if done.returncode:
-                raise OSError(f"{compiler} could not compile the kernel: {(done.stderr.splitlines() or ['?'])[0]}")
-            fresh.replace(built)  # whole or not at all, whoever else builds it now
-    loaded = ctypes.CDLL(str(built))
-    pointer, number = ctypes.c_void_p, ctypes.c_int
-    loaded.product_key_select.argtypes = [pointer, ctypes.c_int64, number, number, pointer, pointer]
-    loaded.product_key_select.restype = None
-    return loaded
+class _TopK(torch.autograd.Function):
+    """Letters as in product_keys: t tokens, h heads, c half-key width, n keys a half."""
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, keys: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        query, keys = query.contiguous(), keys.contiguous()
+        (t, h, _, c), n = query.shape, keys.shape[2]
+        scores = query.new_empty(t, h, k)
+        slots = torch.empty_like(scores, dtype=torch.int64)
+        pointers = query.data_ptr(), keys.data_ptr()
+        out = scores.data_ptr(), slots.data_ptr()
+        if library().topk_forward(*pointers, t, h, c, n, k, *out, torch.get_num_threads()):
+            raise MemoryError("the lists of a few tokens do not fit into memory")
+        ctx.save_for_backward(query, keys, slots)
+        ctx.mark_non_differentiable(slots)
+        return scores, slots
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor, Tensor, None]:
+        query, keys, slots = ctx.saved_tensors
+        (t, h, _, c), n, grad = query.shape, keys.shape[2], grad.contiguous()
+        grad_query, grad_keys = torch.empty_like(query), torch.zeros_like(keys)
+        pointers = grad.data_ptr(), slots.data_ptr(), query.data_ptr(), keys.data_ptr()
+        out = grad_query.data_ptr(), grad_keys.data_ptr()
+        library().topk_backward(*pointers, t, h, c, n, slots.shape[-1], *out, torch.get_num_threads())
+        return grad_query, grad_keys, None
 
 
-def _processor() -> bytes:
-    """What this machine can run: a home folder may be shared by machines that differ."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return b""
-    return next((line for line in lines if line.startswith(("flags", "Features"))), "").encode()
+def weighted_read(values: Tensor, slots: Tensor, weights: Tensor, *, sparse: bool = True) -> Tensor:
+    """As memlayers.layers.pool.weighted_read, summed in float32 whatever the values are.
+
+    Backward sorts the reads by row once and then visits each row once, for its own gradient and for those of the
+    weights. A dense gradient is the reference's.
+    """
+    if not sparse:
+        return pool.weighted_read(values, slots, weights, sparse=False)
+    _accept_table(values)
+    _accept("weights", weights, torch.float32)
+    read: Tensor = _Read.apply(values, slots, weights)
+    return read
+
+
+class _Read(torch.autograd.Function):
+    """slots and weights (t, r) of values (n, d)."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, slots: Tensor, weights: Tensor) -> Tensor:
+        slots, weights = slots.contiguous(), weights.contiguous()
+        (t, r), d = slots.shape, values.shape[1]
+        read = weights.new_empty(t, d)
+        pointers = values.data_ptr(), _is_half(values), d, slots.data_ptr(), weights.data_ptr()
+        library().read_forward(*pointers, t, r, read.data_ptr(), torch.get_num_threads())
+        ctx.save_for_backward(values, slots, weights)
+        return read
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, Tensor]:
+        values, slots, weights = ctx.saved_tensors
+        (n, d), count, grad = values.shape, slots.numel(), grad.contiguous()
+        order, rows = torch.empty(2, count, dtype=torch.int64)
+        first = torch.empty(count + 1, dtype=torch.int64)
+        sorting = order.data_ptr(), rows.data_ptr(), first.data_ptr()
+        found = library().sort_reads(slots.data_ptr(), count, n, *sorting)
+        if found < 0:
+            raise MemoryError(f"{count} reads do not fit into memory twice")
+        grad_weights, grad_rows = torch.empty_like(weights), values.new_empty(found, d)
+        library().read_backward(
+            *(values.data_ptr(), _is_half(values), d, *sorting, found, slots.shape[1]),
+            *(weights.data_ptr(), grad.data_ptr(), grad_weights.data_ptr(), grad_rows.data_ptr()),
+            torch.get_num_threads(),
+        )
+        index = rows[None, :found]
+        row_grad = torch.sparse_coo_tensor(index, grad_rows, (n, d), is_coalesced=True, check_invariants=False)
+        return row_grad, None, grad_weights
+
+
+def adam_rows(
+    values: Tensor,
+    mean: Tensor,
+    square: Tensor,
+    rows: Tensor,
+    grad: Tensor,
+    *,
+    rate: float,
+    betas: tuple[float, float],
+    eps: float,
+    step: int,
+) -> None:
+    """As memlayers.layers.updates.adam_rows."""
+    table, own = _update(values, rows, grad, mean, square)
+    rate, correct = rate / (1 - betas[0] ** step), 1 / (1 - betas[1] ** step)
+    rowwise = square.shape[1] == 1 < values.shape[1]
+    library().adam_rows(*table, *own, rowwise, rate, *betas, correct, eps, torch.get_num_threads())
+
+
+def adagrad_rows(values: Tensor, total: Tensor, rows: Tensor, grad: Tensor, *, rate: float, eps: float) -> None:
+    """As memlayers.layers.updates.adagrad_rows."""
+    table, own = _update(values, rows, grad, total)
+    library().adagrad_rows(*table, *own, rate, eps, torch.get_num_threads())
+
+
+def sgd_rows(values: Tensor, rows: Tensor, grad: Tensor, *, rate: float) -> None:
+    """As memlayers.layers.updates.sgd_rows."""
+    table, own = _update(values, rows, grad)
+    library().sgd_rows(*table, *own, rate, torch.get_num_threads())
+
+
+def _update(values: Tensor, rows: Tensor, grad: Tensor, *state: Tensor) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """What every update passes on: the table, then its state, rows and gradient, and how many rows there are."""
+    _accept_table(values)
+    _accept("grad", grad, values.dtype)
+    for one in state:
+        _accept("state", one, torch.float32)
+    if not (rows.is_contiguous() and grad.is_contiguous()):
+        raise Unsupported("rows or their gradient with gaps; accepted: contiguous ones")
+    pointers = (one.data_ptr() for one in (*state, rows, grad))
+    return (values.data_ptr(), _is_half(values), values.shape[1]), (*pointers, len(rows))
+
+
+def _is_half(values: Tensor) -> bool:
+    return values.dtype == torch.bfloat16
+
+
+def _accept(name: str, tensor: Tensor, dtype: torch.dtype) -> None:
+    if tensor.device.type != "cpu" or tensor.dtype != dtype:
+        raise Unsupported(f"{name} of {tensor.dtype} on {tensor.device.type}; accepted: {dtype} on cpu")
+
+
+def _accept_table(values: Tensor) -> None:
+    if values.dtype not in (torch.float32, torch.bfloat16):
+        raise Unsupported(f"values of {values.dtype}; accepted: torch.float32, torch.bfloat16")
+    _accept("values", values, values.dtype)
+    if not values.is_contiguous() or values.shape[1] > MOST_WIDTH or len(values) >= 2**32:
+        shape = " x ".join(map(str, values.shape))
+        raise Unsupported(f"values {shape}; accepted: contiguous, rows of up to {MOST_WIDTH}, fewer than 2**32")

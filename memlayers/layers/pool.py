@@ -1,6 +1,7 @@
 """The value table: rows that are read by weight, and gradients that touch the rows that were read and no others."""
 
 import math
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
@@ -18,14 +19,22 @@ class MemoryPool(nn.Module):
 
     param_roles: ClassVar[dict[str, str]] = {"values": "memory_value"}
 
-    def __init__(self, num_slots: int, d_value: int, *, sparse: bool = True, dtype: torch.dtype = torch.float32):
+    def __init__(
+        self,
+        num_slots: int,
+        d_value: int,
+        *,
+        sparse: bool = True,
+        dtype: torch.dtype = torch.float32,
+        read: Callable[..., Tensor] | None = None,  # weighted_read, or a faster one
+    ):
         super().__init__()
         self.values = nn.Parameter(torch.empty(num_slots, d_value, dtype=dtype))
-        self.sparse = sparse
+        self.sparse, self.read = sparse, read or weighted_read
 
     def forward(self, slots: Tensor, weights: Tensor) -> Tensor:
         """Weighted sums of rows: slots (t, r) and weights (t, r) -> (t, d_value) in the dtype of the weights."""
-        return weighted_read(self.values, slots, weights, sparse=self.sparse)
+        return self.read(self.values, slots, weights, sparse=self.sparse)
 
     def read_cost(self, reads: int, work: Workload) -> Cost:
         """Of so many reads a token, without the table itself: the sum, its two gradients, and the sort behind them."""

@@ -1,0 +1,70 @@
+"""The kernels in C, compiled once with the machine's own compiler and kept in the user's cache."""
+
+import ctypes
+import hashlib
+import os
+import shlex
+import shutil
+import subprocess
+import tempfile
+from functools import cache
+from pathlib import Path
+
+SOURCES = ("topk.c", "reads.c", "updates.c")
+HEADER = "native.h"
+# Without errno, sqrtf is one instruction. Nothing here assumes that numbers are finite, or reorders sums but dot's.
+FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-Wno-psabi", "-shared", "-fPIC")
+
+POINTER, INT, LONG, REAL = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64, ctypes.c_double
+SIGNATURES: dict[str, tuple[type | None, list[type]]] = {
+    "topk_forward": (INT, [POINTER, POINTER, LONG, INT, INT, INT, INT, POINTER, POINTER, INT]),
+    "topk_backward": (None, [POINTER] * 4 + [LONG, INT, INT, INT, INT, POINTER, POINTER, INT]),
+    "read_forward": (None, [POINTER, INT, INT, POINTER, POINTER, LONG, INT, POINTER, INT]),
+    "sort_reads": (LONG, [POINTER, LONG, LONG, POINTER, POINTER, POINTER]),
+    "read_backward": (None, [POINTER, INT, INT] + [POINTER] * 3 + [LONG, INT] + [POINTER] * 4 + [INT]),
+    "adam_rows": (None, [POINTER, INT, INT] + [POINTER] * 4 + [LONG, INT] + [REAL] * 5 + [INT]),
+    "adagrad_rows": (None, [POINTER, INT, INT] + [POINTER] * 3 + [LONG, REAL, REAL, INT]),
+    "sgd_rows": (None, [POINTER, INT, INT] + [POINTER] * 2 + [LONG, REAL, INT]),
+}
+
+
+@cache
+def library() -> ctypes.CDLL:
+    """The compiled kernels. Raises OSError where there is no compiler, or it fails; the message is one line."""
+    compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    if compiler is None:
+        raise OSError("no C compiler was found (cc, gcc, clang, or the variable CC)")
+    loaded = ctypes.CDLL(str(_compiled(shlex.split(compiler))))
+    for name, (result, arguments) in SIGNATURES.items():
+        getattr(loaded, name).restype, getattr(loaded, name).argtypes = result, arguments
+    return loaded
+
+
+def _compiled(compiler: list[str]) -> Path:
+    """The shared library, from the cache where it is there; without threads where the compiler has no OpenMP."""
+    here = Path(__file__).parent
+    text = b"".join((here / name).read_bytes() for name in (*SOURCES, HEADER))
+    key = hashlib.sha256(text + " ".join([*compiler, *FLAGS]).encode() + _processor()).hexdigest()[:16]
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "memlayers"
+    built = folder / f"kernels-{key}.so"
+    if built.exists():
+        return built
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        fresh = Path(scratch) / "kernels.so"
+        for openmp in (["-fopenmp"], ["-Wno-unknown-pragmas"]):
+            command = [*compiler, *FLAGS, *openmp, *(str(here / name) for name in SOURCES), "-o", str(fresh), "-lm"]
+            done = subprocess.run(command, capture_output=True, text=True)
+            if not done.returncode:
+                fresh.replace(built)  # whole or not at all, whoever else builds it now
+                return built
+    raise OSError(f"{compiler[0]} could not compile the kernels: {(done.stderr.splitlines() or ['?'])[0]}")
+
+
+def _processor() -> bytes:
+    """What this machine can run: a home folder may be shared by machines that differ."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return b""
+    return next((line for line in lines if line.startswith(("flags", "Features"))), "").encode()

@@ -1,0 +1,125 @@
+"""Optimizers of value tables: they step on the rows that have a gradient, and leave all others as they are."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from memlayers.layers import updates
+
+
+class RowOptimizer(Optimizer):
+    """Takes sparse gradients apart into rows and their gradients; a subclass says what happens to them.
+
+    State is float32 whatever the values are.
+    """
+
+    def new_state(self, values: Tensor) -> dict[str, Tensor]:
+        """Of a table (n, d): tensors of n rows."""
+        raise NotImplementedError
+
+    def update(self, values: Tensor, state: dict[str, Any], rows: Tensor, grad: Tensor, group: dict[str, Any]) -> None:
+        """One step of distinct rows (u,) with gradients (u, d), in place."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            for values in group["params"]:
+                if values.grad is None:
+                    continue
+                state = self.state[values]
+                if not state:
+                    state |= {"step": 0} | self.new_state(values)
+                state["step"] += 1
+                self.update(values, state, *rows_and_gradients(values.grad), group)
+        return loss
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """As any optimizer's, except that torch would round the state to the dtype of the values."""
+        super().load_state_dict(state_dict)
+        saved = [index for group in state_dict["param_groups"] for index in group["params"]]
+        values = [parameter for group in self.param_groups for parameter in group["params"]]
+        for index, parameter in zip(saved, values, strict=True):
+            for name, content in state_dict["state"].get(index, {}).items():
+                if isinstance(content, Tensor):
+                    self.state[parameter][name] = content.to(parameter.device, torch.float32, copy=True)
+
+
+class LazyAdam(RowOptimizer):
+    """Adam on the rows that were read (layers/updates.py says what a skipped step means); rowwise, with one second
+    moment for a row instead of d."""
+
+    def __init__(
+        self,
+        params: Iterable[nn.Parameter],
+        lr: float,
+        betas: tuple[float, float],
+        eps: float,
+        rowwise: bool = False,
+        update: Callable[..., None] = updates.adam_rows,
+    ):
+        self.rowwise, self.rule = rowwise, update
+        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps})
+
+    def new_state(self, values: Tensor) -> dict[str, Tensor]:
+        square = values[:, :1] if self.rowwise else values
+        return {
+            name: torch.zeros_like(one, dtype=torch.float32) for name, one in (("mean", values), ("square", square))
+        }
+
+    def update(self, values: Tensor, state: dict[str, Any], rows: Tensor, grad: Tensor, group: dict[str, Any]) -> None:
+        settings = {"rate": group["lr"], "betas": group["betas"], "eps": group["eps"], "step": state["step"]}
+        self.rule(values, state["mean"], state["square"], rows, grad, **settings)
+
+
+class RowwiseAdagrad(RowOptimizer):
+    """Adagrad with one sum of squares for a row, as tables of recommenders are trained."""
+
+    def __init__(
+        self,
+        params: Iterable[nn.Parameter],
+        lr: float,
+        eps: float,
+        update: Callable[..., None] = updates.adagrad_rows,
+    ):
+        self.rule = update
+        super().__init__(params, {"lr": lr, "eps": eps})
+
+    def new_state(self, values: Tensor) -> dict[str, Tensor]:
+        return {"total": torch.zeros_like(values[:, :1], dtype=torch.float32)}
+
+    def update(self, values: Tensor, state: dict[str, Any], rows: Tensor, grad: Tensor, group: dict[str, Any]) -> None:
+        self.rule(values, state["total"], rows, grad, rate=group["lr"], eps=group["eps"])
+
+
+class LazySGD(RowOptimizer):
+    """Gradient descent, without momentum."""
+
+    def __init__(self, params: Iterable[nn.Parameter], lr: float, update: Callable[..., None] = updates.sgd_rows):
+        self.rule = update
+        super().__init__(params, {"lr": lr})
+
+    def new_state(self, values: Tensor) -> dict[str, Tensor]:
+        return {}
+
+    def update(self, values: Tensor, state: dict[str, Any], rows: Tensor, grad: Tensor, group: dict[str, Any]) -> None:
+        self.rule(values, rows, grad, rate=group["lr"])
+
+
+def rows_and_gradients(grad: Tensor) -> tuple[Tensor, Tensor]:
+    """Distinct rows (u,) of a sparse gradient and their gradients (u, d).
+
+    A pool's gradient has each row once and in order, but autograd drops the mark that says so; rows that ascend say
+    it as well, and save a second sort.
+    """
+    rows = grad._indices()[0]
+    if not grad.is_coalesced() and not bool((rows[1:] > rows[:-1]).all()):
+        grad = grad.coalesce()
+    return grad._indices()[0], grad._values()

@@ -1,0 +1,32 @@
+"""Sides that take turns in one process, so that whatever else the machine does hits all of them alike."""
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+Side = Callable[[], None]
+WARM = 3  # first rounds, not counted: caches, allocator, compiled kernels
+
+
+def take_turns(sides: dict[str, Side], rounds: int, budget: float = float("inf")) -> dict[str, dict[str, Any]]:
+    """{side: {ms, quartiles, n}}: the median of the rounds in milliseconds; fewer rounds if they exceed the budget (s).
+
+    A side is called once a round, and what it prepares outside the clock it does before it returns its work.
+    """
+    times: dict[str, list[float]] = {name: [] for name in sides}
+    began = time.perf_counter()
+    for turn in range(WARM + rounds):
+        for name, side in sides.items():
+            started = time.perf_counter()
+            side()
+            if turn >= WARM:
+                times[name].append(1e3 * (time.perf_counter() - started))
+        if turn >= WARM + 4 and time.perf_counter() - began > budget:
+            break
+    return {name: summary(values) for name, values in times.items()}
+
+
+def summary(values: list[float]) -> dict[str, Any]:
+    low, middle, high = statistics.quantiles(values, n=4)
+    return {"ms": round(middle, 4), "quartiles": [round(low, 4), round(high, 4)], "n": len(values)}

@@ -1,0 +1,42 @@
+"""Training steps of whole models as a run takes them, but for Lightning: forward, backward, clipping, optimizers."""
+
+import torch
+
+from memlayers.compose import jobs_of
+from memlayers.config.run import RunConfig
+from memlayers.kernels import choose
+from memlayers.lit import Batches, answer_loss
+from memlayers.model import build_model, parameters_with_roles
+from memlayers.optim import build_optimizers, clip_gradients
+from memlayers.run import plan
+
+BATCHES = 16  # drawn before the clock runs, then used in turn
+
+
+def configured(*overrides: str) -> RunConfig:
+    """One run of the study, as the command line would compose it."""
+    (config,) = jobs_of(["experiment=memory_vs_dense", "seed=0", *overrides], multirun=True)
+    return config
+
+
+class TrainingStep:
+    """Calling it takes one step of the run; widths are solved to match as in the study."""
+
+    def __init__(self, config: RunConfig):
+        self.config, self.plan = config, plan(config)
+        text, kernels = self.plan.text, choose(config.kernels)
+        generator = torch.Generator().manual_seed(config.seed)
+        self.model = build_model(self.plan.matched.model, len(text.vocabulary), generator, kernels)
+        self.optimizers = build_optimizers(self.model, config.optim, kernels)
+        roles = list(parameters_with_roles(self.model))
+        self.others = [parameter for _, role, parameter in roles if role != "memory_value"]
+        self.batches = list(Batches(text, self.plan.batch_size, BATCHES, config.world.seed))
+        self.taken = 0
+
+    def __call__(self) -> None:
+        self.taken += 1
+        answer_loss(self.model, self.batches[self.taken % BATCHES], self.config.training.loss).backward()
+        clip_gradients(self.others, self.config.optim.clip)
+        for optimizer in self.optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
