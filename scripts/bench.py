@@ -1,93 +1,95 @@
-"""Time the value read and its update against PyTorch's own, interleaved in one process, as ratios of medians.
+"""Measure speed, side by side in one process, as ratios of medians: see scripts/benches/.
 
-python scripts/bench.py            # saves results/bench/pool.json
-python scripts/bench.py --quick    # two small shapes, a few rounds, nothing saved
+python scripts/bench.py                # everything, about 25 minutes; saves results/bench/*.json and summary.json
+python scripts/bench.py level limit    # these parts: flat, level, peers, limit
+python scripts/bench.py --quick        # every part on small shapes, nothing saved: for function, not for speed
+
+The peers come with  pip install -e ".[peers]" -c constraints.txt ; without them that part is left out, and says so.
 """
 
 import argparse
-import statistics
+import json
+import os
 import sys
-import time
-from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch asks for huge pages: for all sides alike
 
 import torch
+from benches import flat, level, limit, peers
 from rich.console import Console
 from rich.table import Table
-from torch import nn
 
-from memlayers.layers.pool import MemoryPool
-from memlayers.optim import LazyAdam
+from memlayers.cli import fail
 from memlayers.record import code_version, machine, write_json
 
 ROOT = Path(__file__).resolve().parent.parent
-SHAPES = [(2**12, 32, 1024, 32), (96**2, 32, 1024, 32), (2**14, 64, 2048, 32), (2**18, 64, 2048, 32)]  # slots d t r
+FOLDER = ROOT / "results" / "bench"
+PARTS = {"flat": flat, "level": level, "peers": peers, "limit": limit}
 
 
-def ours(slots: int, width: int) -> tuple[nn.Module, torch.optim.Optimizer]:
-    pool = MemoryPool(slots, width)
-    nn.init.normal_(pool.values)
-    return pool, LazyAdam([pool.values], 1e-3, (0.9, 0.99), 1e-8)
+def measured(part: str, quick: bool) -> Any:
+    if part == "flat":
+        return flat.measure(3, (12, 14)) if quick else flat.measure(24)
+    if part == "level":
+        return level.measure(6, (32,)) if quick else level.measure(90)
+    if part == "peers":
+        return peers.measure(4, [(32, 12, 8)], 5.0) if quick else peers.measure(15, peers.SHAPES, 25.0)
+    return limit.measure(6, [(12, 64)]) if quick else limit.measure(40)
 
 
-def torchs(slots: int, width: int) -> tuple[nn.Module, torch.optim.Optimizer]:
-    bag = nn.EmbeddingBag(slots, width, mode="sum", sparse=True)
-    return bag, torch.optim.SparseAdam(bag.parameters(), 1e-3, (0.9, 0.99))
+def judged(part: str, found: Any) -> list[dict[str, Any]]:
+    """Targets as {name, value, limit, holds}; of peers and limits the value is to reach the limit, else to stay below."""
+    at_least = part in ("peers", "limit")
+    return [
+        {"name": name, "value": value, "limit": bound, "holds": value >= bound if at_least else value <= bound}
+        for name, value, bound in PARTS[part].targets(found)  # type: ignore[attr-defined]
+    ]
 
 
-def step(module: nn.Module, optimizer: torch.optim.Optimizer, tokens: int, reads: int) -> Callable[[], None]:
-    """One training step: read, backward, update; slots are drawn anew outside the clock."""
-    is_pool = isinstance(module, MemoryPool)
-    slots_in_table = (module.values if is_pool else module.weight).shape[0]  # type: ignore[union-attr]
-    slots = torch.randint(slots_in_table, (tokens, reads))
-    weights = torch.rand(tokens, reads, requires_grad=True)
-
-    def run() -> None:
-        read = module(slots, weights) if is_pool else module(slots, per_sample_weights=weights)
-        read.sum().backward()
-        optimizer.step()
-        optimizer.zero_grad()
-
-    return run
+def show(targets: list[dict[str, Any]]) -> None:
+    table = Table("target", "value", "limit", "holds", box=None)
+    for one in targets:
+        table.add_row(one["name"], f"{one['value']:g}", f"{one['limit']:g}", "yes" if one["holds"] else "NO")
+    Console(width=110).print(table)
 
 
-def measure(shape: tuple[int, int, int, int], rounds: int) -> dict[str, object]:
-    """Medians in milliseconds of both sides, taking turns."""
-    slots, width, tokens, reads = shape
-    sides = {name: make(slots, width) for name, make in (("memlayers", ours), ("EmbeddingBag+SparseAdam", torchs))}
-    times: dict[str, list[float]] = {name: [] for name in sides}
-    for _ in range(rounds):
-        for name, (module, optimizer) in sides.items():
-            run = step(module, optimizer, tokens, reads)
-            started = time.perf_counter()
-            run()
-            times[name].append(1e3 * (time.perf_counter() - started))
-    medians = {name: statistics.median(values[2:]) for name, values in times.items()}
-    spread = {name: statistics.quantiles(values[2:], n=4) for name, values in times.items()}
-    ratio = medians["memlayers"] / medians["EmbeddingBag+SparseAdam"]
-    names = ("slots", "width", "tokens", "reads")
-    return dict(zip(names, shape, strict=True)) | {"milliseconds": medians, "quartiles": spread, "ratio": ratio}
+def save_summary() -> None:
+    """Every target of every part that was ever saved."""
+    saved = {part: json.loads((FOLDER / f"{part}.json").read_text()) for part in PARTS if _path(part).exists()}
+    targets = [one for part, content in saved.items() for one in judged(part, content["measured"])]
+    write_json(FOLDER / "summary.json", {"targets": targets})
+
+
+def _path(part: str) -> Path:
+    return FOLDER / f"{part}.json"
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", metavar="part", help=", ".join(PARTS))
     parser.add_argument("--quick", action="store_true", help="for function, not for speed")
-    quick = parser.parse_args().quick
+    given = parser.parse_args()
+    unknown = [part for part in given.parts if part not in PARTS]
+    if unknown:
+        fail(ValueError(f"part {unknown[0]!r} is not known; accepted: {', '.join(PARTS)}"))
+        return 2
     torch.set_num_threads(1)
-    measured = [measure(shape, 6 if quick else 40) for shape in (SHAPES[:2] if quick else SHAPES)]
-    table = Table(box=None, title="read + backward + update, ms", title_justify="left")
-    for name in ("slots", "width", "tokens", "reads", "memlayers", "EmbeddingBag+SparseAdam", "ratio"):
-        table.add_column(name, justify="right")
-    for one in measured:
-        times = [f"{value:.2f}" for value in one["milliseconds"].values()]  # type: ignore[attr-defined]
-        table.add_row(
-            *(str(one[name]) for name in ("slots", "width", "tokens", "reads")), *times, f"{one['ratio']:.2f}"
-        )
-    Console(width=120).print(table)
-    if not quick:
-        path = ROOT / "results" / "bench" / "pool.json"
-        write_json(path, {"machine": machine(1), "code": code_version(), "shapes": measured})
-        print(path.relative_to(ROOT))
+    chosen = [part for part in PARTS if not given.parts or part in given.parts]
+    if "peers" in chosen and not all(find_spec(name) for name in ("product_key_memory", "PEER_pytorch", "fbgemm_gpu")):
+        print('peers: left out; pip install -e ".[peers]" -c constraints.txt brings them', flush=True)
+        chosen.remove("peers")
+    for part in chosen:
+        print(f"{part} ...", flush=True)
+        found = measured(part, given.quick)
+        show(judged(part, found))
+        if not given.quick:
+            content = {"machine": machine(1), "code": code_version(), "measured": found}
+            write_json(_path(part), content)
+            save_summary()
+            print(_path(part).relative_to(ROOT))
     return 0
 
 

@@ -9,14 +9,16 @@ import subprocess
 import tempfile
 from functools import cache
 from pathlib import Path
+from typing import Any
 
-SOURCES = ("topk.c", "reads.c", "updates.c")
-HEADER = "native.h"
+HERE = Path(__file__).parent
+SOURCES = [HERE / name for name in ("topk.c", "reads.c", "updates.c")]
+HEADER = HERE / "native.h"
 # Without errno, sqrtf is one instruction. Nothing here assumes that numbers are finite, or reorders sums but dot's.
 FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-Wno-psabi", "-shared", "-fPIC")
 
 POINTER, INT, LONG, REAL = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64, ctypes.c_double
-SIGNATURES: dict[str, tuple[type | None, list[type]]] = {
+SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "topk_forward": (INT, [POINTER, POINTER, LONG, INT, INT, INT, INT, POINTER, POINTER, INT]),
     "topk_backward": (None, [POINTER] * 4 + [LONG, INT, INT, INT, INT, POINTER, POINTER, INT]),
     "read_forward": (None, [POINTER, INT, INT, POINTER, POINTER, LONG, INT, POINTER, INT]),
@@ -31,19 +33,22 @@ SIGNATURES: dict[str, tuple[type | None, list[type]]] = {
 @cache
 def library() -> ctypes.CDLL:
     """The compiled kernels. Raises OSError where there is no compiler, or it fails; the message is one line."""
-    compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
-    if compiler is None:
-        raise OSError("no C compiler was found (cc, gcc, clang, or the variable CC)")
-    loaded = ctypes.CDLL(str(_compiled(shlex.split(compiler))))
+    loaded = ctypes.CDLL(str(compiled(SOURCES)))
     for name, (result, arguments) in SIGNATURES.items():
         getattr(loaded, name).restype, getattr(loaded, name).argtypes = result, arguments
     return loaded
 
 
-def _compiled(compiler: list[str]) -> Path:
-    """The shared library, from the cache where it is there; without threads where the compiler has no OpenMP."""
-    here = Path(__file__).parent
-    text = b"".join((here / name).read_bytes() for name in (*SOURCES, HEADER))
+def compiled(sources: list[Path]) -> Path:
+    """The shared library of some sources, from the cache where it is there; raises OSError as `library` does.
+
+    Where the compiler has no OpenMP, it is built for one thread.
+    """
+    named = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    if named is None:
+        raise OSError("no C compiler was found (cc, gcc, clang, or the variable CC)")
+    compiler = shlex.split(named)
+    text = b"".join(path.read_bytes() for path in (*sources, HEADER))
     key = hashlib.sha256(text + " ".join([*compiler, *FLAGS]).encode() + _processor()).hexdigest()[:16]
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "memlayers"
     built = folder / f"kernels-{key}.so"
@@ -53,7 +58,7 @@ def _compiled(compiler: list[str]) -> Path:
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         fresh = Path(scratch) / "kernels.so"
         for openmp in (["-fopenmp"], ["-Wno-unknown-pragmas"]):
-            command = [*compiler, *FLAGS, *openmp, *(str(here / name) for name in SOURCES), "-o", str(fresh), "-lm"]
+            command = [*compiler, *FLAGS, *openmp, *map(str, sources), "-o", str(fresh), "-lm"]
             done = subprocess.run(command, capture_output=True, text=True)
             if not done.returncode:
                 fresh.replace(built)  # whole or not at all, whoever else builds it now

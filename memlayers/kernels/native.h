@@ -68,7 +68,7 @@ INLINE int any(ivec where)
 }
 
 /* A table is float32, or bfloat16 where `half` says so. */
-enum { AHEAD = 8 }; /* rows that are fetched before they are needed: memory takes as long as a few rows take */
+enum { AHEAD = 16 }; /* rows that are fetched before they are needed: memory takes as long as a few rows take */
 
 
 INLINE float widen(const void *table, int64_t i, int half)
@@ -97,11 +97,13 @@ INLINE void fetch(const void *table, int64_t row, int d, int half)
         __builtin_prefetch(from + byte);
 }
 
-/* A known width and type let the compiler keep a row in registers. */
-#define BY_SHAPE(half, d, call)                                                                                      \
-    if (half) { call(1, d); }                                                                                        \
-    else if (d == 32) { call(0, 32); }                                                                               \
-    else if (d == 64) { call(0, 64); }                                                                               \
-    else if (d == 128) { call(0, 128); }                                                                             \
-    else if (d == 256) { call(0, 256); }                                                                             \
-    else { call(0, d); }
+/* Calls with a known width, which lets the compiler keep a row in registers. It stands inside of parallel loops: what
+ * such a loop calls sees no constants from outside of it. */
+#define BY_WIDTH(d, call)                                                                                             \
+    switch (d) {                                                                                                      \
+    case 32: call(32); break;                                                                                         \
+    case 64: call(64); break;                                                                                         \
+    case 128: call(128); break;                                                                                       \
+    case 256: call(256); break;                                                                                       \
+    default: call(d);                                                                                                 \
+    }

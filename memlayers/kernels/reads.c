@@ -4,59 +4,64 @@
  */
 #include "native.h"
 
-INLINE void read_rows(const void *values, int half, int d, const int64_t *slots, const float *weights, int64_t tokens,
-                      int reads, float *out, int threads)
+/* The sum of one token's reads, whatever the type and width of the rows. */
+INLINE void sum_rows(const void *values, int half, int d, const int64_t *slots, const float *weights, int reads,
+                     float *out)
 {
-    #pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
-    for (int64_t t = 0; t < tokens; t++) {
-        float sum[d];
-        memset(sum, 0, sizeof sum);
-        for (int r = 0; r < reads; r++) {
-            int64_t at = t * reads + r;
-            if (at + AHEAD < tokens * reads)
-                fetch(values, slots[at + AHEAD], d, half);
-            int64_t from = slots[at] * d;
-            for (int i = 0; i < d; i++)
-                sum[i] += weights[at] * widen(values, from + i, half);
-        }
-        memcpy(out + t * d, sum, sizeof sum);
-    }
+    float sum[d];
+    memset(sum, 0, sizeof sum);
+    for (int r = 0; r < reads; r++)
+        for (int i = 0; i < d; i++)
+            sum[i] += weights[r] * widen(values, slots[r] * d + i, half);
+    memcpy(out, sum, sizeof sum);
 }
 
-/* The same for float32 rows of so many vectors: their sum stays in registers. */
-INLINE void read_vectors(const float *values, int vectors, const int64_t *slots, const float *weights, int64_t tokens,
-                         int reads, float *out, int threads)
+/* The same of float32, four vectors at a time in registers (two, where a row has no more). */
+INLINE void sum_vectors(const float *values, int d, const int64_t *slots, const float *weights, int reads, float *out)
 {
-    #pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
-    for (int64_t t = 0; t < tokens; t++) {
-        vec sum[vectors];
-        for (int l = 0; l < vectors; l++)
-            sum[l] = (vec){0};
-        for (int64_t at = t * reads; at < (t + 1) * reads; at++) {
-            if (at + AHEAD < tokens * reads)
-                fetch(values, slots[at + AHEAD], LANES * vectors, 0);
-            const float *row = values + slots[at] * LANES * vectors;
-            for (int l = 0; l < vectors; l++)
-                sum[l] += weights[at] * load_vec(row + LANES * l);
+    enum { STEP = 2 * LANES };
+    for (int i = 0; i + 2 * STEP <= d; i += 2 * STEP) {
+        vec a = {0}, b = {0}, c = {0}, e = {0};
+        for (int r = 0; r < reads; r++) {
+            const float *row = values + slots[r] * d + i;
+            a += weights[r] * load_vec(row);
+            b += weights[r] * load_vec(row + LANES);
+            c += weights[r] * load_vec(row + STEP);
+            e += weights[r] * load_vec(row + STEP + LANES);
         }
-        for (int l = 0; l < vectors; l++)
-            store_vec(out + (t * vectors + l) * LANES, sum[l]);
+        store_vec(out + i, a);
+        store_vec(out + i + LANES, b);
+        store_vec(out + i + STEP, c);
+        store_vec(out + i + STEP + LANES, e);
+    }
+    if (d % (2 * STEP)) {
+        int i = d - STEP;
+        vec a = {0}, b = {0};
+        for (int r = 0; r < reads; r++) {
+            a += weights[r] * load_vec(values + slots[r] * d + i);
+            b += weights[r] * load_vec(values + slots[r] * d + i + LANES);
+        }
+        store_vec(out + i, a);
+        store_vec(out + i + LANES, b);
     }
 }
 
 void read_forward(const void *values, int half, int d, const int64_t *slots, const float *weights, int64_t tokens,
                   int reads, float *out, int threads)
 {
-    if (!half && d == 32)
-        read_vectors(values, 32 / LANES, slots, weights, tokens, reads, out, threads);
-    else if (!half && d == 64)
-        read_vectors(values, 64 / LANES, slots, weights, tokens, reads, out, threads);
-    else if (!half && d == 128)
-        read_vectors(values, 128 / LANES, slots, weights, tokens, reads, out, threads);
-    else if (!half && d == 256)
-        read_vectors(values, 256 / LANES, slots, weights, tokens, reads, out, threads);
-    else
-        read_rows(values, half, d, slots, weights, tokens, reads, out, threads);
+    #pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
+    for (int64_t t = 0; t < tokens; t++) {
+        const int64_t *mine = slots + t * reads, *next = t + 1 < tokens ? mine + reads : mine;
+        for (int r = 0; r < reads; r++)
+            fetch(values, next[r], d, half);
+        if (half || d % (2 * LANES))
+            sum_rows(values, half, d, mine, weights + t * reads, reads, out + t * d);
+        else {
+#define CALL(d) sum_vectors(values, d, mine, weights + t * reads, reads, out + t * d)
+            BY_WIDTH(d, CALL)
+#undef CALL
+        }
+    }
 }
 
 /* order: the reads sorted by slot, stably, as (slot << 32 | read); rows: the distinct slots, ascending; first: where the
@@ -97,65 +102,21 @@ int64_t sort_reads(const int64_t *slots, int64_t count, int64_t num_slots, uint6
     return found;
 }
 
-INLINE void visit_rows(const void *values, int half, int d, const uint64_t *order, const int64_t *rows,
-                       const int64_t *first, int64_t found, int reads, const float *weights, const float *grad,
-                       float *grad_weights, void *grad_rows, int threads)
+/* One row: its gradient, the weighted sum of the gradients of its reads; and those of their weights. */
+INLINE void visit_row(const float *row, int d, const uint64_t *order, int64_t count, int reads, const float *weights,
+                      const float *grad, float *grad_weights, float *restrict sum)
 {
-    #pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
-    for (int64_t u = 0; u < found; u++) {
-        if (u + AHEAD < found)
-            fetch(values, rows[u + AHEAD], d, half);
-        float sum[d], row[d];
-        memset(sum, 0, sizeof sum);
-        for (int i = 0; i < d; i++)
-            row[i] = widen(values, rows[u] * d + i, half);
-        for (int64_t i = first[u]; i < first[u + 1]; i++) {
-            uint32_t read = (uint32_t)order[i];
-            const float *out = grad + (int64_t)(read / (uint32_t)reads) * d;
-            float weight = weights[read], dot = 0;
-            #pragma omp simd reduction(+ : dot)
-            for (int j = 0; j < d; j++) {
-                dot += out[j] * row[j];
-                sum[j] += weight * out[j];
-            }
-            grad_weights[read] = dot;
+    memset(sum, 0, sizeof(float) * d);
+    for (int64_t i = 0; i < count; i++) {
+        uint32_t read = (uint32_t)order[i];
+        const float *restrict out = grad + (int64_t)(read / (uint32_t)reads) * d;
+        float weight = weights[read], dot = 0;
+        #pragma omp simd reduction(+ : dot)
+        for (int j = 0; j < d; j++) {
+            dot += out[j] * row[j];
+            sum[j] += weight * out[j];
         }
-        for (int i = 0; i < d; i++)
-            narrow(grad_rows, u * d + i, half, sum[i]);
-    }
-}
-
-/* The same for float32 rows of so many vectors. */
-INLINE void visit_vectors(const float *values, int vectors, const uint64_t *order, const int64_t *rows,
-                          const int64_t *first, int64_t found, int reads, const float *weights, const float *grad,
-                          float *grad_weights, float *grad_rows, int threads)
-{
-    #pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
-    for (int64_t u = 0; u < found; u++) {
-        if (u + AHEAD < found)
-            fetch(values, rows[u + AHEAD], LANES * vectors, 0);
-        vec sum[vectors], row[vectors];
-        for (int l = 0; l < vectors; l++) {
-            sum[l] = (vec){0};
-            row[l] = load_vec(values + (rows[u] * vectors + l) * LANES);
-        }
-        for (int64_t i = first[u]; i < first[u + 1]; i++) {
-            uint32_t read = (uint32_t)order[i];
-            const float *out = grad + (int64_t)(read / (uint32_t)reads) * LANES * vectors;
-            vec products = {0};
-            for (int l = 0; l < vectors; l++) {
-                vec one = load_vec(out + LANES * l);
-                products += one * row[l];
-                sum[l] += weights[read] * one;
-            }
-            float dot = 0;
-            #pragma omp simd reduction(+ : dot)
-            for (int j = 0; j < LANES; j++)
-                dot += products[j];
-            grad_weights[read] = dot;
-        }
-        for (int l = 0; l < vectors; l++)
-            store_vec(grad_rows + (u * vectors + l) * LANES, sum[l]);
+        grad_weights[read] = dot;
     }
 }
 
@@ -163,15 +124,18 @@ void read_backward(const void *values, int half, int d, const uint64_t *order, c
                    const int64_t *first, int64_t found, int reads, const float *weights, const float *grad,
                    float *grad_weights, void *grad_rows, int threads)
 {
-#define CALL(vectors)                                                                                                \
-    visit_vectors(values, vectors, order, rows, first, found, reads, weights, grad, grad_weights, grad_rows, threads)
-    if (!half && d == 32)
-        CALL(32 / LANES);
-    else if (!half && d == 64)
-        CALL(64 / LANES);
-    else if (!half && d == 128)
-        CALL(128 / LANES);
-    else
-        visit_rows(values, half, d, order, rows, first, found, reads, weights, grad, grad_weights, grad_rows, threads);
+    #pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
+    for (int64_t u = 0; u < found; u++) {
+        if (u + AHEAD < found)
+            fetch(values, rows[u + AHEAD], d, half);
+        float row[d], sum[d];
+        for (int i = 0; i < d; i++)
+            row[i] = widen(values, rows[u] * d + i, half);
+#define CALL(d)                                                                                                       \
+    visit_row(row, d, order + first[u], first[u + 1] - first[u], reads, weights, grad, grad_weights, sum)
+        BY_WIDTH(d, CALL)
 #undef CALL
+        for (int i = 0; i < d; i++)
+            narrow(grad_rows, u * d + i, half, sum[i]);
+    }
 }

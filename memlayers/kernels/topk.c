@@ -118,29 +118,26 @@ int topk_forward(const float *query, const float *keys, int64_t tokens, int head
     return -failed;
 }
 
-INLINE void pass_back(const float *grad, const int64_t *slots, const float *query, const float *keys, int64_t tokens,
-                      int heads, int c, int n, int k, float *grad_query, float *restrict grad_keys, int threads)
+/* One token and head: query, sum (2, c), keys and grad_keys (2, n, c). */
+INLINE void pass_back(const float *grad, const int64_t *slots, const float *query, const float *keys, int c, int n,
+                      int k, float *restrict sum, float *restrict grad_keys)
 {
-    #pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
-    for (int h = 0; h < heads; h++) /* no two threads write to one key */
-        for (int64_t t = 0; t < tokens; t++) {
-            float q[2 * c], sum[2 * c];
-            memcpy(q, query + (t * heads + h) * 2 * c, sizeof q);
-            memset(sum, 0, sizeof sum);
-            for (int64_t at = (t * heads + h) * k; at < (t * heads + h + 1) * k; at++) {
-                uint32_t slot = (uint32_t)slots[at], row = slot / n, column = slot - row * n;
-                int64_t from = ((int64_t)2 * h * n + row) * c, from2 = ((int64_t)(2 * h + 1) * n + column) * c;
-                for (int j = 0; j < c; j++) {
-                    sum[j] += grad[at] * keys[from + j];
-                    grad_keys[from + j] += grad[at] * q[j];
-                }
-                for (int j = 0; j < c; j++) {
-                    sum[c + j] += grad[at] * keys[from2 + j];
-                    grad_keys[from2 + j] += grad[at] * q[c + j];
-                }
-            }
-            memcpy(grad_query + (t * heads + h) * 2 * c, sum, sizeof sum);
+    float q[2 * c], own[2 * c];
+    memcpy(q, query, sizeof q);
+    memset(own, 0, sizeof own);
+    for (int p = 0; p < k; p++) {
+        uint32_t slot = (uint32_t)slots[p], row = slot / n, column = slot - row * n;
+        int64_t first = (int64_t)row * c, second = ((int64_t)n + column) * c;
+        for (int j = 0; j < c; j++) {
+            own[j] += grad[p] * keys[first + j];
+            grad_keys[first + j] += grad[p] * q[j];
         }
+        for (int j = 0; j < c; j++) {
+            own[c + j] += grad[p] * keys[second + j];
+            grad_keys[second + j] += grad[p] * q[c + j];
+        }
+    }
+    memcpy(sum, own, sizeof own);
 }
 
 /* The score of a slot is query . (row key + column key): its gradient reaches k keys a half, not n.
@@ -148,14 +145,19 @@ INLINE void pass_back(const float *grad, const int64_t *slots, const float *quer
 void topk_backward(const float *grad, const int64_t *slots, const float *query, const float *keys, int64_t tokens,
                    int heads, int c, int n, int k, float *grad_query, float *grad_keys, int threads)
 {
-#define CALL(c) pass_back(grad, slots, query, keys, tokens, heads, c, n, k, grad_query, grad_keys, threads)
-    if (c == 8)
-        CALL(8);
-    else if (c == 16)
-        CALL(16);
-    else if (c == 32)
-        CALL(32);
-    else
-        CALL(c);
+    #pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
+    for (int h = 0; h < heads; h++) /* no two threads write to one key */
+        for (int64_t at = h; at < tokens * heads; at += heads) {
+            int64_t own = (int64_t)2 * h * n * c;
+#define CALL(c)                                                                                                       \
+    pass_back(grad + at * k, slots + at * k, query + at * 2 * c, keys + own, c, n, k, grad_query + at * 2 * c,        \
+              grad_keys + own)
+            if (c == 8)
+                CALL(8);
+            else if (c == 16)
+                CALL(16);
+            else
+                CALL(c);
 #undef CALL
+        }
 }

@@ -1,5 +1,6 @@
 """Sides that take turns in one process, so that whatever else the machine does hits all of them alike."""
 
+import random
 import statistics
 import time
 from collections.abc import Callable
@@ -16,10 +17,12 @@ def take_turns(sides: dict[str, Side], rounds: int, budget: float = float("inf")
     """
     times: dict[str, list[float]] = {name: [] for name in sides}
     began = time.perf_counter()
+    order, shuffler = list(sides), random.Random(0)
     for turn in range(WARM + rounds):
-        for name, side in sides.items():
+        shuffler.shuffle(order)  # nobody always comes after the one that warms the cache, or fills it
+        for name in order:
             started = time.perf_counter()
-            side()
+            sides[name]()
             if turn >= WARM:
                 times[name].append(1e3 * (time.perf_counter() - started))
         if turn >= WARM + 4 and time.perf_counter() - began > budget:

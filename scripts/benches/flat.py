@@ -1,0 +1,102 @@
+"""Does the price of a training step stay the same however large the table is?
+
+A transformer of width 64 with one memory, 4 heads, k = 8, 1,024 tokens a step; tables of 2**12 to 2**24 rows of 64.
+Scoring the half keys grows as the square root of the slots, so the search is timed apart, on the queries of the model,
+and taken off.
+"""
+
+import resource
+import time
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benches.clock import Side, take_turns
+from benches.steps import TrainingStep
+from memlayers.compose import jobs_of
+
+SIZES = (12, 14, 16, 18, 20, 22, 24)  # log2 of the slots
+SHAPE = ("ffn=memory", "model.d_model=64", "model.hidden=176", "arm=memory")
+
+
+def made(bits: int) -> TrainingStep:
+    (config,) = jobs_of([*SHAPE, f"model.ffn.num_keys={2 ** (bits // 2)}"], multirun=False)
+    return TrainingStep(config)
+
+
+def searching(step: TrainingStep) -> Side:
+    """The search of the step's own memory, forward and backward, on queries that were caught in passing."""
+    lookup = next(block.ffn.lookup for block in step.model.blocks if hasattr(block.ffn, "lookup"))
+    caught: list[Tensor] = []
+    search = lookup.search
+
+    def catch(query: Tensor, keys: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        caught[:] = [query.detach(), keys.detach()]
+        return search(query, keys, k)
+
+    lookup.search = catch
+    step()
+    lookup.search = search
+    query, keys = (one.clone().requires_grad_() for one in caught)
+
+    def run() -> None:
+        scores, _ = search(query, keys, lookup.topk)
+        torch.autograd.grad(scores, (query, keys), torch.ones_like(scores))
+
+    return run
+
+
+def rows_read(step: TrainingStep) -> int:
+    tokens = step.batches[0].tokens[:, :-1]
+    reads = step.model(tokens).reads
+    return sum(len(one.slots.unique()) for one in reads.values())
+
+
+def measure(rounds: int, sizes: tuple[int, ...] = SIZES) -> dict[str, Any]:
+    """Per size: step, search and net in ms, net against 2**14, seconds to build, and growth of the peak in steps."""
+    steps, build = {}, {}
+    for bits in sizes:
+        started = time.perf_counter()
+        steps[bits] = made(bits)
+        build[bits] = time.perf_counter() - started
+        for _ in range(2):  # the first step makes the optimizer's state
+            steps[bits]()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    sides: dict[str, Side] = {f"step {bits}": step for bits, step in steps.items()}
+    sides |= {f"search {bits}": searching(step) for bits, step in steps.items()}
+    times = take_turns(sides, rounds)
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    found = {}
+    for bits in sizes:
+        whole, search = times[f"step {bits}"], times[f"search {bits}"]
+        found[str(bits)] = {
+            "step": whole,
+            "search": search,
+            "net_ms": round(whole["ms"] - search["ms"], 4),
+            "seconds_to_build": round(build[bits], 2),
+            "rows_read": rows_read(steps[bits]),
+        }
+    base = found["14"]["net_ms"]
+    for one in found.values():
+        one["net_to_2**14"] = round(one["net_ms"] / base, 3)
+    return {"sizes": found, "peak_growth_mib": round(grown / 1024, 1), "peak_gib": round((before + grown) / 2**20, 2)}
+
+
+def targets(found: dict[str, Any]) -> list[tuple[str, float, float]]:
+    """(name, value, limit): value at most limit."""
+    sizes = found["sizes"]
+    limits = {"20": 1.25, "24": 1.6}
+    flat = [
+        (f"flat: step at 2**{bits} slots to 2**14, net of the search", sizes[bits]["net_to_2**14"], limit)
+        for bits, limit in limits.items()
+        if bits in sizes
+    ]
+    if "24" in sizes:
+        flat.append(("flat: seconds to build 2**24 slots", sizes["24"]["seconds_to_build"], 20.0))
+        flat.append(("flat: growth of the peak during all steps, share of the values", _share(found), 0.25))
+    return flat
+
+
+def _share(found: dict[str, Any]) -> float:
+    return round(found["peak_growth_mib"] / (2**24 * 64 * 4 / 2**20), 4)

@@ -1,0 +1,46 @@
+"""Does a memory arm's training step cost what the dense arm's costs, at equal FLOPs per token?
+
+The study's arms on the study's batch, at three widths; keys are half as wide as the model, but 16 at width 32.
+"""
+
+from typing import Any
+
+from benches.clock import Side, take_turns
+from benches.steps import TrainingStep, configured
+
+LIMITS = {32: 1.2, 128: 1.0, 256: 1.0}
+
+
+def arms(width: int) -> dict[str, TrainingStep]:
+    """The three arms at one width, hidden widths solved to match."""
+    shape = [f"model.d_model={width}", f"model.hidden={round(2.75 * width)}", f"model.num_heads={max(2, width // 32)}"]
+    key = max(16, width // 2)
+    shape.append(f"match.reference.d_key={key}")
+    made = {"dense": TrainingStep(configured("arm=dense", *shape))}
+    for arm in ("memory", "memory_plus"):
+        made[arm] = TrainingStep(configured(f"arm={arm}", *shape, f"model.ffn.d_key={key}"))
+    made["memory, reference"] = TrainingStep(
+        configured("arm=memory", *shape, f"model.ffn.d_key={key}", "kernels=reference")
+    )
+    return made
+
+
+def measure(rounds: int, widths: tuple[int, ...] = tuple(LIMITS)) -> dict[str, Any]:
+    found = {}
+    for width in widths:
+        steps = arms(width)
+        sides: dict[str, Side] = dict(steps)
+        times = take_turns(sides, rounds if width == 32 else max(4, rounds // 3))
+        flops = {name: step.plan.matched.cost.flops for name, step in steps.items()}
+        found[str(width)] = {
+            name: one | {"to_dense": round(one["ms"] / times["dense"]["ms"], 3), "flops_per_token": flops[name]}
+            for name, one in times.items()
+        }
+    return found
+
+
+def targets(found: dict[str, Any]) -> list[tuple[str, float, float]]:
+    return [
+        (f"level: memory's step to dense's, width {width}", one["memory"]["to_dense"], LIMITS[int(width)])
+        for width, one in found.items()
+    ]

@@ -1,0 +1,100 @@
+"""How close do the read and the update come to what this machine can move?
+
+Beside the value read: the fastest of torch's gathers and of a prefetching loop in C that only adds rows up. Beside
+the update: a loop that reads and writes the same rows of three tables, and does nothing else.
+"""
+
+import ctypes
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+
+from benches.clock import Side, take_turns
+from memlayers.kernels import build, choose
+
+SHAPES = [(12, 64), (18, 64), (22, 64), (14, 128), (20, 128)]  # log2 of the slots, width
+TOKENS, READS, SETS = 1024, 32, 8
+
+
+def loops() -> ctypes.CDLL:
+    return ctypes.CDLL(str(build.compiled([Path(__file__).with_name("gather.c")])))
+
+
+def sides(bits: int, width: int) -> dict[str, Side]:
+    """Each with slots of its own turn, so that the cache does not hold the last ones."""
+    fast, plain, slots = choose("auto"), loops(), 2**bits
+    values, mean, square = (torch.full((slots, width), 0.1) for _ in range(3))
+    reads = [torch.randint(slots, (TOKENS, READS)) for _ in range(SETS)]
+    rows = [one.unique() for one in reads]
+    weights, total = torch.rand(TOKENS, READS), torch.zeros(width)
+    grads = torch.randn(TOKENS * READS, width)
+    turn = {"at": 0}
+
+    def drawn(from_: list[torch.Tensor]) -> torch.Tensor:
+        turn["at"] += 1
+        return from_[turn["at"] % SETS]
+
+    def in_c() -> None:
+        mine = drawn(reads)
+        plain.gather(*_pointers(values, mine), ctypes.c_int64(mine.numel()), width, *_pointers(total))
+
+    def touch() -> None:
+        mine = drawn(rows)
+        plain.touch(*_pointers(values, mean, square, mine), ctypes.c_int64(len(mine)), width, *_pointers(grads))
+
+    def update() -> None:
+        mine = drawn(rows)
+        settings = {"rate": 1e-3, "betas": (0.9, 0.99), "eps": 1e-8, "step": 9}
+        fast.adam_rows(values, mean, square, mine, grads[: len(mine)], **settings)
+
+    return {
+        "read": lambda: fast.weighted_read(values, drawn(reads), weights),
+        "gather: a loop in C": in_c,
+        "gather: index_select": lambda: values.index_select(0, drawn(reads).flatten()),
+        "gather: embedding_bag": lambda: F.embedding_bag(drawn(reads), values, mode="sum"),
+        "update": update,
+        "touch: a loop in C": touch,
+    }
+
+
+@torch.no_grad()
+def measure(rounds: int, shapes: list[tuple[int, int]] = SHAPES) -> list[dict[str, Any]]:
+    found = []
+    for bits, width in shapes:
+        times = take_turns(sides(bits, width), rounds)
+        row = 4 * width
+        distinct = len(torch.randint(2**bits, (TOKENS * READS,)).unique())
+        moved = {"read": TOKENS * READS * row, "update": 7 * distinct * row}  # three tables both ways, and a gradient
+        best = min(one["ms"] for name, one in times.items() if name.startswith("gather"))
+        found.append(
+            {
+                "log2_slots": bits,
+                "width": width,
+                "times": times,
+                "megabytes": {name: round(size / 1e6, 2) for name, size in moved.items()},
+                "gb_per_s": {name: round(size / times[name]["ms"] / 1e6, 2) for name, size in moved.items()},
+                "of_limit": {
+                    "read": round(best / times["read"]["ms"], 3),
+                    "update": round(times["touch: a loop in C"]["ms"] / times["update"]["ms"], 3),
+                },
+            }
+        )
+    return found
+
+
+def targets(found: list[dict[str, Any]]) -> list[tuple[str, float, float]]:
+    """(name, value, limit): value at least limit. In the cache an update is bound by its square roots, not by bytes."""
+    beyond = [one for one in found if one["log2_slots"] > 12]
+    shares = {"read": [one["of_limit"]["read"] for one in found]}
+    shares["update, tables beyond the cache"] = [one["of_limit"]["update"] for one in beyond]
+    return [
+        (f"limit: {what}, least share of what the machine can move", min(values), 0.7 if what == "read" else 0.5)
+        for what, values in shares.items()
+        if values
+    ]
+
+
+def _pointers(*tensors: torch.Tensor) -> tuple[ctypes.c_void_p, ...]:
+    return tuple(ctypes.c_void_p(tensor.data_ptr()) for tensor in tensors)

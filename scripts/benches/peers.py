@@ -1,0 +1,164 @@
+"""Ours against every peer that runs on a CPU: one layer's training step with the optimizer that the peer documents.
+
+4 heads, keys half as wide as the model, 2,048 tokens; forward, backward, step. fbgemm's table is compared on its own
+ground: the same reads, row-wise Adagrad, no addressing on either side.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer, SparseAdam
+
+from benches.clock import Side, take_turns
+from memlayers.kernels import choose
+from memlayers.layers.memory import ProductKeyLookup, ProductKeyMemory
+from memlayers.layers.pool import MemoryPool
+from memlayers.lazy import LazyAdam, RowwiseAdagrad
+
+TOKENS, HEADS = 2048, 4
+SHAPES = [(width, bits, k) for width in (128, 256) for bits in (14, 18, 20) for k in (8, 32)]
+
+
+def stepping(layer: nn.Module, optimizers: list[Optimizer], width: int) -> Side:
+    """One training step of a layer that maps (1, tokens, width) to itself."""
+    x, upstream = (torch.randn(1, TOKENS, width) for _ in range(2))
+
+    def run() -> None:
+        out = layer(x)
+        (out if isinstance(out, Tensor) else out.hidden).backward(upstream)
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+
+    return run
+
+
+def ours(width: int, bits: int, k: int) -> Side:
+    fast, keys = choose("auto"), 2 ** (bits // 2)
+    pool = MemoryPool(keys**2, width, read=fast.weighted_read)
+    lookup = ProductKeyLookup(
+        width, num_keys=keys, heads=HEADS, topk=k, d_key=width // 2, search=fast.product_key_topk
+    )
+    for parameter in (pool.values, lookup.keys):
+        nn.init.normal_(parameter, std=width**-0.5)
+    rest = AdamW(lookup.parameters(), 1e-3, fused=True)
+    return stepping(
+        ProductKeyMemory(lookup, pool),
+        [rest, LazyAdam([pool.values], 1e-2, (0.9, 0.99), 1e-8, update=fast.adam_rows)],
+        width,
+    )
+
+
+class BagMemory(nn.Module):
+    """A memory as one writes it with torch alone: our reference search, and nn.EmbeddingBag for the values."""
+
+    def __init__(self, width: int, bits: int, k: int, sparse: bool):
+        super().__init__()
+        keys = 2 ** (bits // 2)
+        self.lookup = ProductKeyLookup(width, num_keys=keys, heads=HEADS, topk=k, d_key=width // 2)
+        nn.init.normal_(self.lookup.keys)
+        self.bag = nn.EmbeddingBag(keys**2, width, mode="sum", sparse=sparse)
+
+    def forward(self, x: Tensor) -> Tensor:
+        reads = self.lookup(x)
+        return self.bag(reads.slots.flatten(0, 1), per_sample_weights=reads.weights.flatten(0, 1))[None]
+
+
+def bag_dense(width: int, bits: int, k: int) -> Side:
+    layer = BagMemory(width, bits, k, sparse=False)
+    return stepping(layer, [AdamW(layer.parameters(), 1e-3, fused=True)], width)
+
+
+def bag_sparse(width: int, bits: int, k: int) -> Side:
+    layer = BagMemory(width, bits, k, sparse=True)
+    rest = AdamW(layer.lookup.parameters(), 1e-3, fused=True)
+    return stepping(layer, [rest, SparseAdam(layer.bag.parameters(), 1e-2)], width)
+
+
+def lucidrains_pkm(width: int, bits: int, k: int) -> Side:
+    from product_key_memory import PKM, fetch_optimizer_parameters
+
+    layer = nn.Sequential(PKM(dim=width, heads=HEADS, num_keys=2 ** (bits // 2), topk=k, dim_head=width // 2))
+    return stepping(layer, [torch.optim.Adam(fetch_optimizer_parameters(layer), lr=1e-3, fused=True)], width)
+
+
+def lucidrains_peer(width: int, bits: int, k: int) -> Side:
+    from PEER_pytorch import PEER
+
+    settings = {"heads": HEADS, "num_experts": 2**bits, "num_experts_per_head": k, "dim_key": width // 2}
+    layer = PEER(dim=width, non_competing_scores=False, **settings)  # else one expert a head is left of k
+    return stepping(layer, [AdamW(layer.parameters(), 1e-3, fused=True)], width)
+
+
+def values_only(width: int, bits: int, k: int) -> dict[str, Side]:
+    """Read, backward and row-wise Adagrad of one table, on the same slots: ours and fbgemm's."""
+    from fbgemm_gpu.split_embedding_configs import EmbOptimType
+    from fbgemm_gpu.split_table_batched_embeddings_ops_common import EmbeddingLocation
+    from fbgemm_gpu.split_table_batched_embeddings_ops_training import (
+        ComputeDevice,
+        SplitTableBatchedEmbeddingBagsCodegen,
+    )
+
+    fast, reads = choose("auto"), HEADS * k
+    slots = torch.randint(2**bits, (TOKENS, reads))
+    weights, upstream = torch.rand(TOKENS, reads), torch.randn(TOKENS, width)
+    pool = MemoryPool(2**bits, width, read=fast.weighted_read)
+    nn.init.normal_(pool.values, std=width**-0.5)
+    adagrad = RowwiseAdagrad([pool.values], 1e-2, 1e-8, fast.adagrad_rows)
+    table = SplitTableBatchedEmbeddingBagsCodegen(
+        [(2**bits, width, EmbeddingLocation.HOST, ComputeDevice.CPU)],
+        optimizer=EmbOptimType.EXACT_ROWWISE_ADAGRAD,
+        learning_rate=1e-2,
+        eps=1e-8,
+    )
+    table.init_embedding_weights_uniform(-0.1, 0.1)
+    offsets = torch.arange(0, slots.numel() + 1, reads)
+
+    def mine() -> None:
+        pool(slots, weights.requires_grad_()).backward(upstream)
+        adagrad.step()
+        adagrad.zero_grad()
+
+    def theirs() -> None:
+        table(slots.flatten(), offsets, weights.flatten().requires_grad_()).backward(upstream)
+
+    return {"memlayers, row-wise Adagrad": mine, "fbgemm TBE, row-wise Adagrad": theirs}
+
+
+LAYERS = {
+    "memlayers": ours,
+    "product-key-memory + Adam": lucidrains_pkm,
+    "PEER-pytorch + AdamW": lucidrains_peer,
+    "EmbeddingBag + AdamW": bag_dense,
+    "EmbeddingBag(sparse) + SparseAdam": bag_sparse,
+}
+
+
+def measure(rounds: int, shapes: list[tuple[int, int, int]], budget: float) -> list[dict[str, Any]]:
+    """One entry a shape: times of every side, and how many times as long as ours each takes."""
+    found = []
+    for width, bits, k in shapes:
+        times = take_turns({name: make(width, bits, k) for name, make in LAYERS.items()}, rounds, budget)
+        tables = take_turns(values_only(width, bits, k), rounds, budget)
+        ratios = {name: round(one["ms"] / times["memlayers"]["ms"], 2) for name, one in times.items()}
+        fbgemm = tables["fbgemm TBE, row-wise Adagrad"]["ms"] / tables["memlayers, row-wise Adagrad"]["ms"]
+        ratios["fbgemm TBE, row-wise Adagrad"] = round(fbgemm, 2)
+        del ratios["memlayers"]
+        found.append({"width": width, "log2_slots": bits, "topk": k, "times": times | tables, "ratios": ratios})
+        print(f"  width {width}, 2**{bits} slots, k {k}: {ratios}", flush=True)
+    return found
+
+
+def targets(found: list[dict[str, Any]]) -> list[tuple[str, float, float]]:
+    """(name, value, limit): value at least limit."""
+    large = [one["ratios"] for one in found if one["log2_slots"] == 20]
+    made = []
+    for name in ("product-key-memory + Adam", "EmbeddingBag + AdamW"):
+        if large:
+            made.append((f"ahead: {name} at 2**20 slots, least ratio", min(one[name] for one in large), 10.0))
+    for name in found[0]["ratios"]:
+        made.append((f"ahead: {name}, least ratio at any shape", min(one["ratios"][name] for one in found), 1.0))
+    return made
+
+
