@@ -56,9 +56,14 @@ def read_checkpoint(config: RunConfig) -> int:
     try:
         found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)[KEY]
     except Exception as error:  # torch raises a dozen kinds for a damaged file
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"checkpoint={path}: truncated, or not a checkpoint of memlayers ({reason})") from None
+        raise ValueError(
+            f"checkpoint={path}: truncated, or not a checkpoint of memlayers ({type(error).__name__}); "
+            "accepted: a .ckpt file that save_checkpoint=true wrote"
+        ) from None
     for key, own in (("digest", digest(config)), ("seed", config.seed)):
         if found[key] != own:
-            raise ValueError(f"checkpoint={path}: was saved with {key} {found[key]}; this run has {key} {own}")
+            raise ValueError(
+                f"checkpoint={path}: was saved with {key} {found[key]}; this run has {key} {own}; accepted: the "
+                "command line that saved it, with nothing but checkpoint= added"
+            )
     return int(found["step"])

@@ -46,7 +46,10 @@ def jobs_from(arguments: list[str]) -> list[RunConfig] | None:
 def execute(arguments: list[str]) -> int:
     """Run, sweep or study a command line. Exit code 0 only if every run has a record that says ok, 2 for a mistake."""
     sys.argv[1:] = arguments
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch asks for huge pages: a large table is read at random
+    os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker:UserWarning")  # of workers, after Ctrl-C
     register()
+    jobs = None
     application = hydra.main(config_path=str(CONF), config_name="train", version_base="1.3")(job)
     try:
         jobs = jobs_from(arguments)
@@ -58,7 +61,12 @@ def execute(arguments: list[str]) -> int:
         fail(error)
         return 2
     except KeyboardInterrupt:
-        print("\nmemlayers: interrupted; finished runs are kept, the same command goes on from there", file=sys.stderr)
+        kept = "finished runs are kept, and the same command goes on from there"
+        if jobs is not None and len(jobs) == 1:
+            kept = "nothing is recorded; with save_checkpoint=true a run can be resumed by checkpoint=FILE"
+            if jobs[0].save_checkpoint:
+                kept = "resume with checkpoint=" + str(record_path(jobs[0]).with_suffix(".ckpt"))
+        print(f"\nmemlayers: interrupted; {kept}", file=sys.stderr)
         sys.stderr.flush()
         os._exit(130)  # workers of a launcher must not keep us waiting
 

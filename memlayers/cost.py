@@ -2,10 +2,12 @@
 
 import dataclasses
 import math
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-from memlayers.config import MatchConfig, ModelConfig
+from memlayers.config import MatchConfig, MemoryConfig, ModelConfig
 from memlayers.layers.feedforward import Cost, Workload
 from memlayers.model import model_cost
 
@@ -75,3 +77,31 @@ def solve(config: ModelConfig, match: MatchConfig, num_tokens: int, work: Worklo
             f"asked for; accepted: {'width, hidden or depth' if longer else f'{least:.2f} or more'}"
         )
     return Matched(model, match.times if longer else 1.0, found, target, size(found))
+
+
+def refuse_too_large(config: ModelConfig, rule: str) -> None:
+    """Raises ValueError, before anything is allocated, for tables that with their state do not fit into memory."""
+    if not isinstance(config.ffn, MemoryConfig):
+        return
+    tables = 1 if config.ffn.name == "memory_plus" else len(config.chosen_blocks())
+    rows = tables * config.ffn.num_keys**2
+    size = 2 if config.ffn.value_dtype == "bfloat16" else 4
+    moments = {"lazy_adam": 8 * config.d_model, "rowwise_adam": 4 * config.d_model + 4, "rowwise_adagrad": 4, "sgd": 0}
+    state = moments[rule] if config.ffn.sparse else (2 + 1) * size * config.d_model  # AdamW's two, and a gradient
+    values, state, free = rows * size * config.d_model, rows * state, available_memory()
+    if values + state > free:
+        most = math.isqrt(int(rows * free / (values + state)) // tables)
+        raise ValueError(
+            f"model.ffn.num_keys={config.ffn.num_keys}: values of {values / 2**30:.1f} GiB and optimizer state of "
+            f"{state / 2**30:.1f} GiB do not fit into the {free / 2**30:.1f} GiB that are available; "
+            f"accepted: up to {most}, or an optim.values.rule with less state"
+        )
+
+
+def available_memory() -> int:
+    """Bytes that this machine can still give: what Linux says, elsewhere all that it has."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

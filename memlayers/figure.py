@@ -1,5 +1,6 @@
 """The figure of a study: recall against training FLOPs, and recall over exposures, drawn from the rows of its table."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,15 @@ def compute_panel(axes: Axes, table: list[Row]) -> None:
         low, high = row.recall.low, row.recall.high
         error = None if low is None or high is None else [[row.recall.mean - low], [high - row.recall.mean]]
         axes.errorbar(row.training_flops, row.recall.mean, error, fmt="o", ms=5, color=colour(row.arm), capsize=2)
-        axes.annotate(row.arm, (row.training_flops, row.recall.mean), (5, 4), textcoords="offset points", fontsize=7)
+    first = min(row.training_flops for row in table)
+    cheapest = [row for row in table if row.training_flops < 1.2 * first]  # as dear as each other: names to their left
+    for row, height in spread(cheapest, lambda row: row.recall.mean, max(row.recall.mean for row in table)):
+        place = (cheapest[0].training_flops, height)
+        axes.annotate(row.arm, place, (-7, 0), textcoords="offset points", fontsize=7, ha="right", va="center")
+    for row in table:
+        if row not in cheapest:
+            place = (row.training_flops, row.recall.mean)
+            axes.annotate(row.arm, place, (6, -9), textcoords="offset points", fontsize=7)
     memories = [row for row in table if not row.arm.startswith("dense")]
     if memories:
         best = max(memories, key=lambda row: row.recall.mean)
@@ -62,15 +71,27 @@ def compute_panel(axes: Axes, table: list[Row]) -> None:
             times, reached = found
             end = best.training_flops * times
             axes.plot([best.training_flops, end], [best.recall.mean] * 2, ls=":", color=colour(best.arm), zorder=0)
-            text = f"{'' if reached else 'more than '}{times:.1f}x compute"
-            axes.annotate(text, (end, best.recall.mean), (-4, -10), textcoords="offset points", ha="right", fontsize=7)
+            cheap = min(ladder, key=lambda row: row.training_flops).recall.mean
+            bound = "more than " if not reached else "at most " if cheap >= best.recall.mean else ""
+            place = (best.training_flops * times**0.5, best.recall.mean)
+            text = f"{best.arm}: {bound}{times:.1f}x compute"
+            axes.annotate(text, place, (0, 4), textcoords="offset points", ha="center", fontsize=7)
     axes.axhline(table[0].floor, ls="--", lw=0.8, color="#999999")
     axes.set(xscale="log", xlabel="training FLOPs", ylabel="recall (whole objects)")
     axes.xaxis.set_major_locator(ticker.LogLocator(subs=(1.0, 2.0, 5.0)))
     axes.xaxis.set_major_formatter(ticker.FuncFormatter(lambda flops, _: f"{flops:.0e}".replace("e+", "e")))
     axes.xaxis.set_minor_formatter(ticker.NullFormatter())
+    axes.margins(x=0.22, y=0.1)
     axes.set_ylim(bottom=0)
-    axes.margins(x=0.15)
+
+
+def spread(table: list[Row], height: Callable[[Row], float], top: float) -> list[tuple[Row, float]]:
+    """Heights for the names of rows, near their own but none on top of another, from below."""
+    placed, lowest = [], -1.0
+    for row in sorted(table, key=height):
+        lowest = max(height(row), lowest + 0.06 * top)
+        placed.append((row, lowest))
+    return placed
 
 
 def curve_panel(axes: Axes, table: list[Row]) -> None:
@@ -79,15 +100,11 @@ def curve_panel(axes: Axes, table: list[Row]) -> None:
         exposures = [point for point, _ in row.curve]
         axes.plot(exposures, [recall for _, recall in row.curve], color=colour(row.arm), lw=1.2, marker=".", ms=4)
     top = max(row.curve[-1][1] for row in table)
-    lowest = -1.0
-    for row in sorted(table, key=lambda row: row.curve[-1][1]):  # names from below, none on top of another
-        end, recall = row.curve[-1]
-        lowest = max(recall, lowest + 0.055 * top)
-        axes.annotate(row.arm, (end, lowest), (4, 0), textcoords="offset points", fontsize=7, va="center")
-    axes.axhline(table[0].floor, ls="--", lw=0.8, color="#999999")
-    axes.annotate(
-        "commonest object", (0, table[0].floor), (2, 2), textcoords="offset points", fontsize=6, color="#777777"
-    )
+    for row, lowest in spread(table, lambda row: row.curve[-1][1], top):
+        place = (row.curve[-1][0], lowest)
+        axes.annotate(row.arm, place, (4, 0), textcoords="offset points", fontsize=7, va="center")
+    axes.axhline(table[0].floor, ls="--", lw=0.8, color="#999999", label="commonest object")
+    axes.legend(loc="upper left", fontsize=7, frameon=False)
     axes.set(xlabel="exposures of a fact", ylabel="recall on the way")
     axes.set_ylim(bottom=0)
     axes.margins(x=0.18)

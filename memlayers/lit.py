@@ -17,17 +17,18 @@ from memlayers.optim import build_optimizers, build_schedules, clip_gradients
 from memlayers.recall import ask, sample_facts
 from memlayers.text import Documents, Text
 
-LOG_EVERY = 50  # steps: often enough to watch, seldom enough to cost nothing
+LOG_EVERY = 50  # steps, or a twentieth of a short run: often enough to watch, seldom enough to cost nothing
 
 
 class Batches:
     """The training documents of every step, each from a generator of its own, so that any step can be drawn anew.
 
-    They follow from the world's seed: all arms, and all seeds of the model, see the same documents in the same order.
+    They follow from the world's seed and the run's: all arms of one seed see the same documents in the same order.
     """
 
-    def __init__(self, text: Text, batch_size: int, steps: int, seed: int):
-        self.text, self.batch_size, self.steps, self.seed = text, batch_size, steps, seed
+    def __init__(self, text: Text, batch_size: int, steps: int, seeds: tuple[int, int]):
+        self.text, self.batch_size, self.steps = text, batch_size, steps
+        self.offset = seeds[0] * 0x9E3779B1 + seeds[1] * 0x85EBCA6B  # of world and run: far apart among 2**32
         self.first = 0  # step to begin with: that of the checkpoint in a resumed run
 
     def __len__(self) -> int:
@@ -36,7 +37,7 @@ class Batches:
     def __iter__(self) -> Iterator[Documents]:
         generator = torch.Generator()
         for step in range(self.first, self.steps):
-            generator.manual_seed((self.seed * 0x9E3779B1 + step) % 2**32)  # torch keeps no more than 32 bits
+            generator.manual_seed((self.offset + step) % 2**32)  # torch keeps no more than 32 bits
             yield self.text.sample(self.batch_size, generator)
 
 
@@ -63,7 +64,7 @@ class FactLearner(lightning.LightningModule):
             optimizer.zero_grad()
         for schedule in listed(self.lr_schedulers()):
             schedule.step()
-        if batch_idx % LOG_EVERY == 0 or batch_idx + 1 == self.steps:
+        if batch_idx % min(LOG_EVERY, max(1, self.steps // 20)) == 0 or batch_idx + 1 == self.steps:
             value = float(loss.detach())
             if value != value or value == float("inf"):
                 raise FloatingPointError(f"the loss is {value} at step {batch_idx}: lower optim.lr or optim.values.lr")

@@ -9,7 +9,7 @@ import torch
 
 from memlayers.checkpoint import Checkpointer, read_checkpoint
 from memlayers.config.run import RunConfig, decisive, digest
-from memlayers.cost import Matched, solve
+from memlayers.cost import Matched, refuse_too_large, solve
 from memlayers.facts import build_world
 from memlayers.kernels import choose, in_use
 from memlayers.layers.feedforward import Workload
@@ -50,6 +50,7 @@ def plan(config: RunConfig) -> Plan:
     work = Workload(positions, scored, round(positions * batch_size))
     matched = solve(config.model, config.match, len(text.vocabulary), work)
     matched.model.validate()
+    refuse_too_large(matched.model, config.optim.values.rule)
     a_step = text.mean_exposures * batch_size
     steps = round((config.training.steps or config.training.exposures / a_step) * matched.steps)
     return Plan(text, work, matched, batch_size, max(1, steps), max(1, steps) * a_step)
@@ -102,7 +103,7 @@ def train(config: RunConfig, chosen: Plan, progress: RunProgress) -> dict[str, A
     kernels = choose(config.kernels)
     model = build_model(matched.model, len(text.vocabulary), torch.Generator().manual_seed(config.seed), kernels)
     learner = FactLearner(model, config.optim, config.training.loss, chosen.steps, kernels)
-    batches = Batches(text, chosen.batch_size, chosen.steps, config.world.seed)
+    batches = Batches(text, chosen.batch_size, chosen.steps, (config.world.seed, config.seed))
     probe = RecallProbe(text, batches, config.training.probes, config.training.max_probed_facts)
     callbacks: list[lightning.Callback] = [probe, progress]
     if config.progress == "auto":

@@ -41,7 +41,7 @@ def measured(part: str, quick: bool) -> Any:
 
 
 def judged(part: str, found: Any) -> list[dict[str, Any]]:
-    """Targets as {name, value, limit, holds}; of peers and limits the value is to reach the limit, else to stay below."""
+    """Targets as {name, value, limit, holds}; of peers and limits the value is to be at least the limit."""
     at_least = part in ("peers", "limit")
     return [
         {"name": name, "value": value, "limit": bound, "holds": value >= bound if at_least else value <= bound}

@@ -64,6 +64,10 @@ def main() -> int:
     if {"-h", "--help"} & set(sys.argv[1:]):
         print(__doc__)
         return 0
+    flags = [argument for argument in sys.argv[1:] if argument.startswith("-")]
+    if flags:
+        fail(ValueError(f"{flags[0]} is not known here; accepted: key=value, or --help; train.py takes Hydra's flags"))
+        return 2
     given = {argument.partition("=")[0] for argument in sys.argv[1:]}
     overrides = [line for line in STUDY if line.partition("=")[0] not in given] + sys.argv[1:]
     code = execute(overrides)

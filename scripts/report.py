@@ -17,6 +17,9 @@ STUDY = "memory_vs_dense"
 
 
 def main() -> int:
+    if sys.argv[1:]:
+        print(__doc__)
+        return 0 if {"-h", "--help"} & set(sys.argv[1:]) else 2
     results = ROOT / "results"
     try:
         studies = load(results)

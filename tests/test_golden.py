@@ -53,7 +53,7 @@ def losses(arm: str) -> list[float]:
     schedules = build_schedules(optimizers, optim, STEPS)
     others = [parameter for _, role, parameter in parameters_with_roles(model) if role != "memory_value"]
     curve = []
-    for documents in Batches(text, 32, STEPS, seed=0):
+    for documents in Batches(text, 32, STEPS, (0, 0)):
         loss = answer_loss(model, documents, "answers")
         loss.backward()
         clip_gradients(others, optim.clip)

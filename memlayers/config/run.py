@@ -46,7 +46,7 @@ class RunConfig:
     training: TrainingConfig
     trainer: dict[str, Any]  # arguments of lightning.Trainer: accelerator, precision, ...
     threads: int = 1  # of torch; one a process is fastest for tiny models, and makes digits repeatable
-    seed: int = 0  # of the model; facts and their order follow from world.seed. Left out of the digest
+    seed: int = 0  # of the model and of the order of documents; facts follow from world.seed. Not in the digest
 
     kernels: str = "auto"  # auto, native (C on the CPU) or reference: equal but for the order of ties
     study: str = "single"

@@ -12,7 +12,7 @@ class WorldConfig:
     """Base of all worlds: which facts, how many subjects, how their text is written."""
 
     name: str = "?"
-    seed: int = 0  # of facts and of the order they are shown in: the same for all arms and seeds of the model
+    seed: int = 0  # of the facts: the same for all arms and seeds
     text: str = "terse"  # terse: subject, relation token, object; prose: sentences from templates
 
     def validate(self) -> None:

@@ -8,7 +8,7 @@
  */
 #include "native.h"
 
-enum { BLOCK = 4 }; /* keys that are scored at a time */
+enum { BLOCK = 8 }; /* keys that are scored at a time */
 
 /* Floats as integers of the same order, NaN on top; and back. */
 INLINE ivec rank_of(vec x)

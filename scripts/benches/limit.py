@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from benches.clock import Side, take_turns
 from torch.nn import functional as F
 
-from benches.clock import Side, take_turns
 from memlayers.kernels import build, choose
 
 SHAPES = [(12, 64), (18, 64), (22, 64), (14, 128), (20, 128)]  # log2 of the slots, width

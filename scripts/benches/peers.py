@@ -4,13 +4,15 @@
 ground: the same reads, row-wise Adagrad, no addressing on either side.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
+from benches.clock import Side, take_turns
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer, SparseAdam
 
-from benches.clock import Side, take_turns
 from memlayers.kernels import choose
 from memlayers.layers.memory import ProductKeyLookup, ProductKeyMemory
 from memlayers.layers.pool import MemoryPool
@@ -34,18 +36,16 @@ def stepping(layer: nn.Module, optimizers: list[Optimizer], width: int) -> Side:
     return run
 
 
-def ours(width: int, bits: int, k: int) -> Side:
+def ours(width: int, bits: int, k: int, rowwise: bool = False) -> Side:
     fast, keys = choose("auto"), 2 ** (bits // 2)
     pool = MemoryPool(keys**2, width, read=fast.weighted_read)
-    lookup = ProductKeyLookup(
-        width, num_keys=keys, heads=HEADS, topk=k, d_key=width // 2, search=fast.product_key_topk
-    )
+    lookup = ProductKeyLookup(width, num_keys=keys, heads=HEADS, topk=k, d_key=width // 2, search=fast.product_key_topk)
     for parameter in (pool.values, lookup.keys):
         nn.init.normal_(parameter, std=width**-0.5)
     rest = AdamW(lookup.parameters(), 1e-3, fused=True)
     return stepping(
         ProductKeyMemory(lookup, pool),
-        [rest, LazyAdam([pool.values], 1e-2, (0.9, 0.99), 1e-8, update=fast.adam_rows)],
+        [rest, LazyAdam([pool.values], 1e-2, (0.9, 0.99), 1e-8, rowwise, fast.adam_rows)],
         width,
     )
 
@@ -126,8 +126,9 @@ def values_only(width: int, bits: int, k: int) -> dict[str, Side]:
     return {"memlayers, row-wise Adagrad": mine, "fbgemm TBE, row-wise Adagrad": theirs}
 
 
-LAYERS = {
+LAYERS: dict[str, Callable[[int, int, int], Side]] = {
     "memlayers": ours,
+    "memlayers, row-wise Adam": partial(ours, rowwise=True),
     "product-key-memory + Adam": lucidrains_pkm,
     "PEER-pytorch + AdamW": lucidrains_peer,
     "EmbeddingBag + AdamW": bag_dense,
@@ -157,8 +158,6 @@ def targets(found: list[dict[str, Any]]) -> list[tuple[str, float, float]]:
     for name in ("product-key-memory + Adam", "EmbeddingBag + AdamW"):
         if large:
             made.append((f"ahead: {name} at 2**20 slots, least ratio", min(one[name] for one in large), 10.0))
-    for name in found[0]["ratios"]:
+    for name in (name for name in found[0]["ratios"] if not name.startswith("memlayers")):
         made.append((f"ahead: {name}, least ratio at any shape", min(one["ratios"][name] for one in found), 1.0))
     return made
-
-

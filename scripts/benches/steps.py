@@ -30,7 +30,7 @@ class TrainingStep:
         self.optimizers = build_optimizers(self.model, config.optim, kernels)
         roles = list(parameters_with_roles(self.model))
         self.others = [parameter for _, role, parameter in roles if role != "memory_value"]
-        self.batches = list(Batches(text, self.plan.batch_size, BATCHES, config.world.seed))
+        self.batches = list(Batches(text, self.plan.batch_size, BATCHES, (config.world.seed, config.seed)))
         self.taken = 0
 
     def __call__(self) -> None:
