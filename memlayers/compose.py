@@ -141,6 +141,11 @@ def explain(overrides: list[str], error: Exception) -> str:
                 nearest = difflib.get_close_matches(str(override.value()), groups, n=1)
                 hint = f"did you mean {nearest[0]}? " if nearest else ""
                 return f"{line}: no such choice; {hint}accepted: {', '.join(groups)}"
+            if key.startswith("hydra/"):
+                extra = 'pip install -e ".[submitit]" -c constraints.txt'
+                return f"{line}: no such choice; accepted: what is installed ({extra} brings submitit_slurm)"
+            if key not in known and key.startswith("trainer."):
+                return f"{line}: not set so far; accepted: +{line}, if lightning.Trainer has such an argument"
             if key not in known:
                 nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
                 hint = f"did you mean {nearest[0]}?" if nearest else f"accepted: {', '.join(top_level(known))}"

@@ -64,6 +64,9 @@ def finding(world: str, table: list[Row]) -> str:
         return f"On {world} there is no memory arm beside a dense one yet."
     best, dense = max(memories, key=lambda row: row.recall.mean), by_arm["dense"]
     times = f": {best.recall.mean / dense.recall.mean:.1f} times as many" if dense.recall.mean > 0 else ""
+    apart = best.difference
+    if apart is not None and apart.low is not None and apart.high is not None and apart.low <= 0 <= apart.high:
+        times = ", no clear difference"
     text = (
         f"On {world}, at equal training FLOPs per token and equal tokens, {best.arm} recalls {best.recall.mean:.3f} of "
         f"the facts and dense {dense.recall.mean:.3f}{times} (n = {min(best.n, dense.n)} seeds"
@@ -87,6 +90,11 @@ def finding(world: str, table: list[Row]) -> str:
                 else f"; no dense arm reaches {best.arm}, so its compute multiplier is more than {multiple:.1f}"
             )
         text += "."
+    if "dense_params" in by_arm:
+        equal = by_arm["dense_params"]
+        more = equal.flops_per_token / best.flops_per_token
+        text += f" Dense with as many stored parameters, at {more:.1f} times the FLOPs,"
+        text += f" recalls {equal.recall.mean:.3f}."
     return text
 
 
@@ -118,6 +126,18 @@ def rate_table(studies: dict[str, dict[str, list[Record]]], world: str) -> str:
         texts = {rate: f"**{recall:.3f}**" if recall == best else f"{recall:.3f}" for rate, recall in by_rate.items()}
         shown = [texts.get(rate, "-") for rate in rates]
         lines.append(f"| {arm} | " + " | ".join(shown) + " |")
+    return "\n".join(lines)
+
+
+def study_table(studies: dict[str, dict[str, list[Record]]], prefix: str, world: str) -> str:
+    """The rows of all studies whose name begins so, with the rest of the name where there is one."""
+    lines = ["| study | arm | recall | kFLOPs/token | steps | seconds | n |", "|" + " --- |" * 7]
+    for study in sorted(name for name in studies if name.startswith(prefix)):
+        records = studies[study].get(world, [])
+        for one in rows(records) if records else ():
+            steps = next(record["training"]["steps"] for record in records if record["arm"] == one.arm)
+            cost = f"{one.flops_per_token / 1e3:,.0f} | {steps:,} | {one.seconds:,.0f}"
+            lines.append(f"| {study} | {one.arm} | {interval(one.recall)} | {cost} | {one.n} |")
     return "\n".join(lines)
 
 

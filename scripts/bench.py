@@ -1,7 +1,7 @@
 """Measure speed, side by side in one process, as ratios of medians: see scripts/benches/.
 
-python scripts/bench.py                # everything, about 25 minutes; saves results/bench/*.json and summary.json
-python scripts/bench.py level limit    # these parts: flat, level, peers, limit
+python scripts/bench.py                # everything, about 15 minutes; saves results/bench/*.json and summary.json
+python scripts/bench.py level limit    # these: flat, level, peers, limit, parts
 python scripts/bench.py --quick        # every part on small shapes, nothing saved: for function, not for speed
 
 The peers come with  pip install -e ".[peers]" -c constraints.txt ; without them that part is left out, and says so.
@@ -18,7 +18,7 @@ from typing import Any
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch asks for huge pages: for all sides alike
 
 import torch
-from benches import flat, level, limit, peers
+from benches import flat, level, limit, parts, peers
 from rich.console import Console
 from rich.table import Table
 
@@ -27,7 +27,7 @@ from memlayers.record import code_version, machine, write_json
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "results" / "bench"
-PARTS = {"flat": flat, "level": level, "peers": peers, "limit": limit}
+PARTS = {"flat": flat, "level": level, "peers": peers, "limit": limit, "parts": parts}
 
 
 def measured(part: str, quick: bool) -> Any:
@@ -36,7 +36,9 @@ def measured(part: str, quick: bool) -> Any:
     if part == "level":
         return level.measure(6, (32,)) if quick else level.measure(90)
     if part == "peers":
-        return peers.measure(4, [(32, 12, 8)], 5.0) if quick else peers.measure(15, peers.SHAPES, 25.0)
+        return peers.measure(4, [(32, 12, 8)], 5.0) if quick else peers.measure(9, peers.SHAPES, 6.0)
+    if part == "parts":
+        return parts.measure(4, ("the study's",)) if quick else parts.measure(30)
     return limit.measure(6, [(12, 64)]) if quick else limit.measure(40)
 
 

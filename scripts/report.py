@@ -6,9 +6,10 @@ python scripts/report.py
 import sys
 from pathlib import Path
 
+from memlayers import speed
 from memlayers.cli import fail
 from memlayers.figure import draw
-from memlayers.report import rate_table, readme_section, update
+from memlayers.report import rate_table, readme_section, study_table, update
 from memlayers.table import dumps, load, rows, summary
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -31,7 +32,14 @@ def main() -> int:
             written += draw(worlds, results / STUDY / "figure")
             update(ROOT / "README.md", STUDY, readme_section(worlds))
             update(ROOT / "LOG.md", "learning_rate", rate_table(studies, "atlas_readings"))
+            for prefix in ("spend", "values_rule"):
+                if any(study.startswith(prefix) for study in studies):
+                    update(ROOT / "LOG.md", prefix, study_table(studies, prefix, "atlas_readings"))
             written += [ROOT / "README.md", ROOT / "LOG.md"]
+        measured = speed.load(results / "bench")
+        if {"flat", "level", "peers", "summary"} <= measured.keys():
+            update(ROOT / "README.md", "speed", speed.section(measured))
+            written += speed.draw(measured, results / "bench" / "speed")
     except ValueError as error:
         fail(error)
         return 2

@@ -18,7 +18,7 @@ from memlayers.record import record_path
 from memlayers.run import plan
 
 STUDY = "experiment=memory_vs_dense"
-GROUPS = ("world", "model", "ffn", "optim", "trainer", "logger", "arm", "experiment")
+GROUPS = ("world", "model", "ffn", "optim", "values", "trainer", "logger", "arm", "experiment")
 CHOICES = {group: sorted(path.stem for path in (CONF / group).glob("*.yaml")) for group in GROUPS}
 
 
@@ -65,6 +65,12 @@ def nodes(tree: dict, prefix: str = "") -> set[str]:
 def test_an_unknown_key_is_named_with_the_nearest_known_one(line, nearest):
     assert nearest in nodes(dataclasses.asdict(one()))
     assert refusal(line) == f"{line}: unknown key {line.partition('=')[0]!r}; did you mean {nearest}?"
+
+
+def test_arguments_of_others_are_answered_with_how_to_give_them():
+    said = refusal("trainer.max_steps=3")
+    assert said.startswith("trainer.max_steps=3: not set so far; accepted: +trainer.max_steps=3, if lightning.Trainer")
+    assert "submitit" in refusal("hydra/launcher=nowhere") and "\n" not in refusal("hydra/launcher=nowhere")
 
 
 def test_a_key_like_no_other_gets_the_list_of_all_at_the_top():

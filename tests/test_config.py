@@ -189,7 +189,7 @@ def test_blocks_by_list_name_or_fraction(depth, data):
 def test_blocks_that_make_no_sense_are_refused(blocks):
     with pytest.raises(ValueError) as caught:
         ModelConfig(blocks=blocks).chosen_blocks()
-    accepted = "a list of indices from 0 to 1, all, middle, or a fraction from 0 to 1"
+    accepted = "a list of indices such as [1], from 0; all, middle, or a fraction from 0 to 1"
     assert str(caught.value) == f"model.blocks={blocks} is not understood; accepted: {accepted}"
 
 

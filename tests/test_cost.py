@@ -2,6 +2,8 @@
 
 import dataclasses
 import math
+import os
+import re
 
 import pytest
 import torch
@@ -9,8 +11,9 @@ from flops import count
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from memlayers import cost as cost_module
 from memlayers.config import AtlasConfig, FFNConfig, MatchConfig, MemoryConfig, ModelConfig
-from memlayers.cost import solve
+from memlayers.cost import available_memory, refuse_too_large, solve
 from memlayers.facts import build_world
 from memlayers.layers.attention import Attention
 from memlayers.layers.beside import Beside
@@ -19,6 +22,7 @@ from memlayers.layers.feedforward import Cost, Workload, matrix_cost
 from memlayers.layers.memory import ProductKeyLookup, ProductKeyMemory
 from memlayers.layers.memory_plus import MemoryPlus
 from memlayers.layers.pool import MemoryPool
+from memlayers.lazy import LazyAdam, LazySGD, RowwiseAdagrad
 from memlayers.model import build_model, model_cost
 from memlayers.text import Text
 
@@ -235,3 +239,43 @@ def test_depth_is_found_where_the_blocks_of_the_memory_are_listed(arm):
     matched = solve(config, MatchConfig(MEMORY, "flops", 3.0, "depth"), NUM_TOKENS, WORK)
     assert matched.model.depth >= 4 and matched.model.blocks == [1]
     matched.model.validate()
+
+
+@pytest.mark.parametrize("rule", ["lazy_adam", "rowwise_adam", "rowwise_adagrad", "sgd"])
+def test_a_table_that_does_not_fit_is_refused_with_its_sizes(rule, monkeypatch):
+    """What fits by the message fits, and one key more does not."""
+    monkeypatch.setattr(cost_module, "available_memory", lambda: 10 * 2**20)
+    memory = MemoryConfig(num_keys=2000)
+    with pytest.raises(ValueError, match=r"^model.ffn.num_keys=2000: values of 0.5 GiB and optimizer state") as caught:
+        refuse_too_large(ModelConfig(memory), rule)
+    assert "0.0 GiB that are available" in str(caught.value) and "\n" not in str(caught.value)
+    most = int(re.search(r"up to (\d+)", str(caught.value))[1])
+    refuse_too_large(ModelConfig(dataclasses.replace(memory, num_keys=most)), rule)
+    with pytest.raises(ValueError):
+        refuse_too_large(ModelConfig(dataclasses.replace(memory, num_keys=most + 1)), rule)
+    refuse_too_large(ModelConfig(), rule)
+
+
+def test_the_state_that_is_counted_is_the_state_that_is_made():
+    """An optimizer of each rule takes, beyond the values, what the refusal said."""
+    made = {
+        "lazy_adam": LazyAdam([values := torch.nn.Parameter(torch.zeros(50**2, 32))], 0.1, (0.9, 0.99), 1e-8),
+        "rowwise_adam": LazyAdam([values], 0.1, (0.9, 0.99), 1e-8, rowwise=True),
+        "rowwise_adagrad": RowwiseAdagrad([values], 0.1, 1e-8),
+        "sgd": LazySGD([values], 0.1),
+    }
+    for rule, optimizer in made.items():
+        state = sum(tensor.numel() * tensor.element_size() for tensor in optimizer.new_state(values).values())
+        room = values.numel() * 4 + state
+        for free, fits in ((room, True), (room - 1, False)):
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(cost_module, "available_memory", lambda free=free: free)
+                try:
+                    refuse_too_large(ModelConfig(MemoryConfig(num_keys=50)), rule)
+                    assert fits, rule
+                except ValueError:
+                    assert not fits, rule
+
+
+def test_available_memory_is_some_and_no_more_than_there_is():
+    assert 2**20 < available_memory() <= os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -104,6 +104,19 @@ def test_a_finding_in_full():
     )
 
 
+def test_an_interval_that_holds_zero_is_no_difference():
+    records = [fake_record("dense", seed, 0.4 + seed / 10) for seed in range(3)]
+    records += [fake_record("memory", seed, 0.6 - seed / 10) for seed in range(3)]
+    assert "and dense 0.500, no clear difference (n = 3 seeds, difference +0.000 [" in finding("x", rows(records))
+
+
+def test_equal_parameters_are_named_with_their_price():
+    table = table_of(dense=(1e12, 0.2), memory=(1e12, 0.4), dense_params=(8e12, 0.7))
+    times = table[-1].flops_per_token / table[1].flops_per_token
+    said = f" Dense with as many stored parameters, at {times:.1f} times the FLOPs, recalls 0.700."
+    assert finding("cities", table).endswith(said)
+
+
 def test_a_memory_that_no_dense_arm_reaches():
     table = table_of(dense=(1e12, 0.2), dense_4x=(4e12, 0.3), dense_8x=(8e12, 0.35), memory=(2e12, 0.4))
     assert finding("cities", table).endswith(

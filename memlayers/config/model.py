@@ -58,7 +58,7 @@ class ModelConfig:
 
     def chosen_blocks(self) -> list[int]:
         """Indices of the blocks that use ffn; the middle of an even depth is the later of the two."""
-        accepted = f"a list of indices from 0 to {self.depth - 1}, all, middle, or a fraction from 0 to 1"
+        accepted = f"a list of indices such as [{self.depth - 1}], from 0; all, middle, or a fraction from 0 to 1"
         if self.blocks == "all":
             return list(range(self.depth))
         if self.blocks == "middle":

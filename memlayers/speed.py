@@ -1,0 +1,91 @@
+"""Measured speed -> words and a figure: what scripts/bench.py saved, and nothing that it did not."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+from matplotlib import pyplot
+from matplotlib.axes import Axes
+
+from memlayers.figure import STYLE
+
+OURS = "memlayers"
+
+
+def load(folder: Path) -> dict[str, Any]:
+    """part -> what was measured, of the parts that were saved."""
+    parts = ("flat", "level", "peers", "limit", "summary")
+    texts = {part: folder / f"{part}.json" for part in parts}
+    return {part: json.loads(path.read_text()) for part, path in texts.items() if path.exists()}
+
+
+def section(found: dict[str, Any]) -> str:
+    """Targets in a sentence, then one row a shape: our milliseconds, and how many times as long each peer takes."""
+    targets = found["summary"]["targets"]
+    missed = [f"{one['name']}: {one['value']:g}, asked for {one['limit']:g}" for one in targets if not one["holds"]]
+    level = found["level"]["measured"]
+    text = "A memory arm's training step takes " + ", ".join(
+        f"{one['memory']['to_dense']:.2f} times dense's at width {width}"
+        for width, one in sorted(level.items(), key=lambda item: int(item[0]))
+    )
+    sizes = found["flat"]["measured"]["sizes"]
+    last = max(sizes, key=int)
+    flat = sizes[last]["net_to_2**14"]
+    text += (
+        f", at equal FLOPs per token; with 2^{last} slots a step takes {flat:.2f} times what it takes with 2^14, net "
+        f"of the search. {len(targets) - len(missed)} of {len(targets)} targets hold"
+    )
+    text += f" (not: {'; '.join(missed)})." if missed else "."
+    shapes = found["peers"]["measured"]
+    names = list(shapes[0]["ratios"])
+    lines = ["| width | slots | k | memlayers, ms | " + " | ".join(names) + " |"]
+    lines.append("|" + " --- |" * (len(names) + 4))
+    for one in shapes:
+        ratios = " | ".join(f"{one['ratios'][name]:.1f}x" for name in names)
+        ours = f"{one['times'][OURS]['ms']:.0f}"
+        lines.append(f"| {one['width']} | 2^{one['log2_slots']} | {one['topk']} | {ours} | {ratios} |")
+    return text + "\n\n" + "\n".join(lines)
+
+
+def draw(found: dict[str, Any], path: Path) -> list[Path]:
+    """Step time against slots: a whole transformer's, and one layer's beside its peers. path.png and path.svg."""
+    with matplotlib.rc_context(STYLE):
+        figure, (left, right) = pyplot.subplots(1, 2, figsize=(9, 3.4))
+        whole(left, found["flat"]["measured"]["sizes"])
+        layers(right, found["peers"]["measured"])
+        figure.tight_layout()
+        written = [path.with_suffix(".png"), path.with_suffix(".svg")]
+        figure.savefig(written[0])
+        figure.savefig(written[1], metadata={"Date": None})
+        pyplot.close(figure)
+    return written
+
+
+def whole(axes: Axes, sizes: dict[str, Any]) -> None:
+    slots = [2 ** int(bits) for bits in sizes]
+    axes.plot(slots, [one["step"]["ms"] for one in sizes.values()], marker="o", ms=4, color="#C1440E", label="step")
+    net = [one["net_ms"] for one in sizes.values()]
+    axes.plot(slots, net, marker="o", ms=4, color="#1B7F79", label="without the search")
+    axes.set(xlabel="slots", ylabel="training step, ms")
+    axes.set_xscale("log", base=2)
+    axes.set_ylim(bottom=0)
+    axes.set_title("transformer of width 64, 1,024 tokens", loc="left", fontsize=9, fontweight="bold")
+    axes.legend(fontsize=7, frameon=False)
+
+
+def layers(axes: Axes, shapes: list[dict[str, Any]]) -> None:
+    width, topk = shapes[0]["width"], shapes[0]["topk"]
+    chosen = [one for one in shapes if (one["width"], one["topk"]) == (width, topk)]
+    for name in (name for name in chosen[0]["times"] if "Adagrad" not in name):
+        times = [one["times"][name]["ms"] for one in chosen]
+        colour = "#C1440E" if name == OURS else None
+        slots = [2 ** one["log2_slots"] for one in chosen]
+        axes.plot(slots, times, marker="o", ms=4, lw=2 if colour else 1, color=colour, label=name)
+    axes.set(yscale="log", xlabel="slots", ylabel="training step, ms")
+    axes.set_xscale("log", base=2)
+    title = f"one layer of width {width}, k = {topk}, 2,048 tokens"
+    axes.set_title(title, loc="left", fontsize=9, fontweight="bold")
+    axes.legend(fontsize=6, frameon=False)

@@ -1,0 +1,59 @@
+"""What each function behind `kernels=` takes, the reference beside the one in C, at two shapes."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from benches.clock import Side, take_turns
+from torch import nn
+
+from memlayers.kernels import Kernels, choose
+from memlayers.lazy import LazyAdam
+
+# name: keys a half, half-key width, tokens, heads, k, value width
+SHAPES = {"the study's": (96, 8, 1024, 4, 8, 32), "larger": (512, 32, 2048, 4, 32, 128)}
+
+
+def sides(shape: tuple[int, ...], kernels: Kernels) -> dict[str, Side]:
+    """Each function's forward, and its backward apart; and a step of lazy Adam on the gradient that comes out."""
+    n, c, tokens, heads, k, width = shape
+    generator = torch.Generator().manual_seed(0)
+    query = torch.randn(tokens, heads, 2, c, generator=generator).requires_grad_()
+    keys = torch.randn(heads, 2, n, c, generator=generator).requires_grad_()
+    values = nn.Parameter(torch.randn(n * n, width, generator=generator))
+    scores, slots = kernels.product_key_topk(query, keys, k)
+    weights = scores.detach().softmax(-1).flatten(1).requires_grad_()
+    read = kernels.weighted_read(values, slots.flatten(1), weights)
+    to_scores, to_read = torch.randn_like(scores), torch.randn_like(read)
+    table = nn.Parameter(values.detach().clone())  # a step changes it in place, and backward still needs the other
+    table.grad = torch.autograd.grad(read, values, to_read, retain_graph=True)[0]
+    optimizer = LazyAdam([table], 1e-3, (0.9, 0.99), 1e-8, update=kernels.adam_rows)
+
+    def back(output: torch.Tensor, inputs: tuple[torch.Tensor, ...], upstream: torch.Tensor) -> Callable[[], None]:
+        return lambda: void(torch.autograd.grad(output, inputs, upstream, retain_graph=True))
+
+    return {
+        "search, forward": lambda: void(kernels.product_key_topk(query, keys, k)),
+        "search, backward": back(scores, (query, keys), to_scores),
+        "read, forward": lambda: void(kernels.weighted_read(values, slots.flatten(1), weights)),
+        "read, backward": back(read, (values, weights), to_read),
+        "lazy Adam": lambda: void(optimizer.step()),
+    }
+
+
+def void(_: object) -> None:
+    """A side returns nothing."""
+
+
+def measure(rounds: int, shapes: tuple[str, ...] = tuple(SHAPES)) -> dict[str, Any]:
+    found = {}
+    for name in shapes:
+        both = {how: sides(SHAPES[name], choose(how)) for how in ("reference", "auto")}
+        times = take_turns({f"{how}: {part}": run for how, own in both.items() for part, run in own.items()}, rounds)
+        found[name] = {part: {how: times[f"{how}: {part}"] for how in both} for part in both["auto"]}
+    return found
+
+
+def targets(_: dict[str, Any]) -> list[tuple[str, float, float]]:
+    """None: they are what the other parts are made of."""
+    return []
