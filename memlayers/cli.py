@@ -46,7 +46,6 @@ def jobs_from(arguments: list[str]) -> list[RunConfig] | None:
 def execute(arguments: list[str]) -> int:
     """Run, sweep or study a command line. Exit code 0 only if every run has a record that says ok, 2 for a mistake."""
     sys.argv[1:] = arguments
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch asks for huge pages: a large table is read at random
     os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker:UserWarning")  # of workers, after Ctrl-C
     register()
     jobs = None

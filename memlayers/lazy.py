@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from memlayers.layers import updates
+from memlayers.kernels import REFERENCE, Kernels
 
 
 class RowOptimizer(Optimizer):
@@ -15,6 +15,15 @@ class RowOptimizer(Optimizer):
 
     State is float32 whatever the values are.
     """
+
+    def __init__(self, params: Iterable[nn.Parameter], defaults: dict[str, Any], kernels: Kernels):
+        self.kernels = kernels
+        super().__init__(params, defaults)
+
+    def zeros(self, values: Tensor, columns: int) -> Tensor:
+        """State of so many numbers for a row."""
+        empty = torch.empty(len(values), columns, dtype=torch.float32, device=values.device)
+        return self.kernels.huge_pages(empty).zero_()
 
     def new_state(self, values: Tensor) -> dict[str, Tensor]:
         """Of a table (n, d): tensors of n rows."""
@@ -53,8 +62,10 @@ class RowOptimizer(Optimizer):
 
 
 class LazyAdam(RowOptimizer):
-    """Adam on the rows that were read (layers/updates.py says what a skipped step means); rowwise, with one second
-    moment for a row instead of d."""
+    """Adam on the rows that were read; layers/updates.py says what a skipped step means.
+
+    rowwise: one second moment for a row, not for each of its numbers.
+    """
 
     def __init__(
         self,
@@ -63,54 +74,44 @@ class LazyAdam(RowOptimizer):
         betas: tuple[float, float],
         eps: float,
         rowwise: bool = False,
-        update: Callable[..., None] = updates.adam_rows,
+        kernels: Kernels = REFERENCE,
     ):
-        self.rowwise, self.rule = rowwise, update
-        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps})
+        self.rowwise = rowwise
+        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps}, kernels)
 
     def new_state(self, values: Tensor) -> dict[str, Tensor]:
-        square = values[:, :1] if self.rowwise else values
-        return {
-            name: torch.zeros_like(one, dtype=torch.float32) for name, one in (("mean", values), ("square", square))
-        }
+        width = values.shape[1]
+        return {"mean": self.zeros(values, width), "square": self.zeros(values, 1 if self.rowwise else width)}
 
     def update(self, values: Tensor, state: dict[str, Any], rows: Tensor, grad: Tensor, group: dict[str, Any]) -> None:
         settings = {"rate": group["lr"], "betas": group["betas"], "eps": group["eps"], "step": state["step"]}
-        self.rule(values, state["mean"], state["square"], rows, grad, **settings)
+        self.kernels.adam_rows(values, state["mean"], state["square"], rows, grad, **settings)
 
 
 class RowwiseAdagrad(RowOptimizer):
     """Adagrad with one sum of squares for a row, as tables of recommenders are trained."""
 
-    def __init__(
-        self,
-        params: Iterable[nn.Parameter],
-        lr: float,
-        eps: float,
-        update: Callable[..., None] = updates.adagrad_rows,
-    ):
-        self.rule = update
-        super().__init__(params, {"lr": lr, "eps": eps})
+    def __init__(self, params: Iterable[nn.Parameter], lr: float, eps: float, kernels: Kernels = REFERENCE):
+        super().__init__(params, {"lr": lr, "eps": eps}, kernels)
 
     def new_state(self, values: Tensor) -> dict[str, Tensor]:
-        return {"total": torch.zeros_like(values[:, :1], dtype=torch.float32)}
+        return {"total": self.zeros(values, 1)}
 
     def update(self, values: Tensor, state: dict[str, Any], rows: Tensor, grad: Tensor, group: dict[str, Any]) -> None:
-        self.rule(values, state["total"], rows, grad, rate=group["lr"], eps=group["eps"])
+        self.kernels.adagrad_rows(values, state["total"], rows, grad, rate=group["lr"], eps=group["eps"])
 
 
 class LazySGD(RowOptimizer):
     """Gradient descent, without momentum."""
 
-    def __init__(self, params: Iterable[nn.Parameter], lr: float, update: Callable[..., None] = updates.sgd_rows):
-        self.rule = update
-        super().__init__(params, {"lr": lr})
+    def __init__(self, params: Iterable[nn.Parameter], lr: float, kernels: Kernels = REFERENCE):
+        super().__init__(params, {"lr": lr}, kernels)
 
     def new_state(self, values: Tensor) -> dict[str, Tensor]:
         return {}
 
     def update(self, values: Tensor, state: dict[str, Any], rows: Tensor, grad: Tensor, group: dict[str, Any]) -> None:
-        self.rule(values, rows, grad, rate=group["lr"])
+        self.kernels.sgd_rows(values, rows, grad, rate=group["lr"])
 
 
 def rows_and_gradients(grad: Tensor) -> tuple[Tensor, Tensor]:

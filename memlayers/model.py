@@ -114,6 +114,7 @@ def build_memory(config: MemoryConfig, d_model: int, pools: list[MemoryPool], ke
     if not (shared and pools):
         dtype, read = getattr(torch, config.value_dtype), kernels.weighted_read
         pools.append(MemoryPool(config.num_keys**2, d_model, sparse=config.sparse, dtype=dtype, read=read))
+        kernels.huge_pages(pools[-1].values)
     return MemoryPlus(d_model, lookup, pools[-1]) if shared else ProductKeyMemory(lookup, pools[-1])
 
 

@@ -56,10 +56,10 @@ def value_optimizer(values: list[nn.Parameter], config: ValuesConfig, kernels: K
     if not sparse:
         return AdamW(values, config.lr, betas, config.eps, config.weight_decay, fused=True)
     if config.rule == "rowwise_adagrad":
-        return RowwiseAdagrad(values, config.lr, config.eps, kernels.adagrad_rows)
+        return RowwiseAdagrad(values, config.lr, config.eps, kernels)
     if config.rule == "sgd":
-        return LazySGD(values, config.lr, kernels.sgd_rows)
-    return LazyAdam(values, config.lr, betas, config.eps, config.rule == "rowwise_adam", kernels.adam_rows)
+        return LazySGD(values, config.lr, kernels)
+    return LazyAdam(values, config.lr, betas, config.eps, config.rule == "rowwise_adam", kernels)
 
 
 def build_schedules(optimizers: list[Optimizer], config: OptimConfig, steps: int) -> list[LambdaLR]:

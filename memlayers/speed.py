@@ -7,7 +7,7 @@ from typing import Any
 import matplotlib
 
 matplotlib.use("Agg")
-from matplotlib import pyplot
+from matplotlib import pyplot, ticker
 from matplotlib.axes import Axes
 
 from memlayers.figure import STYLE
@@ -53,7 +53,7 @@ def section(found: dict[str, Any]) -> str:
 def draw(found: dict[str, Any], path: Path) -> list[Path]:
     """Step time against slots: a whole transformer's, and one layer's beside its peers. path.png and path.svg."""
     with matplotlib.rc_context(STYLE):
-        figure, (left, right) = pyplot.subplots(1, 2, figsize=(9, 3.4))
+        figure, (left, right) = pyplot.subplots(1, 2, figsize=(10.5, 3.4))
         whole(left, found["flat"]["measured"]["sizes"])
         layers(right, found["peers"]["measured"])
         figure.tight_layout()
@@ -79,13 +79,18 @@ def whole(axes: Axes, sizes: dict[str, Any]) -> None:
 def layers(axes: Axes, shapes: list[dict[str, Any]]) -> None:
     width, topk = shapes[0]["width"], shapes[0]["topk"]
     chosen = [one for one in shapes if (one["width"], one["topk"]) == (width, topk)]
-    for name in (name for name in chosen[0]["times"] if "Adagrad" not in name):
+    names = [name for name in chosen[0]["times"] if "Adagrad" not in name]
+    for name in sorted(names, key=lambda name: -chosen[-1]["times"][name]["ms"]):
         times = [one["times"][name]["ms"] for one in chosen]
-        colour = "#C1440E" if name == OURS else None
+        look: dict[str, Any] = {"color": "#C1440E", "lw": 2} if name.startswith(OURS) else {"lw": 1}
+        look["ls"] = "--" if name.startswith(OURS) and name != OURS else "-"
         slots = [2 ** one["log2_slots"] for one in chosen]
-        axes.plot(slots, times, marker="o", ms=4, lw=2 if colour else 1, color=colour, label=name)
+        axes.plot(slots, times, marker="o", ms=4, label=name, **look)
     axes.set(yscale="log", xlabel="slots", ylabel="training step, ms")
     axes.set_xscale("log", base=2)
+    axes.yaxis.set_major_locator(ticker.LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.yaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_formatter(ticker.NullFormatter())
     title = f"one layer of width {width}, k = {topk}, 2,048 tokens"
     axes.set_title(title, loc="left", fontsize=9, fontweight="bold")
-    axes.legend(fontsize=6, frameon=False)
+    axes.legend(fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))

@@ -9,13 +9,10 @@ The peers come with  pip install -e ".[peers]" -c constraints.txt ; without them
 
 import argparse
 import json
-import os
 import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
-
-os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch asks for huge pages: for all sides alike
 
 import torch
 from benches import flat, level, limit, parts, peers

@@ -19,7 +19,7 @@ SCIENCE = {
     "kernels": {"layers"},
     "model": {"config", "kernels", "layers"},
     "cost": {"config", "layers", "model"},
-    "lazy": {"layers"},
+    "lazy": {"kernels"},
     "optim": {"config", "kernels", "lazy", "model"},
     "recall": {"facts", "model", "text"},
     "measure": {"model", "recall", "text"},

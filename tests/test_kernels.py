@@ -132,10 +132,10 @@ def test_reads_are_sorted_in_tables_of_any_size(compiled):
 def optimizers(values: nn.Parameter, choice: str) -> dict[str, RowOptimizer]:
     chosen = kernels.choose(choice)
     return {
-        "lazy_adam": LazyAdam([values], 0.1, (0.9, 0.99), 1e-8, update=chosen.adam_rows),
-        "rowwise_adam": LazyAdam([values], 0.1, (0.9, 0.99), 1e-8, rowwise=True, update=chosen.adam_rows),
-        "rowwise_adagrad": RowwiseAdagrad([values], 0.1, 1e-8, chosen.adagrad_rows),
-        "sgd": LazySGD([values], 0.1, chosen.sgd_rows),
+        "lazy_adam": LazyAdam([values], 0.1, (0.9, 0.99), 1e-8, kernels=chosen),
+        "rowwise_adam": LazyAdam([values], 0.1, (0.9, 0.99), 1e-8, rowwise=True, kernels=chosen),
+        "rowwise_adagrad": RowwiseAdagrad([values], 0.1, 1e-8, chosen),
+        "sgd": LazySGD([values], 0.1, chosen),
     }
 
 

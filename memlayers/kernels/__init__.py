@@ -6,6 +6,8 @@ from dataclasses import dataclass, fields
 from functools import cache, wraps
 from typing import Any
 
+from torch import Tensor
+
 from memlayers.kernels import build, native
 from memlayers.layers import pool, product_keys, updates
 
@@ -19,6 +21,7 @@ class Kernels:
     adam_rows: Callable[..., None] = updates.adam_rows
     adagrad_rows: Callable[..., None] = updates.adagrad_rows
     sgd_rows: Callable[..., None] = updates.sgd_rows
+    huge_pages: Callable[[Tensor], Tensor] = lambda table: table
 
 
 REFERENCE = Kernels()

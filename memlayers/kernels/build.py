@@ -15,7 +15,7 @@ HERE = Path(__file__).parent
 SOURCES = [HERE / name for name in ("topk.c", "reads.c", "updates.c")]
 HEADER = HERE / "native.h"
 # Without errno, sqrtf is one instruction. Nothing here assumes that numbers are finite, or reorders sums but dot's.
-FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-Wno-psabi", "-shared", "-fPIC")
+FLAGS = ("-D_GNU_SOURCE", "-O3", "-march=native", "-fno-math-errno", "-Wno-psabi", "-shared", "-fPIC")
 
 POINTER, INT, LONG, REAL = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64, ctypes.c_double
 SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
@@ -26,6 +26,7 @@ SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "read_backward": (None, [POINTER, INT, INT] + [POINTER] * 3 + [LONG, INT] + [POINTER] * 4 + [INT]),
     "adam_rows": (None, [POINTER, INT, INT] + [POINTER] * 4 + [LONG, INT] + [REAL] * 5 + [INT]),
     "adagrad_rows": (None, [POINTER, INT, INT] + [POINTER] * 3 + [LONG, REAL, REAL, INT]),
+    "huge_pages": (None, [POINTER, LONG]),
     "sgd_rows": (None, [POINTER, INT, INT] + [POINTER] * 2 + [LONG, REAL, INT]),
 }
 

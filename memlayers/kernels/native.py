@@ -142,6 +142,13 @@ def sgd_rows(values: Tensor, rows: Tensor, grad: Tensor, *, rate: float) -> None
     library().sgd_rows(*table, *own, rate, torch.get_num_threads())
 
 
+def huge_pages(table: Tensor) -> Tensor:
+    """The table, whose memory, not yet touched, is asked to come in huge pages where Linux has them."""
+    if table.device.type == "cpu":
+        library().huge_pages(table.data_ptr(), table.numel() * table.element_size())
+    return table
+
+
 def _update(values: Tensor, rows: Tensor, grad: Tensor, *state: Tensor) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """What every update passes on: the table, then its state, rows and gradient, and how many rows there are."""
     _accept_table(values)

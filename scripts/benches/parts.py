@@ -27,7 +27,7 @@ def sides(shape: tuple[int, ...], kernels: Kernels) -> dict[str, Side]:
     to_scores, to_read = torch.randn_like(scores), torch.randn_like(read)
     table = nn.Parameter(values.detach().clone())  # a step changes it in place, and backward still needs the other
     table.grad = torch.autograd.grad(read, values, to_read, retain_graph=True)[0]
-    optimizer = LazyAdam([table], 1e-3, (0.9, 0.99), 1e-8, update=kernels.adam_rows)
+    optimizer = LazyAdam([table], 1e-3, (0.9, 0.99), 1e-8, kernels=kernels)
 
     def back(output: torch.Tensor, inputs: tuple[torch.Tensor, ...], upstream: torch.Tensor) -> Callable[[], None]:
         return lambda: void(torch.autograd.grad(output, inputs, upstream, retain_graph=True))

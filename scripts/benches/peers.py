@@ -39,13 +39,14 @@ def stepping(layer: nn.Module, optimizers: list[Optimizer], width: int) -> Side:
 def ours(width: int, bits: int, k: int, rowwise: bool = False) -> Side:
     fast, keys = choose("auto"), 2 ** (bits // 2)
     pool = MemoryPool(keys**2, width, read=fast.weighted_read)
+    fast.huge_pages(pool.values)
     lookup = ProductKeyLookup(width, num_keys=keys, heads=HEADS, topk=k, d_key=width // 2, search=fast.product_key_topk)
     for parameter in (pool.values, lookup.keys):
         nn.init.normal_(parameter, std=width**-0.5)
     rest = AdamW(lookup.parameters(), 1e-3, fused=True)
     return stepping(
         ProductKeyMemory(lookup, pool),
-        [rest, LazyAdam([pool.values], 1e-2, (0.9, 0.99), 1e-8, rowwise, fast.adam_rows)],
+        [rest, LazyAdam([pool.values], 1e-2, (0.9, 0.99), 1e-8, rowwise, fast)],
         width,
     )
 
@@ -104,8 +105,9 @@ def values_only(width: int, bits: int, k: int) -> dict[str, Side]:
     slots = torch.randint(2**bits, (TOKENS, reads))
     weights, upstream = torch.rand(TOKENS, reads), torch.randn(TOKENS, width)
     pool = MemoryPool(2**bits, width, read=fast.weighted_read)
+    fast.huge_pages(pool.values)
     nn.init.normal_(pool.values, std=width**-0.5)
-    adagrad = RowwiseAdagrad([pool.values], 1e-2, 1e-8, fast.adagrad_rows)
+    adagrad = RowwiseAdagrad([pool.values], 1e-2, 1e-8, fast)
     table = SplitTableBatchedEmbeddingBagsCodegen(
         [(2**bits, width, EmbeddingLocation.HOST, ComputeDevice.CPU)],
         optimizer=EmbOptimType.EXACT_ROWWISE_ADAGRAD,
