@@ -94,7 +94,7 @@ def refuse_too_large(config: ModelConfig, rule: str) -> None:
         raise ValueError(
             f"model.ffn.num_keys={config.ffn.num_keys}: values of {values / 2**30:.1f} GiB and optimizer state of "
             f"{state / 2**30:.1f} GiB do not fit into the {free / 2**30:.1f} GiB that are available; "
-            f"accepted: up to {most}, or an optim.values.rule with less state"
+            f"accepted: up to {most}" + (", or values= with less state" if state and config.ffn.sparse else "")
         )
 
 

@@ -20,6 +20,9 @@ class RowOptimizer(Optimizer):
         self.kernels = kernels
         super().__init__(params, defaults)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "kernels": self.kernels}  # of which torch knows nothing
+
     def zeros(self, values: Tensor, columns: int) -> Tensor:
         """State of so many numbers for a row."""
         empty = torch.empty(len(values), columns, dtype=torch.float32, device=values.device)
@@ -58,7 +61,7 @@ class RowOptimizer(Optimizer):
         for index, parameter in zip(saved, values, strict=True):
             for name, content in state_dict["state"].get(index, {}).items():
                 if isinstance(content, Tensor):
-                    self.state[parameter][name] = content.to(parameter.device, torch.float32, copy=True)
+                    self.state[parameter][name] = self.zeros(parameter, content.shape[1]).copy_(content)
 
 
 class LazyAdam(RowOptimizer):
@@ -76,12 +79,14 @@ class LazyAdam(RowOptimizer):
         rowwise: bool = False,
         kernels: Kernels = REFERENCE,
     ):
-        self.rowwise = rowwise
-        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps}, kernels)
+        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "rowwise": rowwise}, kernels)
 
     def new_state(self, values: Tensor) -> dict[str, Tensor]:
         width = values.shape[1]
-        return {"mean": self.zeros(values, width), "square": self.zeros(values, 1 if self.rowwise else width)}
+        return {
+            "mean": self.zeros(values, width),
+            "square": self.zeros(values, 1 if self.defaults["rowwise"] else width),
+        }
 
     def update(self, values: Tensor, state: dict[str, Any], rows: Tensor, grad: Tensor, group: dict[str, Any]) -> None:
         settings = {"rate": group["lr"], "betas": group["betas"], "eps": group["eps"], "step": state["step"]}

@@ -50,7 +50,6 @@ def plan(config: RunConfig) -> Plan:
     work = Workload(positions, scored, round(positions * batch_size))
     matched = solve(config.model, config.match, len(text.vocabulary), work)
     matched.model.validate()
-    refuse_too_large(matched.model, config.optim.values.rule)
     a_step = text.mean_exposures * batch_size
     steps = round((config.training.steps or config.training.exposures / a_step) * matched.steps)
     return Plan(text, work, matched, batch_size, max(1, steps), max(1, steps) * a_step)
@@ -69,6 +68,7 @@ def run(config: RunConfig) -> Record:
     if config.checkpoint is not None:
         read_checkpoint(config)  # before the world is built: a mistake is told at once
     chosen = plan(config)
+    refuse_too_large(chosen.matched.model, config.optim.values.rule)
     record: Record = {
         "study": config.study,
         "arm": config.arm,

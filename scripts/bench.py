@@ -9,10 +9,15 @@ The peers come with  pip install -e ".[peers]" -c constraints.txt ; without them
 
 import argparse
 import json
+import os
+import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+if "peers" in sys.argv:  # huge pages for the tables of all sides; ours alone have them elsewhere too
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 import torch
 from benches import flat, level, limit, parts, peers
@@ -80,6 +85,9 @@ def main() -> int:
     if "peers" in chosen and not all(find_spec(name) for name in ("product_key_memory", "PEER_pytorch", "fbgemm_gpu")):
         print('peers: left out; pip install -e ".[peers]" -c constraints.txt brings them', flush=True)
         chosen.remove("peers")
+    if len(chosen) > 1:  # each in a process of its own
+        extra = ["--quick"] if given.quick else []
+        return max(subprocess.call([sys.executable, __file__, part, *extra]) for part in chosen)
     for part in chosen:
         print(f"{part} ...", flush=True)
         found = measured(part, given.quick)

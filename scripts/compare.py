@@ -52,11 +52,11 @@ def same_digits(mine: list[Record], theirs: list[Record]) -> str:
     text = f"{equal} of {len(pairs)} runs that have a committed twin agree with it in every digit of recall"
     if equal == len(pairs):
         return text + "."
-    furthest = max(abs(own["recall"]["exact"] - other["recall"]["exact"]) for own, other in pairs)
-    text += f"; the furthest is {furthest:.3f} away."
-    kinds = ("processor", "instructions", "torch", "kernels", "threads")
-    here, there = ({key: record["machine"].get(key, "?") for key in kinds} for record in pairs[0])
-    differs = [f"{key} {here[key]} here, {there[key]} there" for key in kinds if here[key] != there[key]]
+    own, other = max(pairs, key=lambda pair: abs(pair[0]["recall"]["exact"] - pair[1]["recall"]["exact"]))
+    text += f"; the furthest is {abs(own['recall']['exact'] - other['recall']['exact']):.3f} away."
+    here, there = own["machine"], other["machine"]
+    kinds = [key for key in ("processor", "instructions", "torch", "kernels", "threads") if key in there]
+    differs = [f"{key} {here[key]} here, {there[key]} there" for key in kinds if here.get(key) != there[key]]
     return text + (f" Digits depend on the machine: {'; '.join(differs)}." if differs else "")
 
 

@@ -181,7 +181,9 @@ def test_blocks_by_list_name_or_fraction(depth, data):
     (block,) = chosen(fraction)
     assert 0 <= block < depth and (block <= fraction * depth < block + 1 or fraction * depth == depth == block + 1)
     for wrong in (depth, -1):
-        with pytest.raises(ValueError, match=rf"block {wrong} is out of range; accepted: .* such as \[{depth - 1}\], from 0"):
+        with pytest.raises(
+            ValueError, match=rf"block {wrong} is out of range; accepted: .* such as \[{depth - 1}\], from 0"
+        ):
             chosen([*indices, wrong])
 
 

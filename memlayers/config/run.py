@@ -48,7 +48,7 @@ class RunConfig:
     threads: int = 1  # of torch; one a process is fastest for tiny models, and makes digits repeatable
     seed: int = 0  # of the model and of the order of documents; facts follow from world.seed. Not in the digest
 
-    kernels: str = "auto"  # auto, native (C on the CPU) or reference: equal but for the order of ties
+    kernels: str = "auto"  # auto, native (C on the CPU) or reference: sums in another order
     study: str = "single"
     arm: str = "memory"
     results: str = "results/local"

@@ -3,13 +3,18 @@
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from functools import cache, wraps
+from functools import cache
 from typing import Any
 
 from torch import Tensor
 
 from memlayers.kernels import build, native
 from memlayers.layers import pool, product_keys, updates
+
+
+def leave(table: Tensor) -> Tensor:
+    """The table as it is."""
+    return table
 
 
 @dataclass(frozen=True)
@@ -21,10 +26,27 @@ class Kernels:
     adam_rows: Callable[..., None] = updates.adam_rows
     adagrad_rows: Callable[..., None] = updates.adagrad_rows
     sgd_rows: Callable[..., None] = updates.sgd_rows
-    huge_pages: Callable[[Tensor], Tensor] = lambda table: table
+    huge_pages: Callable[[Tensor], Tensor] = leave
 
 
 REFERENCE = Kernels()
+
+
+@dataclass(frozen=True)
+class Native:
+    """The function of this name in C; for tensors that it cannot take an error, or the reference with one notice."""
+
+    name: str
+    stop: bool
+
+    def __call__(self, *arguments: Any, **settings: Any) -> Any:
+        try:
+            return getattr(native, self.name)(*arguments, **settings)
+        except native.Unsupported as error:
+            if self.stop:
+                raise ValueError(f"kernels=native: {error}, or kernels=auto") from None
+            _notice(str(error))
+        return getattr(REFERENCE, self.name)(*arguments, **settings)
 
 
 def choose(choice: str) -> Kernels:
@@ -42,9 +64,7 @@ def choose(choice: str) -> Kernels:
             raise ValueError(f"kernels=native: {error}; accepted: reference, auto") from None
         _notice(str(error))
         return REFERENCE
-    names = [field.name for field in fields(Kernels)]
-    guard = _or_stop if choice == "native" else _or_reference
-    return Kernels(**{name: guard(getattr(native, name), getattr(REFERENCE, name)) for name in names})
+    return Kernels(**{field.name: Native(field.name, stop=choice == "native") for field in fields(Kernels)})
 
 
 def in_use(choice: str) -> str:
@@ -52,29 +72,6 @@ def in_use(choice: str) -> str:
     return "reference" if choose(choice) is REFERENCE else "native"
 
 
-def _or_stop(fast: Callable[..., Any], _: Callable[..., Any]) -> Callable[..., Any]:
-    @wraps(fast)
-    def run(*arguments: Any, **settings: Any) -> Any:
-        try:
-            return fast(*arguments, **settings)
-        except native.Unsupported as error:
-            raise ValueError(f"kernels=native: {error}, or kernels=auto") from None
-
-    return run
-
-
-def _or_reference(fast: Callable[..., Any], plain: Callable[..., Any]) -> Callable[..., Any]:
-    @wraps(fast)
-    def run(*arguments: Any, **settings: Any) -> Any:
-        try:
-            return fast(*arguments, **settings)
-        except native.Unsupported as error:
-            _notice(str(error))
-        return plain(*arguments, **settings)
-
-    return run
-
-
 @cache
 def _notice(why: str) -> None:
-    warnings.warn(f"kernels=auto: {why}; taking the reference", stacklevel=4)
+    warnings.warn(f"kernels=auto: {why}; taking the reference", stacklevel=3)

@@ -48,10 +48,13 @@ def compiled(sources: list[Path]) -> Path:
     named = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if named is None:
         raise OSError("no C compiler was found (cc, gcc, clang, or the variable CC)")
-    compiler = shlex.split(named)
+    try:
+        compiler, home = shlex.split(named), Path.home()
+    except (ValueError, RuntimeError) as error:  # an open quote in CC; nobody's home
+        raise OSError(str(error)) from None
     text = b"".join(path.read_bytes() for path in (*sources, HEADER))
     key = hashlib.sha256(text + " ".join([*compiler, *FLAGS]).encode() + _processor()).hexdigest()[:16]
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "memlayers"
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache") / "memlayers"
     built = folder / f"kernels-{key}.so"
     if built.exists():
         return built
@@ -60,7 +63,7 @@ def compiled(sources: list[Path]) -> Path:
         fresh = Path(scratch) / "kernels.so"
         for openmp in (["-fopenmp"], ["-Wno-unknown-pragmas"]):
             command = [*compiler, *FLAGS, *openmp, *map(str, sources), "-o", str(fresh), "-lm"]
-            done = subprocess.run(command, capture_output=True, text=True)
+            done = subprocess.run(command, capture_output=True, text=True, errors="replace")
             if not done.returncode:
                 fresh.replace(built)  # whole or not at all, whoever else builds it now
                 return built

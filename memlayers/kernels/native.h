@@ -67,33 +67,32 @@ INLINE int any(ivec where)
 #endif
 }
 
-/* A table is float32, or bfloat16 where `half` says so. */
 enum { AHEAD = 16 }; /* rows that are fetched before they are needed: memory takes as long as a few rows take */
 
-
-INLINE float widen(const void *table, int64_t i, int half)
+/* A table is float32, or bfloat16 where `bf16` says so. */
+INLINE float widen(const void *table, int64_t i, int bf16)
 {
-    if (!half)
+    if (!bf16)
         return ((const float *)table)[i];
     union { uint32_t bits; float value; } x = {(uint32_t)((const uint16_t *)table)[i] << 16};
     return x.value;
 }
 
 /* Rounds to nearest, of ties to even, as torch does. */
-INLINE void narrow(void *table, int64_t i, int half, float value)
+INLINE void narrow(void *table, int64_t i, int bf16, float value)
 {
-    if (!half) {
+    if (!bf16) {
         ((float *)table)[i] = value;
         return;
     }
     union { float value; uint32_t bits; } x = {value};
-    ((uint16_t *)table)[i] = (uint16_t)((x.bits + 0x7FFF + ((x.bits >> 16) & 1)) >> 16);
+    ((uint16_t *)table)[i] = value != value ? 0x7FC0 : (uint16_t)((x.bits + 0x7FFF + ((x.bits >> 16) & 1)) >> 16);
 }
 
-INLINE void fetch(const void *table, int64_t row, int d, int half)
+INLINE void fetch(const void *table, int64_t row, int d, int bf16)
 {
-    const char *from = (const char *)table + row * d * (half ? 2 : 4);
-    for (int byte = 0; byte < d * (half ? 2 : 4); byte += 64)
+    const char *from = (const char *)table + row * d * (bf16 ? 2 : 4);
+    for (int byte = 0; byte < d * (bf16 ? 2 : 4); byte += 64)
         __builtin_prefetch(from + byte);
 }
 

@@ -8,11 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.autograd.graph import increment_version
 
 from memlayers.kernels.build import library
 from memlayers.layers import pool
 
 MOST_TOPK = 256
+MOST_KEYS = 2**16  # a half: slots have 32 bits
 MOST_WIDTH = 16_384  # floats of a row: two of them stand on the stack
 
 
@@ -27,8 +29,12 @@ def product_key_topk(query: Tensor, keys: Tensor, k: int) -> tuple[Tensor, Tenso
     """
     _accept("query", query, torch.float32)
     _accept("keys", keys, torch.float32)
-    if k > MOST_TOPK:
-        raise Unsupported(f"topk={k}; accepted: up to {MOST_TOPK}")
+    n, c = keys.shape[2:]
+    if not 1 <= k <= min(n, MOST_TOPK):
+        raise Unsupported(f"topk={k}; accepted: 1 to {min(n, MOST_TOPK)}")
+    if keys.shape != (query.shape[1], 2, n, query.shape[3]) or n > MOST_KEYS or c > MOST_WIDTH:
+        shapes = f"query {tuple(query.shape)} and keys {tuple(keys.shape)}"
+        raise Unsupported(f"{shapes}; accepted: (t, h, 2, c) and (h, 2, n, c), n up to {MOST_KEYS}")
     scores, slots = _TopK.apply(query, keys, k)
     return scores, slots
 
@@ -72,6 +78,10 @@ def weighted_read(values: Tensor, slots: Tensor, weights: Tensor, *, sparse: boo
         return pool.weighted_read(values, slots, weights, sparse=False)
     _accept_table(values)
     _accept("weights", weights, torch.float32)
+    if slots.dtype != torch.int64 or slots.shape != weights.shape or slots.numel() >= 2**32:
+        shapes = f"slots {tuple(slots.shape)} of {slots.dtype} and weights {tuple(weights.shape)}"
+        raise Unsupported(f"{shapes}; accepted: the same shape, slots of torch.int64")
+    _accept_indices("slots", slots, len(values))
     read: Tensor = _Read.apply(values, slots, weights)
     return read
 
@@ -84,7 +94,7 @@ class _Read(torch.autograd.Function):
         slots, weights = slots.contiguous(), weights.contiguous()
         (t, r), d = slots.shape, values.shape[1]
         read = weights.new_empty(t, d)
-        pointers = values.data_ptr(), _is_half(values), d, slots.data_ptr(), weights.data_ptr()
+        pointers = values.data_ptr(), _is_bf16(values), d, slots.data_ptr(), weights.data_ptr()
         library().read_forward(*pointers, t, r, read.data_ptr(), torch.get_num_threads())
         ctx.save_for_backward(values, slots, weights)
         return read
@@ -102,7 +112,7 @@ class _Read(torch.autograd.Function):
             raise MemoryError(f"{count} reads do not fit into memory twice")
         grad_weights, grad_rows = torch.empty_like(weights), values.new_empty(found, d)
         library().read_backward(
-            *(values.data_ptr(), _is_half(values), d, *sorting, found, slots.shape[1]),
+            *(values.data_ptr(), _is_bf16(values), d, *sorting, found, slots.shape[1]),
             *(weights.data_ptr(), grad.data_ptr(), grad_weights.data_ptr(), grad_rows.data_ptr()),
             torch.get_num_threads(),
         )
@@ -155,19 +165,28 @@ def _update(values: Tensor, rows: Tensor, grad: Tensor, *state: Tensor) -> tuple
     _accept("grad", grad, values.dtype)
     for one in state:
         _accept("state", one, torch.float32)
-    if not (rows.is_contiguous() and grad.is_contiguous()):
-        raise Unsupported("rows or their gradient with gaps; accepted: contiguous ones")
+        if len(one) != len(values) or one.shape[1] not in (1, values.shape[1]) or not one.is_contiguous():
+            raise Unsupported(f"state {tuple(one.shape)} of values {tuple(values.shape)}; accepted: as many rows")
+    if grad.shape != (len(rows), values.shape[1]) or not (rows.is_contiguous() and grad.is_contiguous()):
+        raise Unsupported(f"{len(rows)} rows and gradient {tuple(grad.shape)}; accepted: (u, d), without gaps")
+    _accept_indices("rows", rows, len(values))
+    increment_version([values, *state])  # so that a later backward through the old ones is refused
     pointers = (one.data_ptr() for one in (*state, rows, grad))
-    return (values.data_ptr(), _is_half(values), values.shape[1]), (*pointers, len(rows))
+    return (values.data_ptr(), _is_bf16(values), values.shape[1]), (*pointers, len(rows))
 
 
-def _is_half(values: Tensor) -> bool:
+def _is_bf16(values: Tensor) -> bool:
     return values.dtype == torch.bfloat16
 
 
 def _accept(name: str, tensor: Tensor, dtype: torch.dtype) -> None:
     if tensor.device.type != "cpu" or tensor.dtype != dtype:
         raise Unsupported(f"{name} of {tensor.dtype} on {tensor.device.type}; accepted: {dtype} on cpu")
+
+
+def _accept_indices(name: str, indices: Tensor, length: int) -> None:
+    if indices.numel() and not ((ends := indices.aminmax()).min >= 0 and ends.max < length):
+        raise Unsupported(f"{name} from {int(ends.min)} to {int(ends.max)}; accepted: 0 to {length - 1}")
 
 
 def _accept_table(values: Tensor) -> None:

@@ -5,14 +5,14 @@
 #include "native.h"
 
 /* The sum of one token's reads, whatever the type and width of the rows. */
-INLINE void sum_rows(const void *values, int half, int d, const int64_t *slots, const float *weights, int reads,
+INLINE void sum_rows(const void *values, int bf16, int d, const int64_t *slots, const float *weights, int reads,
                      float *out)
 {
     float sum[d];
     memset(sum, 0, sizeof sum);
     for (int r = 0; r < reads; r++)
         for (int i = 0; i < d; i++)
-            sum[i] += weights[r] * widen(values, slots[r] * d + i, half);
+            sum[i] += weights[r] * widen(values, slots[r] * d + i, bf16);
     memcpy(out, sum, sizeof sum);
 }
 
@@ -46,16 +46,16 @@ INLINE void sum_vectors(const float *values, int d, const int64_t *slots, const 
     }
 }
 
-void read_forward(const void *values, int half, int d, const int64_t *slots, const float *weights, int64_t tokens,
+void read_forward(const void *values, int bf16, int d, const int64_t *slots, const float *weights, int64_t tokens,
                   int reads, float *out, int threads)
 {
     #pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
     for (int64_t t = 0; t < tokens; t++) {
         const int64_t *mine = slots + t * reads, *next = t + 1 < tokens ? mine + reads : mine;
         for (int r = 0; r < reads; r++)
-            fetch(values, next[r], d, half);
-        if (half || d % (2 * LANES))
-            sum_rows(values, half, d, mine, weights + t * reads, reads, out + t * d);
+            fetch(values, next[r], d, bf16);
+        if (bf16 || d % (2 * LANES))
+            sum_rows(values, bf16, d, mine, weights + t * reads, reads, out + t * d);
         else {
 #define CALL(d) sum_vectors(values, d, mine, weights + t * reads, reads, out + t * d)
             BY_WIDTH(d, CALL)
@@ -120,22 +120,22 @@ INLINE void visit_row(const float *row, int d, const uint64_t *order, int64_t co
     }
 }
 
-void read_backward(const void *values, int half, int d, const uint64_t *order, const int64_t *rows,
+void read_backward(const void *values, int bf16, int d, const uint64_t *order, const int64_t *rows,
                    const int64_t *first, int64_t found, int reads, const float *weights, const float *grad,
                    float *grad_weights, void *grad_rows, int threads)
 {
     #pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
     for (int64_t u = 0; u < found; u++) {
         if (u + AHEAD < found)
-            fetch(values, rows[u + AHEAD], d, half);
+            fetch(values, rows[u + AHEAD], d, bf16);
         float row[d], sum[d];
         for (int i = 0; i < d; i++)
-            row[i] = widen(values, rows[u] * d + i, half);
+            row[i] = widen(values, rows[u] * d + i, bf16);
 #define CALL(d)                                                                                                       \
     visit_row(row, d, order + first[u], first[u + 1] - first[u], reads, weights, grad, grad_weights, sum)
         BY_WIDTH(d, CALL)
 #undef CALL
         for (int i = 0; i < d; i++)
-            narrow(grad_rows, u * d + i, half, sum[i]);
+            narrow(grad_rows, u * d + i, bf16, sum[i]);
     }
 }

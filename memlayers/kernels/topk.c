@@ -1,6 +1,7 @@
 /* The k best of n * n product keys of each token and head, and the gradient of their scores.
  *
- * query (t, h, 2, c), keys (h, 2, n, c), scores and slots (t, h, k): best first, of equal scores the lower key first.
+ * query (t, h, 2, c), keys (h, 2, n, c), scores and slots (t, h, k): best first; of equal half scores the lower key first,
+ * of equal sums the one with the better row key.
  * A NaN ranks above everything, so that it is seen in the loss.
  *
  * Tokens go side by side, one in each lane of a vector: every score is inserted into a sorted list of the k

@@ -31,57 +31,57 @@ INLINE void adam_change(const float *restrict g, float *restrict m, float *restr
         }
 }
 
-void adam_rows(void *values, int half, int d, float *mean, float *square, const int64_t *rows, const void *grads,
+void adam_rows(void *values, int bf16, int d, float *mean, float *square, const int64_t *rows, const void *grads,
                int64_t found, int rowwise, double rate, double beta1, double beta2, double correct, double eps,
                int threads)
 {
     #pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
     for (int64_t u = 0; u < found; u++) {
         if (u + AHEAD < found) {
-            fetch(values, rows[u + AHEAD], d, half);
+            fetch(values, rows[u + AHEAD], d, bf16);
             fetch(mean, rows[u + AHEAD], d, 0);
             fetch(square, rows[u + AHEAD], rowwise ? 1 : d, 0);
         }
         int64_t at = rows[u] * d;
         float g[d], change[d], *own = square + (rowwise ? rows[u] : at);
         for (int i = 0; i < d; i++)
-            g[i] = widen(grads, u * d + i, half);
+            g[i] = widen(grads, u * d + i, bf16);
 #define CALL(d)                                                                                                       \
     adam_change(g, mean + at, own, d, rowwise, rate, 1 - beta1, beta2, 1 - beta2, correct, eps, change)
         BY_WIDTH(d, CALL)
 #undef CALL
         for (int i = 0; i < d; i++)
-            narrow(values, at + i, half, widen(values, at + i, half) - change[i]);
+            narrow(values, at + i, bf16, widen(values, at + i, bf16) - change[i]);
     }
 }
 
 /* total: one sum of mean squares a row; or none, for plain gradient descent. */
-void adagrad_rows(void *values, int half, int d, float *total, const int64_t *rows, const void *grads, int64_t found,
+void adagrad_rows(void *values, int bf16, int d, float *total, const int64_t *rows, const void *grads, int64_t found,
                   double rate, double eps, int threads)
 {
     #pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
     for (int64_t u = 0; u < found; u++) {
         if (u + AHEAD < found) {
-            fetch(values, rows[u + AHEAD], d, half);
+            fetch(values, rows[u + AHEAD], d, bf16);
             if (total)
                 fetch(total, rows[u + AHEAD], 1, 0);
         }
         float g[d], scale = rate;
         for (int i = 0; i < d; i++)
-            g[i] = widen(grads, u * d + i, half);
+            g[i] = widen(grads, u * d + i, bf16);
         if (total)
             scale = rate / (sqrtf(total[rows[u]] += mean_square(g, d)) + eps);
         for (int i = 0; i < d; i++) {
             int64_t at = rows[u] * d + i;
-            narrow(values, at, half, widen(values, at, half) - scale * g[i]);
+            narrow(values, at, bf16, widen(values, at, bf16) - scale * g[i]);
         }
     }
 }
 
-void sgd_rows(void *values, int half, int d, const int64_t *rows, const void *grads, int64_t found, double rate,
+void sgd_rows(void *values, int bf16, int d, const int64_t *rows, const void *grads, int64_t found, double rate,
               int threads)
 {
-    adagrad_rows(values, half, d, NULL, rows, grads, found, rate, 0, threads);
+    adagrad_rows(values, bf16, d, NULL, rows, grads, found, rate, 0, threads);
 }
 
 /* Asks for pages of 2 MiB before the first touch: a table that is read at random misses the page tables less often. */

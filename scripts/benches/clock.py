@@ -13,7 +13,7 @@ WARM = 3  # first rounds, not counted: caches, allocator, compiled kernels
 def take_turns(sides: dict[str, Side], rounds: int, budget: float = float("inf")) -> dict[str, dict[str, Any]]:
     """{side: {ms, quartiles, n}}: the median of the rounds in milliseconds; fewer rounds if they exceed the budget (s).
 
-    A side is called once a round, and what it prepares outside the clock it does before it returns its work.
+    A side is called once a round, and all that it does is on the clock.
     """
     times: dict[str, list[float]] = {name: [] for name in sides}
     began = time.perf_counter()

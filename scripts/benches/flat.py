@@ -6,8 +6,8 @@ and taken off. Tokens are random, embeddings wide apart and rates next to zero, 
 whole table: a young model reads a few hundred rows, and would flatter us.
 """
 
-import resource
 import time
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -28,6 +28,14 @@ def made(bits: int) -> TrainingStep:
     for batch in step.batches:
         batch.tokens.random_(1, len(step.model.embedding.weight))
     return step
+
+
+def resident(which: str = "VmRSS", reset_peak: bool = False) -> int:
+    """KiB of this process, now or at its peak (VmHWM) since that was reset; Linux only."""
+    if reset_peak:
+        Path("/proc/self/clear_refs").write_text("5")
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith(which)).split()[1])
 
 
 def searching(step: TrainingStep) -> Side:
@@ -67,11 +75,11 @@ def measure(rounds: int, sizes: tuple[int, ...] = SIZES) -> dict[str, Any]:
         build[bits] = time.perf_counter() - started
         for _ in range(2):  # the first step makes the optimizer's state
             steps[bits]()
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = resident(reset_peak=True)
     sides: dict[str, Side] = {f"step {bits}": step for bits, step in steps.items()}
     sides |= {f"search {bits}": searching(step) for bits, step in steps.items()}
     times = take_turns(sides, rounds)
-    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    grown = resident("VmHWM") - before
     found = {}
     for bits in sizes:
         whole, search = times[f"step {bits}"], times[f"search {bits}"]

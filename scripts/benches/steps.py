@@ -1,4 +1,4 @@
-"""Training steps of whole models as a run takes them, but for Lightning: forward, backward, clipping, optimizers."""
+"""Training steps of whole models: forward, backward, clipping, optimizers; a run adds Lightning and schedules."""
 
 import torch
 
