@@ -17,8 +17,8 @@ OURS = "memlayers"
 
 def load(folder: Path) -> dict[str, Any]:
     """part -> what was measured, of the parts that were saved."""
-    parts = ("flat", "level", "peers", "limit", "summary")
-    texts = {part: folder / f"{part}.json" for part in parts}
+    names = ("flat", "level", "peers", "limit", "parts", "summary")
+    texts = {name: folder / f"{name}.json" for name in names}
     return {part: json.loads(path.read_text()) for part, path in texts.items() if path.exists()}
 
 
@@ -26,17 +26,19 @@ def section(found: dict[str, Any]) -> str:
     """Targets in a sentence, then one row a shape: our milliseconds, and how many times as long each peer takes."""
     targets = found["summary"]["targets"]
     missed = [f"{one['name']}: {one['value']:g}, asked for {one['limit']:g}" for one in targets if not one["holds"]]
-    level = found["level"]["measured"]
-    text = "A memory arm's training step takes " + ", ".join(
-        f"{one['memory']['to_dense']:.2f} times dense's at width {width}"
-        for width, one in sorted(level.items(), key=lambda item: int(item[0]))
+    level = sorted(found["level"]["measured"].items(), key=lambda item: int(item[0]))
+    text = "At equal FLOPs per token, the training step of memory and of memory_plus takes "
+    text += ", ".join(
+        f"{one['memory']['to_dense']:.2f} and {one['memory_plus']['to_dense']:.2f} times dense's at width {width}"
+        for width, one in level
     )
     sizes = found["flat"]["measured"]["sizes"]
     last = max(sizes, key=int)
-    flat = sizes[last]["net_to_2**14"]
+    whole = sizes[last]["step"]["ms"] / sizes["14"]["step"]["ms"]
     text += (
-        f", at equal FLOPs per token; with 2^{last} slots a step takes {flat:.2f} times what it takes with 2^14, net "
-        f"of the search. {len(targets) - len(missed)} of {len(targets)} targets hold"
+        f". With 2^{last} slots a step takes {whole:.2f} times what it takes with 2^14, and "
+        f"{sizes[last]['net_to_2**14']:.2f} times without the search, which grows as the square root. "
+        f"{len(targets) - len(missed)} of {len(targets)} targets hold"
     )
     text += f" (not: {'; '.join(missed)})." if missed else "."
     shapes = found["peers"]["measured"]
@@ -48,6 +50,17 @@ def section(found: dict[str, Any]) -> str:
         ours = f"{one['times'][OURS]['ms']:.0f}"
         lines.append(f"| {one['width']} | 2^{one['log2_slots']} | {one['topk']} | {ours} | {ratios} |")
     return text + "\n\n" + "\n".join(lines)
+
+
+def parts(found: dict[str, Any]) -> str:
+    """What each function took, the reference and the one in C, as a table."""
+    shapes = found["parts"]["measured"]
+    heads = [f"{name} shape, {how}" for name in shapes for how in ("reference", "in C")]
+    lines = ["| ms | " + " | ".join(heads) + " |", "|" + " --- |" * (len(heads) + 1)]
+    for part in next(iter(shapes.values())):
+        times = [f"{one[part][how]['ms']:.2f}" for one in shapes.values() for how in ("reference", "auto")]
+        lines.append(f"| {part} | " + " | ".join(times) + " |")
+    return "\n".join(lines)
 
 
 def draw(found: dict[str, Any], path: Path) -> list[Path]:

@@ -1,4 +1,4 @@
-"""Measure speed, side by side in one process, as ratios of medians: see scripts/benches/.
+"""Measure speed, sides taking turns in one process, as medians of their ratios round by round: see scripts/benches/.
 
 python scripts/bench.py                # everything, about 15 minutes; saves results/bench/*.json and summary.json
 python scripts/bench.py level limit    # these: flat, level, peers, limit, parts
@@ -38,7 +38,7 @@ def measured(part: str, quick: bool) -> Any:
     if part == "level":
         return level.measure(6, (32,)) if quick else level.measure(90)
     if part == "peers":
-        return peers.measure(4, [(32, 12, 8)], 5.0) if quick else peers.measure(9, peers.SHAPES, 6.0)
+        return peers.measure(4, [(32, 12, 8)], 5.0) if quick else peers.measure(8, peers.SHAPES, 4.0)
     if part == "parts":
         return parts.measure(4, ("the study's",)) if quick else parts.measure(30)
     return limit.measure(6, [(12, 64)]) if quick else limit.measure(40)

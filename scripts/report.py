@@ -39,6 +39,8 @@ def main() -> int:
         measured = speed.load(results / "bench")
         if {"flat", "level", "peers", "summary"} <= measured.keys():
             update(ROOT / "README.md", "speed", speed.section(measured))
+            if "parts" in measured:
+                update(ROOT / "LOG.md", "parts", speed.parts(measured))
             written += speed.draw(measured, results / "bench" / "speed")
     except ValueError as error:
         fail(error)

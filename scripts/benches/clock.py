@@ -11,7 +11,7 @@ WARM = 3  # first rounds, not counted: caches, allocator, compiled kernels
 
 
 def take_turns(sides: dict[str, Side], rounds: int, budget: float = float("inf")) -> dict[str, dict[str, Any]]:
-    """{side: {ms, quartiles, n}}: the median of the rounds in milliseconds; fewer rounds if they exceed the budget (s).
+    """{side: {ms, quartiles, rounds}}: milliseconds and their median; fewer rounds if they exceed the budget (s).
 
     A side is called once a round, and all that it does is on the clock.
     """
@@ -32,4 +32,10 @@ def take_turns(sides: dict[str, Side], rounds: int, budget: float = float("inf")
 
 def summary(values: list[float]) -> dict[str, Any]:
     low, middle, high = statistics.quantiles(values, n=4)
-    return {"ms": round(middle, 4), "quartiles": [round(low, 4), round(high, 4)], "n": len(values)}
+    rounds = [round(value, 4) for value in values]
+    return {"ms": round(middle, 4), "quartiles": [round(low, 4), round(high, 4)], "rounds": rounds}
+
+
+def ratio(one: dict[str, Any], other: dict[str, Any]) -> float:
+    """Median over the rounds of how many times as long `one` took: what slows a whole round down cancels out."""
+    return round(statistics.median(a / b for a, b in zip(one["rounds"], other["rounds"], strict=True)), 3)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from benches.clock import Side, take_turns
+from benches.clock import Side, ratio, take_turns
 from benches.steps import TrainingStep
 from torch import Tensor
 
@@ -90,10 +90,14 @@ def measure(rounds: int, sizes: tuple[int, ...] = SIZES) -> dict[str, Any]:
             "seconds_to_build": round(build[bits], 2),
             "rows_read": rows_read(steps[bits]),
         }
-    base = found["14"]["net_ms"]
     for one in found.values():
-        one["net_to_2**14"] = round(one["net_ms"] / base, 3)
+        one["net_to_2**14"] = ratio(net(one), net(found["14"]))
     return {"sizes": found, "peak_growth_mib": round(grown / 1024, 1), "peak_gib": round((before + grown) / 2**20, 2)}
+
+
+def net(one: dict[str, Any]) -> dict[str, Any]:
+    """The step without the search, round by round."""
+    return {"rounds": [a - b for a, b in zip(one["step"]["rounds"], one["search"]["rounds"], strict=True)]}
 
 
 def targets(found: dict[str, Any]) -> list[tuple[str, float, float]]:

@@ -5,7 +5,7 @@ The study's arms on the study's batch, at three widths; keys are half as wide as
 
 from typing import Any
 
-from benches.clock import Side, take_turns
+from benches.clock import Side, ratio, take_turns
 from benches.steps import TrainingStep, configured
 
 LIMITS = {32: 1.2, 128: 1.0, 256: 1.0}
@@ -33,7 +33,7 @@ def measure(rounds: int, widths: tuple[int, ...] = tuple(LIMITS)) -> dict[str, A
         times = take_turns(sides, rounds if width == 32 else max(4, rounds // 3))
         flops = {name: step.plan.matched.cost.flops for name, step in steps.items()}
         found[str(width)] = {
-            name: one | {"to_dense": round(one["ms"] / times["dense"]["ms"], 3), "flops_per_token": flops[name]}
+            name: one | {"to_dense": ratio(one, times["dense"]), "flops_per_token": flops[name]}
             for name, one in times.items()
         }
     return found

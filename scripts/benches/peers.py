@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from benches.clock import Side, take_turns
+from benches.clock import Side, ratio, take_turns
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer, SparseAdam
 
@@ -151,11 +151,11 @@ def measure(rounds: int, shapes: list[tuple[int, int, int]], budget: float) -> l
         for name, make in LAYERS.items():
             pair = take_turns({"memlayers": ours(width, bits, k), name: make(width, bits, k)}, rounds, budget)
             own.append(pair["memlayers"])
-            times[name], ratios[name] = pair[name], round(pair[name]["ms"] / pair["memlayers"]["ms"], 2)
+            times[name], ratios[name] = pair[name], ratio(pair[name], pair["memlayers"])
         times["memlayers"] = sorted(own, key=lambda one: one["ms"])[len(own) // 2]
         tables = take_turns(values_only(width, bits, k), rounds, budget)
-        fbgemm = tables["fbgemm TBE, row-wise Adagrad"]["ms"] / tables["memlayers, row-wise Adagrad"]["ms"]
-        ratios["fbgemm TBE, row-wise Adagrad"] = round(fbgemm, 2)
+        fbgemm = "fbgemm TBE, row-wise Adagrad"
+        ratios[fbgemm] = ratio(tables[fbgemm], tables["memlayers, row-wise Adagrad"])
         found.append({"width": width, "log2_slots": bits, "topk": k, "times": times | tables, "ratios": ratios})
         print(f"  width {width}, 2**{bits} slots, k {k}: {ratios}", flush=True)
     return found
