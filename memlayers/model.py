@@ -95,7 +95,7 @@ def build_model(
     blocks = [Block(config.d_model, config.num_heads, build_ffn(index)) for index in range(config.depth)]
     model = Transformer(num_tokens, config.d_model, blocks, pools, config.tied_head)
     if generator is not None:
-        init_parameters(model, generator)
+        init_parameters(model, generator, config.embedding_std)
     return model
 
 
@@ -147,18 +147,19 @@ def parameters_with_roles(model: nn.Module) -> Iterator[tuple[str, str, nn.Param
 
 
 @torch.no_grad()
-def init_parameters(model: Transformer, generator: torch.Generator) -> None:
+def init_parameters(model: Transformer, generator: torch.Generator, embedding_std: float) -> None:
     """Normal, with a standard deviation for each role; gains of norms start at 1.
 
     Matrices, keys and values: 1 / sqrt(width of the input or row). Matrices that write to the residual stream are
-    divided by sqrt(2 * depth) (GPT-2). Embeddings: 0.02, small against what the blocks add.
+    divided by sqrt(2 * depth) (GPT-2). Embeddings: embedding_std. The first attention hardly tells tokens from each
+    other yet, so what distinguishes subjects comes from there, and 0.02, as in GPT-2, drowns it in what blocks add.
     """
     depth = len(model.blocks)
     for _, role, parameter in parameters_with_roles(model):
         if role == "vector":
             parameter.fill_(1.0)
             continue
-        std = 0.02 if role == "embedding" else parameter.shape[-1] ** -0.5
+        std = embedding_std if role == "embedding" else parameter.shape[-1] ** -0.5
         if role == "output":
             std /= (2 * depth) ** 0.5
         if parameter.dtype == torch.float32 and parameter.device == generator.device:

@@ -8,7 +8,7 @@ from rich.table import Table
 from memlayers.record import Record
 from memlayers.table import Estimate, Row, multiplier, rows
 
-HEAD = ("arm", "recall", "held out", "vs dense", "bits/param", "kFLOPs/token", "params", "seconds", "n")
+HEAD = ("arm", "recall", "held out", "vs dense", "plateau", "bits/param", "kFLOPs/token", "params", "seconds", "n")
 NARROW = 120  # columns: below, a table in one line a row would be cut off
 
 
@@ -28,12 +28,20 @@ def cells(row: Row) -> tuple[str, ...]:
         interval(row.recall),
         interval(row.held_out),
         interval(row.difference, signed=True) if row.difference else "reference" if row.arm == "dense" else "-",
+        passed(row),
         f"{row.bits_per_parameter.mean:.3f}",
         f"{row.flops_per_token / 1e3:,.0f}",
         f"{row.parameters / 1e3:,.0f}k",
         f"{row.seconds:,.0f}",
         str(row.n),
     )
+
+
+def passed(row: Row) -> str:
+    """Exposures until recall passed the plateau; of fewer seeds than there are, 12.3 (2 of 5)."""
+    if row.plateau is None:
+        return "-"
+    return f"{row.plateau.mean:.1f}" + (f" ({row.plateau.n} of {row.n})" if row.plateau.n < row.n else "")
 
 
 def markdown(table: list[Row]) -> str:
@@ -109,6 +117,11 @@ def replace_section(text: str, name: str, content: str) -> str:
 def readme_section(worlds: dict[str, list[Row]]) -> str:
     """All worlds of a study: a sentence and a table each."""
     return "\n\n".join(f"**{world}.** {finding(world, table)}\n\n{markdown(table)}" for world, table in worlds.items())
+
+
+def world_tables(worlds: dict[str, list[Record]]) -> str:
+    """A table for each world."""
+    return "\n\n".join(f"{world}:\n\n{markdown(rows(records))}" for world, records in sorted(worlds.items()))
 
 
 def rate_table(studies: dict[str, dict[str, list[Record]]], world: str) -> str:

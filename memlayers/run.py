@@ -16,6 +16,7 @@ from memlayers.layers.feedforward import Workload
 from memlayers.lit import Batches, FactLearner, RecallProbe
 from memlayers.measure import measure
 from memlayers.model import build_model, parameters_with_roles
+from memlayers.plateau import left_plateau
 from memlayers.progress import RunProgress, terminal_bar
 from memlayers.record import Record, code_version, finished, machine, record_path, write_json
 from memlayers.text import Text
@@ -42,7 +43,7 @@ class Plan:
 def plan(config: RunConfig) -> Plan:
     """World, text, the size that matches, the number of steps. Raises ValueError for what cannot be."""
     config.validate()
-    text = Text(build_world(config.world), config.world.text)
+    text = Text(build_world(config.world), config.world.text, config.world.document)
     sample = text.sample(4096, torch.Generator().manual_seed(0))
     positions = (sample.tokens[:, 1:] != 0).sum().item() / len(sample.tokens)
     scored = sample.answers[:, 1:].sum().item() / len(sample.tokens) if config.training.loss == "answers" else positions
@@ -117,6 +118,8 @@ def train(config: RunConfig, chosen: Plan, progress: RunProgress) -> dict[str, A
     model.eval()
     recall = measure(model, text, chosen.steps * chosen.batch_size)
     tokens = chosen.tokens
+    left = left_plateau([(point["exposures"], point["recall"]) for point in probe.curve], recall["floor"])
+    flops = matched.cost.flops * tokens
     return {
         "facts": {
             "relations": [dataclasses.asdict(one) for one in text.world.statistics()],
@@ -128,7 +131,7 @@ def train(config: RunConfig, chosen: Plan, progress: RunProgress) -> dict[str, A
         "cost": dataclasses.asdict(matched.cost)
         | {
             "flops_per_token": matched.cost.flops,
-            "training_flops": matched.cost.flops * tokens,
+            "training_flops": flops,
             "params_in_pools": sum(p.numel() for _, role, p in parameters_with_roles(model) if role == "memory_value"),
         },
         "training": {
@@ -138,6 +141,7 @@ def train(config: RunConfig, chosen: Plan, progress: RunProgress) -> dict[str, A
             "exposures": chosen.exposures,
             "final_loss": learner.logged_loss,
             "curve": probe.curve,
+            "plateau": None if left is None else {"exposures": left, "flops": flops * left / chosen.exposures},
         },
         "optimizer": [{"role": role, "tensors": count, "lr": lr} for role, count, lr in role_rates(learner, config)],
         "recall": recall | {"bits_per_parameter": recall["stored_bits"] / matched.cost.params},

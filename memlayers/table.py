@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from memlayers.plateau import left_plateau
 from memlayers.record import Record, read_record
 
 # Two-sided 95% quantiles of Student's t, by degrees of freedom 1, 2, ...
@@ -42,6 +43,7 @@ class Row:
     parameters: int
     seconds: float  # median over seeds
     curve: list[tuple[float, float]]  # (exposures, mean recall)
+    plateau: Estimate | None  # exposures until recall passed the floor, over the n seeds that did; None if none did
     floor: float  # recall of always giving the commonest object
     seeds: tuple[int, ...]
 
@@ -98,6 +100,7 @@ def row(members: list[Record], reference: list[Record]) -> Row:
     base = {member["seed"]: member["recall"]["exact"] for member in reference}
     paired = [recall[seed] - base[seed] for seed in recall if seed in base]
     held_out = [m["recall"]["held_out"] for m in members if m["recall"]["held_out"] is not None]
+    left = [exposures for exposures in map(plateau, members) if exposures is not None]
     curves = [member["training"]["curve"] for member in members]
     return Row(
         arm=first["arm"],
@@ -114,9 +117,16 @@ def row(members: list[Record], reference: list[Record]) -> Row:
             (points[0]["exposures"], sum(point["recall"] for point in points) / len(points))
             for points in zip(*curves, strict=False)
         ],
+        plateau=estimate(left) if left else None,
         floor=first["recall"]["floor"],
         seeds=tuple(recall),
     )
+
+
+def plateau(record: Record) -> float | None:
+    """Exposures until the run left the plateau."""
+    curve = [(point["exposures"], point["recall"]) for point in record["training"]["curve"]]
+    return left_plateau(curve, record["recall"]["floor"])
 
 
 def multiplier(table: list[Row], arm: Row) -> tuple[float, bool] | None:
@@ -160,6 +170,7 @@ def summary(results: Path) -> dict[str, Any]:
                     "training_flops": one.training_flops,
                     "parameters": one.parameters,
                     "seconds": one.seconds,
+                    "plateau": one.plateau and {**one.plateau.as_json(), "n": one.plateau.n},
                 }
             studies.setdefault(study, {})[world] = {"arms": arms}
     return {"studies": studies}

@@ -1,9 +1,12 @@
 """Facts -> documents -> token ids. A document is about one subject and is one row, so rows never attend to each other.
 
-terse    S Y D [country] AU [time_zone] Australia/Sydney                     subject once, relations in random order
+terse    S Y D [country] AU                                                  one fact a document
+         S Y D [country] AU [time_zone] Australia/Sydney                     all of a subject, relations in random order
 prose    S Y D lies in AU . the clocks of S Y D follow Australia/Sydney .    a random training template each
 
-Each fact stands at most once in a document and a document has one subject, so nothing can be copied from context.
+Each fact stands at most once in a document and a document has one subject, so nothing can be copied from context. But
+where a document tells several facts they may explain each other, as a country does a time zone, and then little is
+learnt from the subject, which is what will be asked.
 """
 
 from collections.abc import Iterator
@@ -33,10 +36,13 @@ class Probe(NamedTuple):
 
 
 class Text:
-    """The writing of a world: style `terse` or `prose`. Its vocabulary extends the world's by relations and words."""
+    """The writing of a world: style `terse` or `prose`, a document for each `fact` or for all facts of a `subject`.
 
-    def __init__(self, world: World, style: str):
-        self.world, self.style = world, style
+    The vocabulary extends the world's by relations and words.
+    """
+
+    def __init__(self, world: World, style: str, document: str = "subject"):
+        self.world, self.style, self.document = world, style, document
         ids = {token: index for index, token in enumerate(world.vocabulary)}
 
         def word(text: str) -> int:
@@ -69,21 +75,27 @@ class Text:
         self.first_object = torch.tensor([0, *(len(table) for table in world.objects[:-1])]).cumsum(0)
 
         weight = world.weights.double()
+        self.facts = known_facts(world)
         top = weight.amax(dim=1)
         self.include = weight / top.clamp(min=torch.finfo(torch.float64).tiny)[:, None]  # of a fact, given its subject
-        self.cumulative = (top / top.sum()).cumsum(0)
-        self.exposures_per_document = weight / top.sum()  # (n, r) expected showings of each fact in one document
+        mass = top if document == "subject" else weight[self.facts[:, 0], self.facts[:, 1]]  # what a document is drawn by
+        self.cumulative = (mass / mass.sum()).cumsum(0)
+        self.exposures_per_document = weight / mass.sum()  # (n, r) expected showings of each fact in one document
         self.mean_exposures = float(self.exposures_per_document[world.facts >= 0].mean())  # of a fact, in one document
 
     def sample(self, num_documents: int, generator: torch.Generator) -> Documents:
-        """Training documents about subjects drawn by frequency, with replacement."""
+        """Training documents about facts, or subjects, drawn by frequency, with replacement."""
         draw = torch.rand(num_documents, generator=generator, dtype=torch.float64) * self.cumulative[-1]
-        subject = torch.searchsorted(self.cumulative, draw, right=True).clamp(max=len(self.cumulative) - 1)
-        count = len(self.world.relations)
-        relation = torch.rand(num_documents, count, generator=generator).argsort(dim=1)
-        shown = torch.rand(num_documents, count, generator=generator, dtype=torch.float64)
-        include = shown < self.include[subject[:, None], relation]
-        pick = torch.rand(num_documents, count, generator=generator)
+        drawn = torch.searchsorted(self.cumulative, draw, right=True).clamp(max=len(self.cumulative) - 1)
+        if self.document == "fact":
+            subject, relation = self.facts[drawn, 0], self.facts[drawn, 1:]
+            include = torch.ones_like(relation, dtype=torch.bool)
+        else:
+            subject, count = drawn, len(self.world.relations)
+            relation = torch.rand(num_documents, count, generator=generator).argsort(dim=1)
+            shown = torch.rand(num_documents, count, generator=generator, dtype=torch.float64)
+            include = shown < self.include[subject[:, None], relation]
+        pick = torch.rand(relation.shape, generator=generator)
         return self._write(subject, relation, include, self.layouts["train"].choose(relation, pick), self.world.facts)
 
     def probe(self, facts: Tensor, phrasing: str, generator: torch.Generator, answers: Tensor | None = None) -> Probe:

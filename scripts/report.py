@@ -9,7 +9,7 @@ from pathlib import Path
 from memlayers import speed
 from memlayers.cli import fail
 from memlayers.figure import draw
-from memlayers.report import rate_table, readme_section, study_table, update
+from memlayers.report import rate_table, readme_section, study_table, update, world_tables
 from memlayers.table import dumps, load, rows, summary
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -32,9 +32,8 @@ def main() -> int:
             written += draw(worlds, results / STUDY / "figure")
             update(ROOT / "README.md", STUDY, readme_section(worlds))
             update(ROOT / "LOG.md", "learning_rate", rate_table(studies, "atlas_readings"))
-            for prefix in ("spend", "values_rule"):
-                if any(study.startswith(prefix) for study in studies):
-                    update(ROOT / "LOG.md", prefix, study_table(studies, prefix, "atlas_readings"))
+            update(ROOT / "LOG.md", "values_rule", study_table(studies, "values_rule", "atlas_readings"))
+            update(ROOT / "LOG.md", "first_recipe", world_tables(studies["first_recipe"]))
             written += [ROOT / "README.md", ROOT / "LOG.md"]
         measured = speed.load(results / "bench")
         if {"flat", "level", "peers", "summary"} <= measured.keys():

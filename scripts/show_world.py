@@ -47,7 +47,7 @@ def main() -> int:
             print(__doc__)
             return 0
         world = build_world(jobs[0].world)
-        text = Text(world, jobs[0].world.text)
+        text = Text(world, jobs[0].world.text, jobs[0].world.document)
     except ValueError as error:
         fail(error)
         return 2

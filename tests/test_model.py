@@ -163,12 +163,12 @@ def test_settings_of_the_memory_reach_its_layers():
 @pytest.mark.parametrize("ffn", FFNS)
 @pytest.mark.parametrize("value_dtype", ["float32", "bfloat16"])
 def test_parameters_start_with_the_spread_that_is_promised(ffn, value_dtype):
-    """init_parameters: 1 / sqrt(width of the input or row); outputs / sqrt(2 * depth); embeddings 0.02; gains 1."""
+    """init_parameters: 1 / sqrt(width of the input or row); outputs / sqrt(2 * depth); embeddings as set; gains 1."""
     d_model, depth, hidden, num_tokens = 64, 3, 96, 300
     settings = FFNS[ffn]
     if isinstance(settings, MemoryConfig):
         settings = dataclasses.replace(settings, num_keys=40, d_key=32, value_dtype=value_dtype)
-    config = ModelConfig(settings, "all", "add", d_model, depth, hidden=hidden, tied_head=False)
+    config = ModelConfig(settings, "all", "add", d_model, depth, hidden=hidden, tied_head=False, embedding_std=0.7)
     model = build_model(config, num_tokens, torch.Generator().manual_seed(0))
     into_residual = (2 * depth) ** -0.5
     promised = {
@@ -181,7 +181,7 @@ def test_parameters_start_with_the_spread_that_is_promised(ffn, value_dtype):
         "values": d_model**-0.5,
         "gate.weight": d_model**-0.5,
         "memory.out.weight": d_model**-0.5 * into_residual,
-        "embedding.weight": 0.02,
+        "embedding.weight": 0.7,
         "head.weight": d_model**-0.5,
     }
     met = set()

@@ -110,6 +110,28 @@ def test_a_row_holds_every_number_of_its_records():
     assert terse.held_out is None
 
 
+@pytest.mark.parametrize(
+    ("curve", "left"),
+    [
+        ([(8.0, 0.1), (16.0, 0.2)], 12.0),  # 0.15 lies half-way
+        ([(8.0, 0.3)], 4.0),  # before the first probe: from nothing at no exposures
+        ([(8.0, 0.1), (16.0, 0.15)], 16.0),
+        ([(8.0, 0.2), (16.0, 0.1)], 6.0),  # the first time counts
+        ([(8.0, 0.1), (16.0, 0.14)], None),
+        ([], None),
+    ],
+)
+def test_the_plateau_ends_where_recall_passes_the_floor(curve, left):
+    (one,) = rows([fake_record("memory", curve=curve)])
+    assert one.floor == 0.1 and (one.plateau and one.plateau.mean) == (left and pytest.approx(left))
+
+
+def test_the_plateau_is_that_of_the_seeds_that_left_it():
+    curves = [[(8.0, 0.25)], [(8.0, 0.1)], [(4.0, 0.25)]]
+    (one,) = rows([fake_record("memory", seed, curve=curve) for seed, curve in enumerate(curves)])
+    assert one.n == 3 and one.plateau == estimate([4.8, 2.4])
+
+
 @given(seconds=st.lists(st.floats(0.1, 1e4), min_size=1, max_size=9))
 def test_seconds_are_the_median_of_the_seeds(seconds):
     (one,) = rows([fake_record("memory", seed, seconds=value) for seed, value in enumerate(seconds)])

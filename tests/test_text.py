@@ -210,6 +210,26 @@ def test_objects_of_different_lengths_end_and_others_do_not():
     assert text.vocabulary[END] == "<end>" and text.vocabulary[PAD] == "<pad>"
 
 
+@pytest.mark.parametrize(("kind", "style"), WRITINGS)
+def test_a_document_for_each_fact_tells_that_fact_and_as_often_as_expected(kind, style):
+    """Counts are binomial with the shares promised; squared deviations add up to about a chi-square."""
+    world, documents = small_world(kind), 6_000
+    text = Text(world, style, "fact")
+    counts: Counter[tuple[int, int]] = Counter()
+    for words, _ in decoded(text, text.sample(documents, seeded(3))):
+        (told,) = reader(kind, style).read(words)
+        counts[told[:2]] += 1
+    facts = known_facts(world)
+    shares = text.exposures_per_document[facts[:, 0], facts[:, 1]]
+    weights = world.weights[facts[:, 0], facts[:, 1]].double()
+    torch.testing.assert_close(shares, weights / weights.sum())
+    assert text.mean_exposures == pytest.approx(1 / len(facts))
+    found = torch.tensor([counts[(s, r)] for s, r in facts.tolist()], dtype=torch.float64)
+    assert int(found.sum()) == documents
+    squares = (found - documents * shares) ** 2 / (documents * shares * (1 - shares))
+    assert abs(float(squares.mean()) - 1) < 6 * (2 / len(facts)) ** 0.5
+
+
 # --------------------------------------------------------------------------- exposures
 
 

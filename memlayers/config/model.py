@@ -55,6 +55,7 @@ class ModelConfig:
     num_heads: int = 2
     hidden: int = 88  # of the dense feed-forwards; arms that are matched have it solved
     tied_head: bool = True
+    embedding_std: float = 0.2  # of the first token embeddings: below, a subject is hard to tell from its neighbours
 
     def chosen_blocks(self) -> list[int]:
         """Indices of the blocks that use ffn; the middle of an even depth is the later of the two."""
@@ -80,6 +81,8 @@ class ModelConfig:
                 f"model.d_model={self.d_model} does not divide into model.num_heads={self.num_heads} heads of even "
                 f"width; accepted: a multiple of {2 * self.num_heads}"
             )
+        if not self.embedding_std > 0:
+            raise ValueError(f"model.embedding_std={self.embedding_std} is not positive; accepted: a number above 0")
         one_of("model.placement", self.placement, ("replace", "add"))
         self.chosen_blocks()
         self.ffn.validate(self.d_model)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from memlayers.config.checks import at_least, one_of, within
 
 SPELLINGS = ("letters", "pairs", "bytes", "bpe")
+DOCUMENTS = ("fact", "subject")
 
 
 @dataclass
@@ -14,9 +15,11 @@ class WorldConfig:
     name: str = "?"
     seed: int = 0  # of the facts: the same for all arms and seeds
     text: str = "terse"  # terse: subject, relation token, object; prose: sentences from templates
+    document: str = "fact"  # fact: a document tells one; subject: all of its subject's, which may explain each other
 
     def validate(self) -> None:
         one_of("world.text", self.text, ("terse", "prose"))
+        one_of("world.document", self.document, DOCUMENTS)
 
 
 @dataclass
