@@ -10,7 +10,7 @@ from rich.console import Console
 from stubs import fake_record
 
 from memlayers.report import HEAD, finding, interval, markdown, readme_section, replace_section, screen, update
-from memlayers.table import Estimate, Row, multiplier, rows
+from memlayers.table import Estimate, Row, estimate, multiplier, rows
 
 NUMBER = r"[+-]?\d[\d,]*\.?\d*"
 
@@ -89,7 +89,17 @@ def test_the_screen_shows_the_same_cells_as_the_markdown_however_narrow(width):
 
 def test_the_screen_leaves_out_a_column_without_any_number():
     table = [replace(row, held_out=None) for row in table_of(dense=(1e12, 0.2), memory=(1e12, 0.4))]
-    assert [column.header for column in screen("", table, 200).columns] == [name for name in HEAD if name != "held out"]
+    shown = [column.header for column in screen("", table, 200).columns]
+    assert shown == [name for name in HEAD if name not in ("held out", "plateau")]
+
+
+def test_the_plateau_column_says_of_how_many_seeds():
+    (row,) = table_of(memory=(1e12, 0.4))
+    cells = [
+        markdown([replace(row, n=n, plateau=left)]).split("\n")[2].split(" | ")[HEAD.index("plateau")]
+        for n, left in ((2, None), (2, estimate([12.0, 13.0])), (3, estimate([12.0, 13.0])))
+    ]
+    assert cells == ["-", "12.5", "12.5 (2 of 3)"]
 
 
 # --------------------------------------------------------------------------- the finding

@@ -17,7 +17,7 @@ from memlayers.config.worlds import WorldConfig
 class TrainingConfig:
     """How long, on what, and what is looked at on the way."""
 
-    exposures: float = 32.0  # mean number of times that a fact is shown, in whatever phrasing
+    exposures: float = 24.0  # mean number of times that a fact is shown, in whatever phrasing
     batch_tokens: int = 1024  # input positions a step; the number of documents follows from their mean length
     loss: str = "answers"  # answers: on objects only; all: on every token
     probes: int = 16  # recall measurements on the way, evenly spaced
