@@ -142,18 +142,6 @@ def rate_table(studies: dict[str, dict[str, list[Record]]], world: str) -> str:
     return "\n".join(lines)
 
 
-def study_table(studies: dict[str, dict[str, list[Record]]], prefix: str, world: str) -> str:
-    """The rows of all studies whose name begins so, with the rest of the name where there is one."""
-    lines = ["| study | arm | recall | kFLOPs/token | steps | seconds | n |", "|" + " --- |" * 7]
-    for study in sorted(name for name in studies if name.startswith(prefix)):
-        records = studies[study].get(world, [])
-        for one in rows(records) if records else ():
-            steps = next(record["training"]["steps"] for record in records if record["arm"] == one.arm)
-            cost = f"{one.flops_per_token / 1e3:,.0f} | {steps:,} | {one.seconds:,.0f}"
-            lines.append(f"| {study} | {one.arm} | {interval(one.recall)} | {cost} | {one.n} |")
-    return "\n".join(lines)
-
-
 def update(path: Path, name: str, content: str) -> None:
     """Rewrite one generated section of a file."""
     path.write_text(replace_section(path.read_text(), name, content))

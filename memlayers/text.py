@@ -78,7 +78,9 @@ class Text:
         self.facts = known_facts(world)
         top = weight.amax(dim=1)
         self.include = weight / top.clamp(min=torch.finfo(torch.float64).tiny)[:, None]  # of a fact, given its subject
-        mass = top if document == "subject" else weight[self.facts[:, 0], self.facts[:, 1]]  # what a document is drawn by
+        mass = (
+            top if document == "subject" else weight[self.facts[:, 0], self.facts[:, 1]]
+        )  # what a document is drawn by
         self.cumulative = (mass / mass.sum()).cumsum(0)
         self.exposures_per_document = weight / mass.sum()  # (n, r) expected showings of each fact in one document
         self.mean_exposures = float(self.exposures_per_document[world.facts >= 0].mean())  # of a fact, in one document

@@ -9,7 +9,7 @@ from pathlib import Path
 from memlayers import speed
 from memlayers.cli import fail
 from memlayers.figure import draw
-from memlayers.report import rate_table, readme_section, study_table, update, world_tables
+from memlayers.report import rate_table, readme_section, update, world_tables
 from memlayers.table import dumps, load, rows, summary
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -32,7 +32,6 @@ def main() -> int:
             written += draw(worlds, results / STUDY / "figure")
             update(ROOT / "README.md", STUDY, readme_section(worlds))
             update(ROOT / "LOG.md", "learning_rate", rate_table(studies, "atlas_readings"))
-            update(ROOT / "LOG.md", "values_rule", study_table(studies, "values_rule", "atlas_readings"))
             update(ROOT / "LOG.md", "first_recipe", world_tables(studies["first_recipe"]))
             written += [ROOT / "README.md", ROOT / "LOG.md"]
         measured = speed.load(results / "bench")

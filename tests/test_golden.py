@@ -43,7 +43,9 @@ def losses(arm: str) -> list[float]:
     text = Text(
         build_world(AtlasConfig(name="readings", source="readings", spelling="bytes", num_subjects=500)), "terse"
     )
-    config = ModelConfig(ARMS[arm], blocks="all", d_model=32, depth=2, num_heads=2, hidden=88, tied_head=True, embedding_std=0.02)
+    config = ModelConfig(
+        ARMS[arm], blocks="all", d_model=32, depth=2, num_heads=2, hidden=88, tied_head=True, embedding_std=0.02
+    )
     model = build_model(config, len(text.vocabulary), torch.Generator().manual_seed(0))
     roles = {role: RoleConfig(1.0, 0.0) for role in ("matrix", "output", "vector", "embedding", "memory_key")}
     schedule = ScheduleConfig(warmup=0.03, shape="linear", final=0.02)

@@ -43,9 +43,13 @@ def test_same_seed_same_record(ffn: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("trainer", "near"), [("cpu", 1e-4), ("cpu_bf16", 1e-2)])
 def test_kernels_give_the_same_training(trainer: str, near: float, tmp_path: Path) -> None:
-    """But for last digits: sums run in another order, and under autocast the kernels score in float32."""
-    reference = run(small(tmp_path / "a", f"trainer={trainer}", "kernels=reference"))
-    chosen = run(small(tmp_path / "b", f"trainer={trainer}", "kernels=auto"))
+    """But for last digits: sums run in another order, and under autocast the kernels score in float32.
+
+    At low rates, as high ones make much of a slot that was chosen by a last digit.
+    """
+    settings = (f"trainer={trainer}", "values=lazy_adam", "optim.lr=1e-3", "model.embedding_std=0.02")
+    reference = run(small(tmp_path / "a", *settings, "kernels=reference"))
+    chosen = run(small(tmp_path / "b", *settings, "kernels=auto"))
     assert reference["digest"] == chosen["digest"]
     for one, other in zip(reference["training"]["curve"], chosen["training"]["curve"], strict=True):
         assert one == pytest.approx(other, rel=near, abs=1e-3)
