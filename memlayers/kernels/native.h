@@ -89,12 +89,6 @@ INLINE void narrow(void *table, int64_t i, int bf16, float value)
     ((uint16_t *)table)[i] = value != value ? 0x7FC0 : (uint16_t)((x.bits + 0x7FFF + ((x.bits >> 16) & 1)) >> 16);
 }
 
-INLINE void fetch_floats(const float *from, int count)
-{
-    for (int i = 0; i < count; i += 16)
-        __builtin_prefetch(from + i);
-}
-
 INLINE void fetch(const void *table, int64_t row, int d, int bf16)
 {
     const char *from = (const char *)table + row * d * (bf16 ? 2 : 4);

@@ -4,31 +4,26 @@
  */
 #include "native.h"
 
-/* The sum of one token's reads, whatever the type and width of the rows. On the way it fetches the rows of the next
- * token, one for each that it adds, so that memory is never asked for more at once than it can bring. */
-INLINE void sum_rows(const void *values, int bf16, int d, const int64_t *slots, const int64_t *next,
-                     const float *weights, int reads, float *out)
+/* The sum of one token's reads, whatever the type and width of the rows. */
+INLINE void sum_rows(const void *values, int bf16, int d, const int64_t *slots, const float *weights, int reads,
+                     float *out)
 {
     float sum[d];
     memset(sum, 0, sizeof sum);
-    for (int r = 0; r < reads; r++) {
-        fetch(values, next[r], d, bf16);
+    for (int r = 0; r < reads; r++)
         for (int i = 0; i < d; i++)
             sum[i] += weights[r] * widen(values, slots[r] * d + i, bf16);
-    }
     memcpy(out, sum, sizeof sum);
 }
 
 /* The same of float32, four vectors at a time in registers (two, where a row has no more). */
-INLINE void sum_vectors(const float *values, int d, const int64_t *slots, const int64_t *next, const float *weights,
-                        int reads, float *out)
+INLINE void sum_vectors(const float *values, int d, const int64_t *slots, const float *weights, int reads, float *out)
 {
     enum { STEP = 2 * LANES };
     for (int i = 0; i + 2 * STEP <= d; i += 2 * STEP) {
         vec a = {0}, b = {0}, c = {0}, e = {0};
         for (int r = 0; r < reads; r++) {
             const float *row = values + slots[r] * d + i;
-            fetch_floats(values + next[r] * d + i, 2 * STEP);
             a += weights[r] * load_vec(row);
             b += weights[r] * load_vec(row + LANES);
             c += weights[r] * load_vec(row + STEP);
@@ -43,10 +38,8 @@ INLINE void sum_vectors(const float *values, int d, const int64_t *slots, const 
         int i = d - STEP;
         vec a = {0}, b = {0};
         for (int r = 0; r < reads; r++) {
-            const float *row = values + slots[r] * d + i;
-            fetch_floats(values + next[r] * d + i, STEP);
-            a += weights[r] * load_vec(row);
-            b += weights[r] * load_vec(row + LANES);
+            a += weights[r] * load_vec(values + slots[r] * d + i);
+            b += weights[r] * load_vec(values + slots[r] * d + i + LANES);
         }
         store_vec(out + i, a);
         store_vec(out + i + LANES, b);
@@ -59,10 +52,12 @@ void read_forward(const void *values, int bf16, int d, const int64_t *slots, con
     #pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
     for (int64_t t = 0; t < tokens; t++) {
         const int64_t *mine = slots + t * reads, *next = t + 1 < tokens ? mine + reads : mine;
+        for (int r = 0; r < reads; r++)
+            fetch(values, next[r], d, bf16);
         if (bf16 || d % (2 * LANES))
-            sum_rows(values, bf16, d, mine, next, weights + t * reads, reads, out + t * d);
+            sum_rows(values, bf16, d, mine, weights + t * reads, reads, out + t * d);
         else {
-#define CALL(d) sum_vectors(values, d, mine, next, weights + t * reads, reads, out + t * d)
+#define CALL(d) sum_vectors(values, d, mine, weights + t * reads, reads, out + t * d)
             BY_WIDTH(d, CALL)
 #undef CALL
         }
