@@ -21,7 +21,7 @@ POINTER, INT, LONG, REAL = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64, ctypes
 SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "topk_forward": (INT, [POINTER, POINTER, LONG, INT, INT, INT, INT, POINTER, POINTER, INT]),
     "topk_backward": (None, [POINTER] * 4 + [LONG, INT, INT, INT, INT, POINTER, POINTER, INT]),
-    "read_forward": (None, [POINTER, INT, INT, POINTER, POINTER, LONG, INT, POINTER, INT]),
+    "read_forward": (INT, [POINTER, INT, LONG, INT, POINTER, POINTER, LONG, INT, POINTER, INT]),
     "sort_reads": (LONG, [POINTER, LONG, LONG, POINTER, POINTER, POINTER]),
     "read_backward": (None, [POINTER, INT, INT] + [POINTER] * 3 + [LONG, INT] + [POINTER] * 4 + [INT]),
     "adam_rows": (None, [POINTER, INT, INT] + [POINTER] * 4 + [LONG, INT] + [REAL] * 5 + [INT]),

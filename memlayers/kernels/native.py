@@ -81,7 +81,6 @@ def weighted_read(values: Tensor, slots: Tensor, weights: Tensor, *, sparse: boo
     if slots.dtype != torch.int64 or slots.shape != weights.shape or slots.numel() >= 2**32:
         shapes = f"slots {tuple(slots.shape)} of {slots.dtype} and weights {tuple(weights.shape)}"
         raise Unsupported(f"{shapes}; accepted: the same shape, slots of torch.int64")
-    _accept_indices("slots", slots, len(values))
     read: Tensor = _Read.apply(values, slots, weights)
     return read
 
@@ -94,8 +93,10 @@ class _Read(torch.autograd.Function):
         slots, weights = slots.contiguous(), weights.contiguous()
         (t, r), d = slots.shape, values.shape[1]
         read = weights.new_empty(t, d)
-        pointers = values.data_ptr(), _is_bf16(values), d, slots.data_ptr(), weights.data_ptr()
-        library().read_forward(*pointers, t, r, read.data_ptr(), torch.get_num_threads())
+        table = values.data_ptr(), _is_bf16(values), len(values), d
+        reads = slots.data_ptr(), weights.data_ptr(), t, r
+        if library().read_forward(*table, *reads, read.data_ptr(), torch.get_num_threads()):
+            _accept_indices("slots", slots, len(values))
         ctx.save_for_backward(values, slots, weights)
         return read
 

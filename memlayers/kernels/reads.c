@@ -4,64 +4,67 @@
  */
 #include "native.h"
 
-/* The sum of one token's reads, whatever the type and width of the rows. */
-INLINE void sum_rows(const void *values, int bf16, int d, const int64_t *slots, const float *weights, int reads,
-                     float *out)
+/* The sum of one token's reads, whatever the type and width of the rows. `left` reads are left, of this token and others:
+ * rows are fetched AHEAD of their turn, one for each that is added, so that memory is never asked for more than it brings. */
+INLINE void sum_rows(const void *values, int bf16, int d, const int64_t *slots, int64_t left, const float *weights,
+                     int reads, float *out)
 {
     float sum[d];
     memset(sum, 0, sizeof sum);
-    for (int r = 0; r < reads; r++)
+    for (int r = 0; r < reads; r++) {
+        fetch(values, slots[r + AHEAD < left ? r + AHEAD : r], d, bf16);
         for (int i = 0; i < d; i++)
             sum[i] += weights[r] * widen(values, slots[r] * d + i, bf16);
+    }
     memcpy(out, sum, sizeof sum);
 }
 
-/* The same of float32, four vectors at a time in registers (two, where a row has no more). */
-INLINE void sum_vectors(const float *values, int d, const int64_t *slots, const float *weights, int reads, float *out)
+/* The same of n vectors of float32 rows, in registers. */
+INLINE void sum_block(const float *values, int d, int n, const int64_t *slots, int64_t left, const float *weights,
+                      int reads, float *out)
 {
-    enum { STEP = 2 * LANES };
-    for (int i = 0; i + 2 * STEP <= d; i += 2 * STEP) {
-        vec a = {0}, b = {0}, c = {0}, e = {0};
-        for (int r = 0; r < reads; r++) {
-            const float *row = values + slots[r] * d + i;
-            a += weights[r] * load_vec(row);
-            b += weights[r] * load_vec(row + LANES);
-            c += weights[r] * load_vec(row + STEP);
-            e += weights[r] * load_vec(row + STEP + LANES);
-        }
-        store_vec(out + i, a);
-        store_vec(out + i + LANES, b);
-        store_vec(out + i + STEP, c);
-        store_vec(out + i + STEP + LANES, e);
+    vec sum[8];
+    for (int i = 0; i < n; i++)
+        sum[i] = (vec){0};
+    for (int r = 0; r < reads; r++) {
+        const float *row = values + slots[r] * d, *ahead = values + slots[r + AHEAD < left ? r + AHEAD : r] * d;
+        fetch(ahead, 0, n * LANES, 0);
+        for (int i = 0; i < n; i++)
+            sum[i] += weights[r] * load_vec(row + i * LANES);
     }
-    if (d % (2 * STEP)) {
-        int i = d - STEP;
-        vec a = {0}, b = {0};
-        for (int r = 0; r < reads; r++) {
-            a += weights[r] * load_vec(values + slots[r] * d + i);
-            b += weights[r] * load_vec(values + slots[r] * d + i + LANES);
-        }
-        store_vec(out + i, a);
-        store_vec(out + i + LANES, b);
-    }
+    for (int i = 0; i < n; i++)
+        store_vec(out + i * LANES, sum[i]);
 }
 
-void read_forward(const void *values, int bf16, int d, const int64_t *slots, const float *weights, int64_t tokens,
-                  int reads, float *out, int threads)
+/* Returns 0, or 1 if a slot is not one of num_slots; then `out` is not complete. */
+int read_forward(const void *values, int bf16, int64_t num_slots, int d, const int64_t *slots, const float *weights,
+                 int64_t tokens, int reads, float *out, int threads)
 {
-    #pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
+    int wrong = 0;
+    #pragma omp parallel for num_threads(threads) schedule(static) reduction(| : wrong) if (threads > 1)
     for (int64_t t = 0; t < tokens; t++) {
-        const int64_t *mine = slots + t * reads, *next = t + 1 < tokens ? mine + reads : mine;
+        const int64_t *mine = slots + t * reads, left = (tokens - t) * reads;
+        const float *own = weights + t * reads;
+        float *sum = out + t * d;
+        int outside = 0, i = 0;
         for (int r = 0; r < reads; r++)
-            fetch(values, next[r], d, bf16);
-        if (bf16 || d % (2 * LANES))
-            sum_rows(values, bf16, d, mine, weights + t * reads, reads, out + t * d);
+            outside |= (uint64_t)mine[r] >= (uint64_t)num_slots;
+        wrong |= outside;
+        if (outside)
+            continue;
+        if (bf16 || d % LANES)
+            sum_rows(values, bf16, d, mine, left, own, reads, sum);
         else {
-#define CALL(d) sum_vectors(values, d, mine, weights + t * reads, reads, out + t * d)
-            BY_WIDTH(d, CALL)
-#undef CALL
+            const float *from = values;
+            for (; i + 8 * LANES <= d; i += 8 * LANES)
+                sum_block(from + i, d, 8, mine, left, own, reads, sum + i);
+            for (; i + 4 * LANES <= d; i += 4 * LANES)
+                sum_block(from + i, d, 4, mine, left, own, reads, sum + i);
+            for (; i < d; i += LANES)
+                sum_block(from + i, d, 1, mine, left, own, reads, sum + i);
         }
     }
+    return wrong;
 }
 
 /* order: the reads sorted by slot, stably, as (slot << 32 | read); rows: the distinct slots, ascending; first: where the

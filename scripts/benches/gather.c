@@ -15,20 +15,18 @@ void gather(const float *table, const int64_t *rows, int64_t count, int d, float
     }
 }
 
-/* Adds a row of grads to a row of each of three tables. */
+/* Adds a row of grads to a row of each table: of a alone, or of all three. */
 void touch(float *a, float *b, float *c, const int64_t *rows, int64_t count, int d, const float *grads)
 {
-    for (int64_t u = 0; u < count; u++) {
-        if (u + AHEAD < count)
-            for (int i = 0; i < d; i += 16) {
-                __builtin_prefetch(a + rows[u + AHEAD] * d + i);
-                __builtin_prefetch(b + rows[u + AHEAD] * d + i);
-                __builtin_prefetch(c + rows[u + AHEAD] * d + i);
-            }
-        for (int i = 0; i < d; i++) {
-            a[rows[u] * d + i] += grads[u * d + i];
-            b[rows[u] * d + i] += grads[u * d + i];
-            c[rows[u] * d + i] += grads[u * d + i];
+    float *tables[] = {a, b, c};
+    int many = b ? 3 : 1;
+    for (int64_t u = 0; u < count; u++)
+        for (int table = 0; table < many; table++) {
+            if (u + AHEAD < count)
+                for (int i = 0; i < d; i += 16)
+                    __builtin_prefetch(tables[table] + rows[u + AHEAD] * d + i);
+            float *row = tables[table] + rows[u] * d;
+            for (int i = 0; i < d; i++)
+                row[i] += grads[u * d + i];
         }
-    }
 }

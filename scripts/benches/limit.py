@@ -1,10 +1,12 @@
 """How close do the read and the update come to what this machine can move?
 
 Beside the value read: the fastest of torch's gathers and of a prefetching loop in C that only adds rows up. Beside
-the update: a loop that reads and writes the same rows of three tables, and does nothing else.
+each update: a loop that reads and writes the same rows of as many tables as have its width (the values, and Adam's
+moments), and does nothing else.
 """
 
 import ctypes
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +28,10 @@ def sides(bits: int, width: int) -> dict[str, Side]:
     """Each with slots of its own turn, so that the cache does not hold the last ones."""
     fast, plain, slots = choose("auto"), loops(), 2**bits
     values, mean, square = (torch.full((slots, width), 0.1) for _ in range(3))
+    total = torch.full((slots, 1), 0.1)
     reads = [torch.randint(slots, (TOKENS, READS)) for _ in range(SETS)]
     rows = [one.unique() for one in reads]
-    weights, total = torch.rand(TOKENS, READS), torch.zeros(width)
+    weights, added = torch.rand(TOKENS, READS), torch.zeros(width)
     grads = torch.randn(TOKENS * READS, width)
     turn = {"at": 0}
 
@@ -38,24 +41,31 @@ def sides(bits: int, width: int) -> dict[str, Side]:
 
     def in_c() -> None:
         mine = drawn(reads)
-        plain.gather(*_pointers(values, mine), ctypes.c_int64(mine.numel()), width, *_pointers(total))
+        plain.gather(*_pointers(values, mine), ctypes.c_int64(mine.numel()), width, *_pointers(added))
 
-    def touch() -> None:
+    def touch(*tables: torch.Tensor) -> None:
         mine = drawn(rows)
-        plain.touch(*_pointers(values, mean, square, mine), ctypes.c_int64(len(mine)), width, *_pointers(grads))
+        moments = _pointers(*tables) or (None, None)
+        plain.touch(*_pointers(values), *moments, *_pointers(mine), ctypes.c_int64(len(mine)), width, *_pointers(grads))
 
-    def update() -> None:
+    def adam() -> None:
         mine = drawn(rows)
         settings = {"rate": 1e-3, "betas": (0.9, 0.99), "eps": 1e-8, "step": 9}
         fast.adam_rows(values, mean, square, mine, grads[: len(mine)], **settings)
+
+    def adagrad() -> None:
+        mine = drawn(rows)
+        fast.adagrad_rows(values, total, mine, grads[: len(mine)], rate=1e-3, eps=1e-8)
 
     return {
         "read": lambda: fast.weighted_read(values, drawn(reads), weights),
         "gather: a loop in C": in_c,
         "gather: index_select": lambda: values.index_select(0, drawn(reads).flatten()),
         "gather: embedding_bag": lambda: F.embedding_bag(drawn(reads), values, mode="sum"),
-        "update": update,
-        "touch: a loop in C": touch,
+        "lazy Adam": adam,
+        "touch three tables": partial(touch, mean, square),
+        "row-wise Adagrad": adagrad,
+        "touch one table": touch,
     }
 
 
@@ -66,7 +76,8 @@ def measure(rounds: int, shapes: list[tuple[int, int]] = SHAPES) -> list[dict[st
         times = take_turns(sides(bits, width), rounds)
         row = 4 * width
         distinct = len(torch.randint(2**bits, (TOKENS * READS,)).unique())
-        moved = {"read": TOKENS * READS * row, "update": 7 * distinct * row}  # three tables both ways, and a gradient
+        moved = {"read": TOKENS * READS * row}  # and of updates, tables both ways and a gradient
+        moved |= {"lazy Adam": 7 * distinct * row, "row-wise Adagrad": 3 * distinct * row}
         gathers = [one for name, one in times.items() if name.startswith("gather")]
         found.append(
             {
@@ -77,7 +88,8 @@ def measure(rounds: int, shapes: list[tuple[int, int]] = SHAPES) -> list[dict[st
                 "gb_per_s": {name: round(size / times[name]["ms"] / 1e6, 2) for name, size in moved.items()},
                 "of_limit": {
                     "read": min(ratio(one, times["read"]) for one in gathers),
-                    "update": ratio(times["touch: a loop in C"], times["update"]),
+                    "lazy Adam": ratio(times["touch three tables"], times["lazy Adam"]),
+                    "row-wise Adagrad": ratio(times["touch one table"], times["row-wise Adagrad"]),
                 },
             }
         )
@@ -88,7 +100,8 @@ def targets(found: list[dict[str, Any]]) -> list[tuple[str, float, float]]:
     """(name, value, limit): value at least limit. In the cache an update is bound by its square roots, not by bytes."""
     beyond = [one for one in found if one["log2_slots"] > 12]
     shares = {"read": [one["of_limit"]["read"] for one in found]}
-    shares["update, tables beyond the cache"] = [one["of_limit"]["update"] for one in beyond]
+    for rule in ("lazy Adam", "row-wise Adagrad"):
+        shares[f"{rule}, tables beyond the cache"] = [one["of_limit"][rule] for one in beyond]
     return [
         (f"limit: {what}, least share of what the machine can move", min(values), 0.7 if what == "read" else 0.5)
         for what, values in shares.items()

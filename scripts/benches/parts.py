@@ -8,14 +8,14 @@ from benches.clock import Side, take_turns
 from torch import nn
 
 from memlayers.kernels import Kernels, choose
-from memlayers.lazy import LazyAdam
+from memlayers.lazy import LazyAdam, RowwiseAdagrad
 
 # name: keys a half, half-key width, tokens, heads, k, value width
 SHAPES = {"the study's": (96, 8, 1024, 4, 8, 32), "larger": (512, 32, 2048, 4, 32, 128)}
 
 
 def sides(shape: tuple[int, ...], kernels: Kernels) -> dict[str, Side]:
-    """Each function's forward, and its backward apart; and a step of lazy Adam on the gradient that comes out."""
+    """Each function's forward, and its backward apart; and steps of two rules on the gradient that comes out."""
     n, c, tokens, heads, k, width = shape
     generator = torch.Generator().manual_seed(0)
     query = torch.randn(tokens, heads, 2, c, generator=generator).requires_grad_()
@@ -27,7 +27,8 @@ def sides(shape: tuple[int, ...], kernels: Kernels) -> dict[str, Side]:
     to_scores, to_read = torch.randn_like(scores), torch.randn_like(read)
     table = nn.Parameter(values.detach().clone())  # a step changes it in place, and backward still needs the other
     table.grad = torch.autograd.grad(read, values, to_read, retain_graph=True)[0]
-    optimizer = LazyAdam([table], 1e-3, (0.9, 0.99), 1e-8, kernels=kernels)
+    adam = LazyAdam([table], 1e-3, (0.9, 0.99), 1e-8, kernels=kernels)
+    adagrad = RowwiseAdagrad([table], 1e-3, 1e-8, kernels)
 
     def back(output: torch.Tensor, inputs: tuple[torch.Tensor, ...], upstream: torch.Tensor) -> Callable[[], None]:
         return lambda: void(torch.autograd.grad(output, inputs, upstream, retain_graph=True))
@@ -37,7 +38,8 @@ def sides(shape: tuple[int, ...], kernels: Kernels) -> dict[str, Side]:
         "search, backward": back(scores, (query, keys), to_scores),
         "read, forward": lambda: void(kernels.weighted_read(values, slots.flatten(1), weights)),
         "read, backward": back(read, (values, weights), to_read),
-        "lazy Adam": lambda: void(optimizer.step()),
+        "update, lazy Adam": lambda: void(adam.step()),
+        "update, row-wise Adagrad": lambda: void(adagrad.step()),
     }
 
 
