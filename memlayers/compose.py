@@ -24,7 +24,10 @@ CONF = ROOT / "conf"
 
 
 def register() -> None:
-    """The schemas that YAML files extend, by name; and ${checkout:}, the folder of this checkout."""
+    """The schemas that YAML files extend, by name; ${checkout:}, its folder; ${in_world:}, what a world has of its own.
+
+    ${in_world:${world.name},{atlas_airports: 2.4e-2},6e-3} is 2.4e-2 in that world and 6e-3 in all others.
+    """
     store = ConfigStore.instance()
     store.store(name="run_schema", node=RunConfig)
     for kind in ("Atlas", "Biographies", "Triples"):
@@ -33,6 +36,7 @@ def register() -> None:
     store.store(group="ffn", name="memory_schema", node=schemas.MemoryConfig)
     if not OmegaConf.has_resolver("checkout"):
         OmegaConf.register_new_resolver("checkout", lambda: str(ROOT))
+        OmegaConf.register_new_resolver("in_world", lambda world, own, others: own.get(world, others))
 
 
 MISTAKES = (HydraException, OmegaConfBaseException, AssertionError)  # the last comes out of OmegaConf for null nodes

@@ -11,6 +11,7 @@ from memlayers.table import Row, multiplier
 matplotlib.use("Agg")
 from matplotlib import pyplot, ticker
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 COLOURS = {"dense": "#4C566A", "memory": "#C1440E", "memory_plus": "#1B7F79", "dense_params": "#8FA3BF"}
 STYLE: dict[Any, Any] = {"svg.hashsalt": "memlayers", "svg.fonttype": "none", "font.size": 9, "axes.spines.top": False}
@@ -23,12 +24,22 @@ def colour(arm: str) -> str:
 
 def draw(worlds: dict[str, list[Row]], path: Path) -> list[Path]:
     """One line of panels a world, saved as path.png and path.svg; returns both."""
-    with matplotlib.rc_context(STYLE):
+
+    def panels() -> Figure:
         figure, axes = pyplot.subplots(len(worlds), 2, figsize=(9, 3.1 * len(worlds)), squeeze=False)
         for (world, table), (left, right) in zip(worlds.items(), axes, strict=True):
             compute_panel(left, table)
             left.set_title(f"{world} (n = {table_n(table)})", loc="left", fontsize=9, fontweight="bold")
             curve_panel(right, table)
+        return figure
+
+    return saved(panels, path)
+
+
+def saved(panels: Callable[[], Figure], path: Path) -> list[Path]:
+    """The figure that `panels` makes, in this project's style, as path.png and path.svg; returns both."""
+    with matplotlib.rc_context(STYLE):
+        figure = panels()
         figure.tight_layout()
         path.parent.mkdir(parents=True, exist_ok=True)
         written = [path.with_suffix(".png"), path.with_suffix(".svg")]

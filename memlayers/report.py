@@ -5,8 +5,7 @@ from pathlib import Path
 
 from rich.table import Table
 
-from memlayers.record import Record
-from memlayers.table import Estimate, Row, multiplier, rows
+from memlayers.table import Estimate, Row, multiplier
 
 HEAD = ("arm", "recall", "held out", "vs dense", "plateau", "bits/param", "kFLOPs/token", "params", "seconds", "n")
 NARROW = 120  # columns: below, a table in one line a row would be cut off
@@ -117,29 +116,6 @@ def replace_section(text: str, name: str, content: str) -> str:
 def readme_section(worlds: dict[str, list[Row]]) -> str:
     """All worlds of a study: a sentence and a table each."""
     return "\n\n".join(f"**{world}.** {finding(world, table)}\n\n{markdown(table)}" for world, table in worlds.items())
-
-
-def world_tables(worlds: dict[str, list[Record]]) -> str:
-    """A table for each world."""
-    return "\n\n".join(f"{world}:\n\n{markdown(rows(records))}" for world, records in sorted(worlds.items()))
-
-
-def rate_table(studies: dict[str, dict[str, list[Record]]], world: str) -> str:
-    """Recall of each arm at each learning rate, from the studies learning_rate_*; the best of an arm in bold."""
-    prefix = "learning_rate_"
-    found: dict[str, dict[float, float]] = {}
-    for study, worlds in studies.items():
-        if study.startswith(prefix):
-            for one in rows(worlds.get(world, [])):
-                found.setdefault(one.arm, {})[float(study.removeprefix(prefix))] = one.recall.mean
-    rates = sorted({rate for by_rate in found.values() for rate in by_rate})
-    lines = ["| arm | " + " | ".join(f"{rate:g}" for rate in rates) + " |", "|" + " --- |" * (len(rates) + 1)]
-    for arm, by_rate in sorted(found.items()):
-        best = max(by_rate.values())
-        texts = {rate: f"**{recall:.3f}**" if recall == best else f"{recall:.3f}" for rate, recall in by_rate.items()}
-        shown = [texts.get(rate, "-") for rate in rates]
-        lines.append(f"| {arm} | " + " | ".join(shown) + " |")
-    return "\n".join(lines)
 
 
 def update(path: Path, name: str, content: str) -> None:

@@ -41,7 +41,7 @@ class Text:
     The vocabulary extends the world's by relations and words.
     """
 
-    def __init__(self, world: World, style: str, document: str = "subject"):
+    def __init__(self, world: World, style: str, document: str = "fact"):
         self.world, self.style, self.document = world, style, document
         ids = {token: index for index, token in enumerate(world.vocabulary)}
 

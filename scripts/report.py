@@ -9,12 +9,22 @@ from pathlib import Path
 from memlayers import speed
 from memlayers.cli import fail
 from memlayers.figure import draw
-from memlayers.report import rate_table, readme_section, update, world_tables
+from memlayers.report import readme_section, update
+from memlayers.studies import Studies, draw_plateaus, plateau_tables, rate_tables, robustness_tables, world_tables
 from memlayers.table import dumps, load, rows, summary
 
 ROOT = Path(__file__).resolve().parent.parent
 ORDER = ("atlas_readings", "biographies", "atlas_airports", "triples")
 STUDY = "memory_vs_dense"
+
+
+def sections(studies: Studies) -> dict[str, str]:
+    """The generated parts of LOG.md."""
+    return {
+        "learning_rate": rate_tables(studies),
+        "robustness": robustness_tables(studies),
+        "plateau": plateau_tables(studies),
+    } | {name: world_tables(studies.get(name, {})) for name in ("values_rule", "second_recipe", "first_recipe")}
 
 
 def main() -> int:
@@ -31,8 +41,9 @@ def main() -> int:
         if worlds:
             written += draw(worlds, results / STUDY / "figure")
             update(ROOT / "README.md", STUDY, readme_section(worlds))
-            update(ROOT / "LOG.md", "learning_rate", rate_table(studies, "atlas_readings"))
-            update(ROOT / "LOG.md", "first_recipe", world_tables(studies["first_recipe"]))
+            for name, content in sections(studies).items():
+                update(ROOT / "LOG.md", name, content)
+            written += draw_plateaus(studies, results / "plateau")
             written += [ROOT / "README.md", ROOT / "LOG.md"]
         measured = speed.load(results / "bench")
         if {"flat", "level", "peers", "summary"} <= measured.keys():

@@ -221,6 +221,7 @@ NUMBERS = {  # lowest and highest accepted, None where there is no limit
 }
 WORDS = {
     "world.text": ("terse", "prose"),
+    "world.document": ("fact", "subject"),
     "model.placement": ("replace", "add"),
     "model.ffn.name": ("dense", "memory", "memory_plus"),
     "model.ffn.value_dtype": ("float32", "bfloat16"),
@@ -283,6 +284,7 @@ COMBINATIONS = [
     ({"optim.betas": [0.9]}, "optim.betas=[0.9] is not accepted; accepted: two numbers from 0 to below 1"),
     ({"optim.betas": [0.9, 1.0]}, "optim.betas=[0.9, 1.0] is not accepted"),
     ({"optim.values.betas": [-0.1, 0.5]}, "optim.values.betas=[-0.1, 0.5] is not accepted"),
+    ({"model.embedding_std": 0.0}, "model.embedding_std=0.0 is not positive; accepted: a number above 0"),
     ({"optim.lr": 0.0}, "optim.lr=0.0 is not positive; accepted: a number above 0"),
     ({"optim.lr": math.nan}, "optim.lr=nan is not a number"),
     ({"optim.values.lr": -1.0}, "optim.values.lr=-1.0 is not positive"),

@@ -114,7 +114,7 @@ def test_a_sample_of_the_facts_stands_for_the_whole_world(monkeypatch):
 
 def test_shares_are_counted_over_the_facts_of_each_relation_and_bucket():
     """A model that knows two subjects in three, and the third only in one relation."""
-    text = Text(small_world("biographies"), "terse")
+    text = Text(small_world("biographies"), "terse", "subject")
     world, size = text.world, len(text.vocabulary)
     ids, known = ids_of(text), answers_of(text)
     knows = {}

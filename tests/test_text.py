@@ -23,7 +23,7 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 @cache
 def small_text(kind: str, style: str) -> Text:
-    return Text(small_world(kind), style)
+    return Text(small_world(kind), style, "subject")
 
 
 def decoded(text: Text, documents: Documents) -> list[tuple[Words, tuple[bool, ...]]]:

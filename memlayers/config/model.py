@@ -55,7 +55,7 @@ class ModelConfig:
     num_heads: int = 2
     hidden: int = 88  # of the dense feed-forwards; arms that are matched have it solved
     tied_head: bool = True
-    embedding_std: float = 0.2  # of the first token embeddings: below, a subject is hard to tell from its neighbours
+    embedding_std: float = 0.2  # of the first token embeddings
 
     def chosen_blocks(self) -> list[int]:
         """Indices of the blocks that use ffn; the middle of an even depth is the later of the two."""

@@ -1,0 +1,161 @@
+"""Studies over a setting, each value a study of its own (learning_rate_0.003), -> tables for LOG.md and a figure."""
+
+import math
+import statistics
+from collections import defaultdict
+from pathlib import Path
+from typing import NamedTuple
+
+from matplotlib import pyplot
+from matplotlib.figure import Figure
+
+from memlayers.figure import colour, saved
+from memlayers.record import Record
+from memlayers.report import markdown
+from memlayers.table import Estimate, plateau, rows, t95
+
+Studies = dict[str, dict[str, list[Record]]]  # study -> world -> records
+
+
+def by_settings(studies: Studies, name: str) -> dict[str, dict[tuple[str, ...], list[Record]]]:
+    """world -> the settings behind a study's name -> records: robustness_0.003_5.0 has the settings 0.003 and 5.0."""
+    found: dict[str, dict[tuple[str, ...], list[Record]]] = defaultdict(dict)
+    for study, worlds in sorted(studies.items()):
+        if study.startswith(f"{name}_"):
+            for world, records in worlds.items():
+                found[world][tuple(study.removeprefix(f"{name}_").split("_"))] = records
+    return dict(sorted(found.items()))
+
+
+def grid(corner: str, columns: list[str], lines: dict[str, list[str]]) -> str:
+    """A table in markdown."""
+    text = ["| " + " | ".join([corner, *columns]) + " |", "|" + " --- |" * (len(columns) + 1)]
+    return "\n".join(text + ["| " + " | ".join([name, *cells]) + " |" for name, cells in lines.items()])
+
+
+def world_tables(worlds: dict[str, list[Record]]) -> str:
+    """The table of a study that has one, for each world."""
+    return "\n\n".join(f"{world}:\n\n{markdown(rows(records))}" for world, records in sorted(worlds.items()))
+
+
+def rate_tables(studies: Studies) -> str:
+    """Recall of each arm at each learning rate, for each world; the best of an arm in bold."""
+    parts = []
+    for world, found in by_settings(studies, "learning_rate").items():
+        rates = sorted(found, key=lambda settings: float(settings[0]))
+        recall: dict[str, dict[tuple[str, ...], float]] = defaultdict(dict)
+        for rate in rates:
+            for row in rows(found[rate]):
+                recall[row.arm][rate] = row.recall.mean
+        lines = {}
+        for arm, own in sorted(recall.items()):
+            texts = {
+                rate: f"**{value:.3f}**" if value == max(own.values()) else f"{value:.3f}"
+                for rate, value in own.items()
+            }
+            lines[arm] = [texts.get(rate, "-") for rate in rates]
+        parts.append(f"{world}:\n\n" + grid("arm", [f"{float(rate):g}" for (rate,) in rates], lines))
+    return "\n\n".join(parts)
+
+
+def robustness_tables(studies: Studies) -> str:
+    """Recall at each rate (down) and rate of the values (across), and what it loses against the middle of both."""
+    parts = []
+    for world, found in by_settings(studies, "robustness").items():
+        recall = {(float(down), float(across)): rows(own)[0].recall for (down, across), own in found.items()}
+        downs, acrosses = (sorted({pair[side] for pair in recall}) for side in (0, 1))
+        middle = recall[downs[len(downs) // 2], acrosses[len(acrosses) // 2]].mean
+
+        def cell(one: Estimate | None, middle: float = middle) -> str:
+            return "-" if one is None else f"{one.mean:.3f} ({one.mean / middle - 1:+.0%}, n = {one.n})"
+
+        lines = {f"{down:g}": [cell(recall.get((down, across))) for across in acrosses] for down in downs}
+        parts.append(f"{world}:\n\n" + grid("rate \\ rate of values", [f"{one:g}" for one in acrosses], lines))
+    return "\n\n".join(parts)
+
+
+class PowerLaw(NamedTuple):
+    """y = factor * x ** exponent, by least squares in logarithms; half is half of the exponent's 95% t interval."""
+
+    factor: float
+    exponent: float
+    half: float | None  # None for fewer than three points
+
+
+def power_law(points: list[tuple[float, float]]) -> PowerLaw | None:
+    """None where the points have a single x."""
+    if len({x for x, _ in points}) < 2:
+        return None
+    xs, ys = [math.log(x) for x, _ in points], [math.log(y) for _, y in points]
+    line = statistics.linear_regression(xs, ys)
+    half = None
+    if len(points) > 2:
+        rest = math.fsum((y - line.intercept - line.slope * x) ** 2 for x, y in zip(xs, ys, strict=True))
+        freedom = len(points) - 2
+        half = t95(freedom) * math.sqrt(rest / freedom / (statistics.pvariance(xs) * len(xs)))
+    return PowerLaw(math.exp(line.intercept), line.slope, half)
+
+
+def plateaus(studies: Studies) -> dict[str, dict[str, dict[int, list[float | None]]]]:
+    """World and spelling -> arm -> subjects -> exposures on the plateau, run by run; None for one that stayed there."""
+    found: dict[str, dict[str, dict[int, list[float | None]]]] = {}
+    for world, settings in by_settings(studies, "plateau").items():
+        for (spelling, subjects), records in settings.items():
+            arms = found.setdefault(f"{world}, {spelling}", defaultdict(lambda: defaultdict(list)))
+            for record in records:
+                arms[record["arm"]][int(subjects)].append(plateau(record))
+    return found
+
+
+def law_of(sizes: dict[int, list[float | None]]) -> PowerLaw | None:
+    """Exposures on the plateau by the number of subjects, of the runs that left it."""
+    return power_law([(size, one) for size, runs in sizes.items() for one in runs if one is not None])
+
+
+def plateau_tables(studies: Studies) -> str:
+    """Mean exposures on the plateau by arm and number of subjects, and the law fitted to its runs."""
+    parts = []
+    for title, arms in plateaus(studies).items():
+        sizes = sorted({size for own in arms.values() for size in own})
+        lines = {}
+        for arm, own in sorted(arms.items()):
+            law = law_of(own)
+            half = "" if law is None or law.half is None else f" ± {law.half:.2f}"
+            fitted = "-" if law is None else f"{law.factor:.3g} N^({law.exponent:.2f}{half})"
+            lines[arm] = [stay(own.get(size, [])) for size in sizes] + [fitted]
+        parts.append(
+            f"{title}:\n\n" + grid("arm \\ subjects N", [f"{size:,}" for size in sizes] + ["exposures"], lines)
+        )
+    return "\n\n".join(parts)
+
+
+def stay(runs: list[float | None]) -> str:
+    """3.2 for runs that all left the plateau, 3.2 (2 of 3) where some did."""
+    left = [one for one in runs if one is not None]
+    if not left:
+        return f"- (0 of {len(runs)})" if runs else "-"
+    return f"{statistics.fmean(left):.2f}" + (f" ({len(left)} of {len(runs)})" if len(left) < len(runs) else "")
+
+
+def draw_plateaus(studies: Studies, path: Path) -> list[Path]:
+    """Exposures on the plateau against subjects, with fitted laws; a panel for each world and spelling."""
+    found = plateaus(studies)
+
+    def panels() -> Figure:
+        figure, axes = pyplot.subplots(1, len(found), figsize=(3.6 * len(found), 3.2), squeeze=False, sharey=True)
+        for (title, arms), panel in zip(found.items(), axes[0], strict=True):
+            for arm, own in sorted(arms.items()):
+                points = [(size, one) for size, runs in own.items() for one in runs if one is not None]
+                panel.plot(
+                    [size for size, _ in points], [one for _, one in points], "o", ms=4, color=colour(arm), label=arm
+                )
+                law, sizes = law_of(own), sorted(own)
+                if law is not None:
+                    panel.plot(sizes, [law.factor * size**law.exponent for size in sizes], lw=1, color=colour(arm))
+            panel.set(xscale="log", yscale="log", xlabel="subjects")
+            panel.set_title(title, loc="left", fontsize=9, fontweight="bold")
+        axes[0][0].set_ylabel("exposures on the plateau")
+        axes[0][0].legend(fontsize=7, frameon=False)
+        return figure
+
+    return saved(panels, path)
