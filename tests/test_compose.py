@@ -317,10 +317,9 @@ def test_arms_of_the_study_differ_in_the_feed_forward_the_match_and_rates_only()
 
 def test_a_world_may_have_a_setting_of_its_own():
     study = ["experiment=memory_vs_dense", "seed=0", "arm=dense_4x"]
-    (airports,), (readings,) = (
-        jobs_of([*study, f"world={name}"], True) for name in ("atlas_airports", "atlas_readings")
-    )
-    assert (airports.optim.lr, readings.optim.lr) == (1.2e-2, 6e-3)
-    assert (airports.training.exposures, readings.training.exposures) == (10.0, 24.0)
-    (given,) = jobs_of([*study, "world=atlas_airports", "optim.lr=1e-3", "training.exposures=2"], True)
+    (people,) = jobs_of([*study, "world=biographies"], True)
+    (readings,) = jobs_of([*study, "world=atlas_readings"], True)
+    assert (people.optim.lr, readings.optim.lr) == (6e-3, 1.2e-2)
+    assert (people.training.exposures, readings.training.exposures) == (12.0, 24.0)
+    (given,) = jobs_of([*study, "world=biographies", "optim.lr=1e-3", "training.exposures=2"], True)
     assert (given.optim.lr, given.training.exposures) == (1e-3, 2.0)
