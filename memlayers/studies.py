@@ -140,6 +140,8 @@ def stay(runs: list[float | None]) -> str:
 def draw_plateaus(studies: Studies, path: Path) -> list[Path]:
     """Exposures on the plateau against subjects, with fitted laws; a panel for each world and spelling."""
     found = plateaus(studies)
+    if not found:
+        return []
 
     def panels() -> Figure:
         figure, axes = pyplot.subplots(1, len(found), figsize=(3.6 * len(found), 3.2), squeeze=False, sharey=True)

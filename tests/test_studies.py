@@ -101,6 +101,7 @@ def test_plateaus_are_fitted_over_the_runs_that_left_it(tmp_path):
     assert cells(second)[2] == ["memory", "2.00", "-"]
     written = draw_plateaus(studies, tmp_path / "plateau")
     assert [path.suffix for path in written] == [".png", ".svg"] and all(path.stat().st_size for path in written)
+    assert draw_plateaus({"learning_rate_1": studies["plateau_pairs_100"]}, tmp_path / "none") == []
     assert re.search("w, bytes.*w, pairs", written[1].read_text(), re.DOTALL)
 
 
