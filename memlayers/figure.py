@@ -92,7 +92,7 @@ def compute_panel(axes: Axes, table: list[Row]) -> None:
     axes.xaxis.set_major_locator(ticker.LogLocator(subs=(1.0, 2.0, 5.0)))
     axes.xaxis.set_major_formatter(ticker.FuncFormatter(lambda flops, _: f"{flops:.0e}".replace("e+", "e")))
     axes.xaxis.set_minor_formatter(ticker.NullFormatter())
-    axes.margins(x=0.34, y=0.1)
+    axes.margins(x=0.42, y=0.1)
     axes.set_ylim(bottom=0)
 
 

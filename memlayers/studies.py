@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from memlayers.figure import colour, saved
 from memlayers.record import Record
 from memlayers.report import markdown
-from memlayers.table import Estimate, plateau, rows, t95
+from memlayers.table import plateau, rows, t95
 
 Studies = dict[str, dict[str, list[Record]]]  # study -> world -> records
 
@@ -59,15 +59,28 @@ def rate_tables(studies: Studies) -> str:
 
 
 def robustness_tables(studies: Studies) -> str:
-    """Recall at each rate (down) and rate of the values (across), and what it loses against the middle of both."""
+    """Recall at each rate (down) and rate of the values (across), and what it loses against the middle of both.
+
+    The loss is over the seeds that both have.
+    """
     parts = []
     for world, found in by_settings(studies, "robustness").items():
-        recall = {(float(down), float(across)): rows(own)[0].recall for (down, across), own in found.items()}
+        recall = {
+            (float(down), float(across)): {record["seed"]: record["recall"]["exact"] for record in own}
+            for (down, across), own in found.items()
+        }
         downs, acrosses = (sorted({pair[side] for pair in recall}) for side in (0, 1))
-        middle = recall[downs[len(downs) // 2], acrosses[len(acrosses) // 2]].mean
+        middle = recall[downs[len(downs) // 2], acrosses[len(acrosses) // 2]]
 
-        def cell(one: Estimate | None, middle: float = middle) -> str:
-            return "-" if one is None else f"{one.mean:.3f} ({one.mean / middle - 1:+.0%}, n = {one.n})"
+        def cell(own: dict[int, float] | None, middle: dict[int, float] = middle) -> str:
+            if own is None:
+                return "-"
+            text = f"{statistics.fmean(own.values()):.3f}"
+            pairs = [(own[seed], middle[seed]) for seed in own if seed in middle]
+            if own is not middle and pairs:
+                change = sum(one for one, _ in pairs) / sum(other for _, other in pairs) - 1
+                text += f" ({change:+.0%})"
+            return f"{text}, n = {len(own)}"
 
         lines = {f"{down:g}": [cell(recall.get((down, across))) for across in acrosses] for down in downs}
         parts.append(f"{world}:\n\n" + grid("rate \\ rate of values", [f"{one:g}" for one in acrosses], lines))
