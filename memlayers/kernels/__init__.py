@@ -8,8 +8,11 @@ from typing import Any
 
 from torch import Tensor
 
-from memlayers.kernels import build, native
-from memlayers.layers import pool, product_keys, updates
+from memlayers.kernels import build, reads, rows, topk, updates
+from memlayers.kernels.checks import Unsupported
+from memlayers.layers import pool, product_keys
+from memlayers.layers import rows as reference_rows
+from memlayers.layers import updates as reference_updates
 
 
 def leave(table: Tensor) -> Tensor:
@@ -22,14 +25,26 @@ class Kernels:
     """One implementation of each function that decides how fast a memory layer is."""
 
     product_key_topk: Callable[..., Any] = product_keys.product_key_topk
+    rms_norm: Callable[..., Any] = reference_rows.rms_norm
+    softmax_of_sorted: Callable[..., Any] = reference_rows.softmax_of_sorted
     weighted_read: Callable[..., Any] = pool.weighted_read
-    adam_rows: Callable[..., None] = updates.adam_rows
-    adagrad_rows: Callable[..., None] = updates.adagrad_rows
-    sgd_rows: Callable[..., None] = updates.sgd_rows
+    adam_rows: Callable[..., None] = reference_updates.adam_rows
+    adagrad_rows: Callable[..., None] = reference_updates.adagrad_rows
+    sgd_rows: Callable[..., None] = reference_updates.sgd_rows
     huge_pages: Callable[[Tensor], Tensor] = leave
 
 
 REFERENCE = Kernels()
+IN_C = Kernels(
+    topk.product_key_topk,
+    rows.rms_norm,
+    rows.softmax_of_sorted,
+    reads.weighted_read,
+    updates.adam_rows,
+    updates.adagrad_rows,
+    updates.sgd_rows,
+    updates.huge_pages,
+)
 
 
 @dataclass(frozen=True)
@@ -41,8 +56,8 @@ class Native:
 
     def __call__(self, *arguments: Any, **settings: Any) -> Any:
         try:
-            return getattr(native, self.name)(*arguments, **settings)
-        except native.Unsupported as error:
+            return getattr(IN_C, self.name)(*arguments, **settings)
+        except Unsupported as error:
             if self.stop:
                 raise ValueError(f"kernels=native: {error}, or kernels=auto") from None
             _notice(str(error))

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-SOURCES = [HERE / name for name in ("topk.c", "reads.c", "updates.c")]
-HEADER = HERE / "native.h"
+SOURCES = [HERE / name for name in ("topk.c", "rows.c", "reads.c", "updates.c")]
+HEADERS = sorted(HERE.glob("*.h"))
 # Without errno, sqrtf is one instruction. Nothing here assumes that numbers are finite, or reorders sums but dot's.
 FLAGS = ("-D_GNU_SOURCE", "-O3", "-march=native", "-fno-math-errno", "-Wno-psabi", "-shared", "-fPIC")
 
@@ -21,6 +21,9 @@ POINTER, INT, LONG, REAL = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64, ctypes
 SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "topk_forward": (INT, [POINTER, POINTER, LONG, INT, INT, INT, INT, POINTER, POINTER, INT]),
     "topk_backward": (None, [POINTER] * 4 + [LONG, INT, INT, INT, INT, POINTER, POINTER, INT]),
+    "norm_forward": (None, [POINTER, POINTER, LONG, INT, REAL, POINTER, POINTER, INT]),
+    "norm_backward": (None, [POINTER] * 4 + [LONG, INT, LONG, POINTER, POINTER, INT]),
+    "softmax_backward": (None, [POINTER, POINTER, LONG, INT, POINTER, INT]),
     "read_forward": (INT, [POINTER, INT, LONG, INT, POINTER, POINTER, LONG, INT, POINTER, INT]),
     "sort_reads": (LONG, [POINTER, LONG, LONG, POINTER, POINTER, POINTER]),
     "read_backward": (None, [POINTER, INT, INT] + [POINTER] * 3 + [LONG, INT] + [POINTER] * 4 + [INT]),
@@ -52,7 +55,7 @@ def compiled(sources: list[Path]) -> Path:
         compiler, home = shlex.split(named), Path.home()
     except (ValueError, RuntimeError) as error:  # an open quote in CC; nobody's home
         raise OSError(str(error)) from None
-    text = b"".join(path.read_bytes() for path in (*sources, HEADER))
+    text = b"".join(path.read_bytes() for path in (*sources, *HEADERS))
     key = hashlib.sha256(text + " ".join([*compiler, *FLAGS]).encode() + _processor()).hexdigest()[:16]
     folder = Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache") / "memlayers"
     built = folder / f"kernels-{key}.so"

@@ -31,40 +31,22 @@ INLINE void store_vec(float *to, vec x)
     *(vec *)to = x;
 }
 
-INLINE ivec select_vec(ivec where, ivec yes, ivec no)
+/* Half a dozen kernels have rows as short as this, of which compilers make single numbers if they are let. */
+typedef float eight __attribute__((vector_size(32), aligned(4), may_alias));
+
+INLINE float sum_eight(eight x)
 {
-    return (where & yes) | (~where & no);
+    return ((x[0] + x[4]) + (x[2] + x[6])) + ((x[1] + x[5]) + (x[3] + x[7]));
 }
 
-/* What compilers do not find by themselves in the general form. */
-INLINE ivec largest(ivec a, ivec b)
+/* to += by * from */
+INLINE void add_scaled(float *restrict to, const float *restrict from, float by, int c)
 {
-#ifdef __AVX512F__
-    return (ivec)_mm512_max_epi32((__m512i)a, (__m512i)b);
-#else
-    return select_vec(a > b, a, b);
-#endif
-}
-
-INLINE ivec least(ivec a, ivec b)
-{
-#ifdef __AVX512F__
-    return (ivec)_mm512_min_epi32((__m512i)a, (__m512i)b);
-#else
-    return select_vec(a > b, b, a);
-#endif
-}
-
-INLINE int any(ivec where)
-{
-#ifdef __AVX512F__
-    return _mm512_test_epi32_mask((__m512i)where, (__m512i)where) != 0;
-#else
-    int found = 0;
-    for (int i = 0; i < LANES; i++)
-        found |= where[i];
-    return found;
-#endif
+    int i = 0;
+    for (; i + 8 <= c; i += 8)
+        *(eight *)(to + i) += by * *(const eight *)(from + i);
+    for (; i < c; i++)
+        to[i] += by * from[i];
 }
 
 enum { AHEAD = 16 }; /* rows that are fetched before they are needed: memory takes as long as a few rows take */

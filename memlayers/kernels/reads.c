@@ -71,29 +71,35 @@ int read_forward(const void *values, int bf16, int64_t num_slots, int d, const i
  * reads of each begin, and behind the last. Returns how many rows there are, or -1 without memory. */
 int64_t sort_reads(const int64_t *slots, int64_t count, int64_t num_slots, uint64_t *order, int64_t *rows, int64_t *first)
 {
-    enum { BITS = 11, SIZE = 1 << BITS };
+    enum { MOST = 14 }; /* bits of a digit: its places fit into the cache beside what is sorted */
     uint64_t *other = malloc(sizeof(uint64_t) * count + 1), *from = other, *to = order;
-    if (!other)
+    int64_t *place = malloc(sizeof(int64_t) * ((1 << MOST) + 1));
+    if (!other || !place) {
+        free(other), free(place);
         return -1;
-    int passes = 1;
-    while ((num_slots - 1) >> (BITS * passes))
-        passes++;
+    }
+    int length = 1, passes, bits;
+    while ((num_slots - 1) >> length)
+        length++;
+    passes = (length + MOST - 1) / MOST, bits = (length + passes - 1) / passes;
+    int64_t size = (int64_t)1 << bits;
     if (passes % 2 == 0)
         from = order, to = other;
     for (int64_t i = 0; i < count; i++)
         from[i] = (uint64_t)slots[i] << 32 | (uint64_t)i;
     for (int pass = 0; pass < passes; pass++) {
-        int64_t place[SIZE + 1] = {0};
-        int shift = 32 + BITS * pass;
+        int shift = 32 + bits * pass;
+        memset(place, 0, sizeof(int64_t) * (size + 1));
         for (int64_t i = 0; i < count; i++)
-            place[(from[i] >> shift & (SIZE - 1)) + 1]++;
-        for (int digit = 0; digit < SIZE; digit++)
+            place[(from[i] >> shift & (size - 1)) + 1]++;
+        for (int64_t digit = 0; digit < size; digit++)
             place[digit + 1] += place[digit];
         for (int64_t i = 0; i < count; i++)
-            to[place[from[i] >> shift & (SIZE - 1)]++] = from[i];
+            to[place[from[i] >> shift & (size - 1)]++] = from[i];
         uint64_t *swap = from;
         from = to, to = swap;
     }
+    free(place);
     free(other);
     int64_t found = 0;
     for (int64_t i = 0; i < count; i++)
@@ -105,11 +111,17 @@ int64_t sort_reads(const int64_t *slots, int64_t count, int64_t num_slots, uint6
     return found;
 }
 
-/* One row: its gradient, the weighted sum of the gradients of its reads; and those of their weights. */
-INLINE void visit_row(const float *row, int d, const uint64_t *order, int64_t count, int reads, const float *weights,
-                      const float *grad, float *grad_weights, float *restrict sum)
+/* One row, at `at` of the table: its gradient, the weighted sum of the gradients of its reads, to `to` of grad_rows; and the
+ * gradients of their weights. */
+INLINE void visit_row(const void *restrict values, int64_t at, int bf16, int d, const uint64_t *order, int64_t count,
+                      int reads, const float *weights, const float *grad, float *restrict grad_weights,
+                      void *restrict grad_rows, int64_t to)
 {
-    memset(sum, 0, sizeof(float) * d);
+    float row[d], sum[d];
+    for (int j = 0; j < d; j++) {
+        row[j] = widen(values, at + j, bf16);
+        sum[j] = 0;
+    }
     for (int64_t i = 0; i < count; i++) {
         uint32_t read = (uint32_t)order[i];
         const float *restrict out = grad + (int64_t)(read / (uint32_t)reads) * d;
@@ -121,6 +133,8 @@ INLINE void visit_row(const float *row, int d, const uint64_t *order, int64_t co
         }
         grad_weights[read] = dot;
     }
+    for (int j = 0; j < d; j++)
+        narrow(grad_rows, to + j, bf16, sum[j]);
 }
 
 void read_backward(const void *values, int bf16, int d, const uint64_t *order, const int64_t *rows,
@@ -131,14 +145,10 @@ void read_backward(const void *values, int bf16, int d, const uint64_t *order, c
     for (int64_t u = 0; u < found; u++) {
         if (u + AHEAD < found)
             fetch(values, rows[u + AHEAD], d, bf16);
-        float row[d], sum[d];
-        for (int i = 0; i < d; i++)
-            row[i] = widen(values, rows[u] * d + i, bf16);
 #define CALL(d)                                                                                                       \
-    visit_row(row, d, order + first[u], first[u + 1] - first[u], reads, weights, grad, grad_weights, sum)
+    visit_row(values, rows[u] * d, bf16, d, order + first[u], first[u + 1] - first[u], reads, weights, grad,          \
+              grad_weights, grad_rows, u * d)
         BY_WIDTH(d, CALL)
 #undef CALL
-        for (int i = 0; i < d; i++)
-            narrow(grad_rows, u * d + i, bf16, sum[i]);
     }
 }

@@ -55,7 +55,20 @@ void adam_rows(void *values, int bf16, int d, float *mean, float *square, const 
     }
 }
 
-/* total: one sum of mean squares a row; or none, for plain gradient descent. */
+/* One row, with what is added to its sum of mean squares; without a sum, plain gradient descent. */
+INLINE void adagrad_row(void *restrict values, int64_t at, int bf16, int d, float *restrict total,
+                        const void *restrict grads, int64_t from, double rate, double eps)
+{
+    float g[d], scale = rate;
+    for (int i = 0; i < d; i++)
+        g[i] = widen(grads, from + i, bf16);
+    if (total)
+        scale = rate / (sqrtf(*total += mean_square(g, d)) + eps);
+    for (int i = 0; i < d; i++)
+        narrow(values, at + i, bf16, widen(values, at + i, bf16) - scale * g[i]);
+}
+
+/* total: one sum a row; or none at all. */
 void adagrad_rows(void *values, int bf16, int d, float *total, const int64_t *rows, const void *grads, int64_t found,
                   double rate, double eps, int threads)
 {
@@ -66,15 +79,9 @@ void adagrad_rows(void *values, int bf16, int d, float *total, const int64_t *ro
             if (total)
                 fetch(total, rows[u + AHEAD], 1, 0);
         }
-        float g[d], scale = rate;
-        for (int i = 0; i < d; i++)
-            g[i] = widen(grads, u * d + i, bf16);
-        if (total)
-            scale = rate / (sqrtf(total[rows[u]] += mean_square(g, d)) + eps);
-        for (int i = 0; i < d; i++) {
-            int64_t at = rows[u] * d + i;
-            narrow(values, at, bf16, widen(values, at, bf16) - scale * g[i]);
-        }
+#define CALL(d) adagrad_row(values, rows[u] * d, bf16, d, total ? total + rows[u] : NULL, grads, u * d, rate, eps)
+        BY_WIDTH(d, CALL)
+#undef CALL
     }
 }
 

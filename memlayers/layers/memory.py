@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from memlayers.layers.feedforward import Cost, FFNOutput, Reads, Workload, matrix_cost
 from memlayers.layers.pool import MemoryPool
 from memlayers.layers.product_keys import product_key_topk, selection_flops, staircase
+from memlayers.layers.rows import HalfNorm, rms_norm, softmax_of_sorted
 
 
 class ProductKeyLookup(nn.Module):
@@ -34,22 +35,24 @@ class ProductKeyLookup(nn.Module):
         topk: int,
         d_key: int,
         qk_norm: bool = True,
-        search: Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]] = product_key_topk,
+        search: Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]] = product_key_topk,  # or faster ones
+        norm: Callable[[Tensor, Tensor], Tensor] = rms_norm,
+        softmax: Callable[[Tensor], Tensor] = softmax_of_sorted,
     ):
         super().__init__()
-        self.heads, self.topk, self.search = heads, topk, search
+        self.heads, self.topk, self.search, self.softmax = heads, topk, search, softmax
         self.to_query = nn.Linear(d_model, heads * d_key, bias=False)
         self.keys = nn.Parameter(torch.empty(heads, 2, num_keys, d_key // 2))
-        self.query_norm = nn.RMSNorm(d_key // 2) if qk_norm else nn.Identity()
-        self.key_norm = nn.RMSNorm(d_key // 2) if qk_norm else nn.Identity()
+        self.query_norm = HalfNorm(d_key // 2, norm) if qk_norm else nn.Identity()
+        self.key_norm = HalfNorm(d_key // 2, norm) if qk_norm else nn.Identity()
 
     def forward(self, x: Tensor) -> Reads:
         """x (b, s, d_model) -> slots and weights, each (b, s, h * topk); the weights of a head sum to 1."""
         query = self.to_query(x).to(self.keys.dtype)  # under autocast, norms are in the dtype of the parameters
         query = rearrange(query, "b s (h two c) -> (b s) h two c", h=self.heads, two=2)
-        scale = query.shape[-1] ** -0.5
-        score, slots = self.search(self.query_norm(query) * scale, self.key_norm(self.keys), self.topk)
-        weights = softmax_of_sorted(score.float())
+        keys = self.key_norm(self.keys) * query.shape[-1] ** -0.5  # scaled once, not for every token
+        score, slots = self.search(self.query_norm(query), keys, self.topk)
+        weights = self.softmax(score.float())
         return Reads(*(rearrange(y, "t h k -> t (h k)").unflatten(0, x.shape[:2]) for y in (slots, weights)))
 
     def cost(self, work: Workload) -> Cost:
@@ -59,12 +62,6 @@ class ProductKeyLookup(nn.Module):
         chosen = self.heads * (2 * selection_flops(n, self.topk) + selection_flops(pairs, self.topk))
         gains = sum(p.numel() for norm in (self.query_norm, self.key_norm) for p in norm.parameters())
         return matrix_cost(*self.to_query.weight.shape) + matrix_cost(*self.keys.shape) + Cost(chosen, params=gains)
-
-
-def softmax_of_sorted(score: Tensor) -> Tensor:
-    """Softmax over the last axis, whose first score is the best: torch's own is slow over rows as short as topk."""
-    power = (score - score[..., :1].detach()).exp()
-    return power / power.sum(dim=-1, keepdim=True)
 
 
 class ProductKeyMemory(nn.Module):

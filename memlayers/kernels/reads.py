@@ -1,0 +1,65 @@
+"""Weighted reads in C: see reads.c."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from memlayers.kernels.build import library
+from memlayers.kernels.checks import Unsupported, accept, accept_indices, accept_table, is_bf16
+from memlayers.layers import pool
+
+
+def weighted_read(values: Tensor, slots: Tensor, weights: Tensor, *, sparse: bool = True) -> Tensor:
+    """As memlayers.layers.pool.weighted_read, summed in float32 whatever the values are.
+
+    Backward sorts the reads by row once and then visits each row once, for its own gradient and for those of the
+    weights. A dense gradient is the reference's.
+    """
+    if not sparse:
+        return pool.weighted_read(values, slots, weights, sparse=False)
+    accept_table(values)
+    accept("weights", weights, torch.float32)
+    if slots.dtype != torch.int64 or slots.shape != weights.shape or slots.numel() >= 2**32:
+        shapes = f"slots {tuple(slots.shape)} of {slots.dtype} and weights {tuple(weights.shape)}"
+        raise Unsupported(f"{shapes}; accepted: the same shape, slots of torch.int64")
+    read: Tensor = _Read.apply(values, slots, weights)
+    return read
+
+
+class _Read(torch.autograd.Function):
+    """slots and weights (t, r) of values (n, d)."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, slots: Tensor, weights: Tensor) -> Tensor:
+        slots, weights = slots.contiguous(), weights.contiguous()
+        (t, r), d = slots.shape, values.shape[1]
+        read = weights.new_empty(t, d)
+        table = values.data_ptr(), is_bf16(values), len(values), d
+        reads = slots.data_ptr(), weights.data_ptr(), t, r
+        if library().read_forward(*table, *reads, read.data_ptr(), torch.get_num_threads()):
+            accept_indices("slots", slots, len(values))
+        ctx.save_for_backward(values, slots, weights)
+        return read
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, Tensor]:
+        values, slots, weights = ctx.saved_tensors
+        (n, d), count, grad = values.shape, slots.numel(), grad.contiguous()
+        order, rows = torch.empty(2, count, dtype=torch.int64)
+        first = torch.empty(count + 1, dtype=torch.int64)
+        sorting = order.data_ptr(), rows.data_ptr(), first.data_ptr()
+        found = library().sort_reads(slots.data_ptr(), count, n, *sorting)
+        if found < 0:
+            raise MemoryError(f"{count} reads do not fit into memory twice")
+        grad_weights, grad_rows = torch.empty_like(weights), values.new_empty(found, d)
+        library().read_backward(
+            *(values.data_ptr(), is_bf16(values), d, *sorting, found, slots.shape[1]),
+            *(weights.data_ptr(), grad.data_ptr(), grad_weights.data_ptr(), grad_rows.data_ptr()),
+            torch.get_num_threads(),
+        )
+        index = rows[None, :found]
+        row_grad = torch.sparse_coo_tensor(index, grad_rows, (n, d), is_coalesced=True, check_invariants=False)
+        return row_grad, None, grad_weights
