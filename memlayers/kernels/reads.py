@@ -8,6 +8,7 @@ from torch.autograd.function import once_differentiable
 
 from memlayers.kernels.build import library
 from memlayers.kernels.checks import Unsupported, accept, accept_indices, accept_table, is_bf16
+from memlayers.kernels.updates import huge_pages
 from memlayers.layers import pool
 
 
@@ -54,7 +55,7 @@ class _Read(torch.autograd.Function):
         found = library().sort_reads(slots.data_ptr(), count, n, *sorting)
         if found < 0:
             raise MemoryError(f"{count} reads do not fit into memory twice")
-        grad_weights, grad_rows = torch.empty_like(weights), values.new_empty(found, d)
+        grad_weights, grad_rows = torch.empty_like(weights), huge_pages(values.new_empty(found, d))
         library().read_backward(
             *(values.data_ptr(), is_bf16(values), d, *sorting, found, slots.shape[1]),
             *(weights.data_ptr(), grad.data_ptr(), grad_weights.data_ptr(), grad_rows.data_ptr()),
