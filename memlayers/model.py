@@ -108,9 +108,7 @@ def build_memory(config: MemoryConfig, d_model: int, pools: list[MemoryPool], ke
         topk=config.topk,
         d_key=config.key_width(d_model),
         qk_norm=config.qk_norm,
-        search=kernels.product_key_topk,
-        norm=kernels.rms_norm,
-        softmax=kernels.softmax_of_sorted,
+        **kernels.of_lookup,
     )
     shared = config.name == "memory_plus"
     if not (shared and pools):

@@ -33,6 +33,11 @@ class Kernels:
     sgd_rows: Callable[..., None] = reference_updates.sgd_rows
     huge_pages: Callable[[Tensor], Tensor] = leave
 
+    @property
+    def of_lookup(self) -> dict[str, Callable[..., Any]]:
+        """Those that a ProductKeyLookup takes, by the names of its arguments."""
+        return {"search": self.product_key_topk, "norm": self.rms_norm, "softmax": self.softmax_of_sorted}
+
 
 REFERENCE = Kernels()
 IN_C = Kernels(
