@@ -11,7 +11,7 @@ from memlayers.kernels import Kernels, choose
 from memlayers.lazy import LazyAdam, RowwiseAdagrad
 
 # name: keys a half, half-key width, tokens, heads, k, value width
-SHAPES = {"the study's": (96, 8, 1024, 4, 8, 32), "larger": (512, 32, 2048, 4, 32, 128)}
+SHAPES = {"the study's": (128, 8, 1024, 4, 8, 32), "larger": (512, 32, 2048, 4, 32, 128)}
 
 
 def sides(shape: tuple[int, ...], kernels: Kernels) -> dict[str, Side]:
@@ -25,6 +25,9 @@ def sides(shape: tuple[int, ...], kernels: Kernels) -> dict[str, Side]:
     weights = scores.detach().softmax(-1).flatten(1).requires_grad_()
     read = kernels.weighted_read(values, slots.flatten(1), weights)
     to_scores, to_read = torch.randn_like(scores), torch.randn_like(read)
+    gain, upstream = torch.ones(c, requires_grad=True), torch.randn_like(query)
+    unsoftened = scores.detach().requires_grad_()
+    normed, softened = kernels.rms_norm(query, gain), kernels.softmax_of_sorted(unsoftened)
     table = nn.Parameter(values.detach().clone())  # a step changes it in place, and backward still needs the other
     table.grad = torch.autograd.grad(read, values, to_read, retain_graph=True)[0]
     adam = LazyAdam([table], 1e-3, (0.9, 0.99), 1e-8, kernels=kernels)
@@ -36,6 +39,10 @@ def sides(shape: tuple[int, ...], kernels: Kernels) -> dict[str, Side]:
     return {
         "search, forward": lambda: void(kernels.product_key_topk(query, keys, k)),
         "search, backward": back(scores, (query, keys), to_scores),
+        "norm of queries, forward": lambda: void(kernels.rms_norm(query, gain)),
+        "norm of queries, backward": back(normed, (query, gain), upstream),
+        "softmax, forward": lambda: void(kernels.softmax_of_sorted(unsoftened)),
+        "softmax, backward": back(softened, (unsoftened,), to_scores),
         "read, forward": lambda: void(kernels.weighted_read(values, slots.flatten(1), weights)),
         "read, backward": back(read, (values, weights), to_read),
         "update, lazy Adam": lambda: void(adam.step()),
