@@ -88,3 +88,12 @@ INLINE void fetch(const void *table, int64_t row, int d, int bf16)
     case 256: call(256); break;                                                                                       \
     default: call(d);                                                                                                 \
     }
+
+#define BY_HALF_KEY(c, call)                                                                                          \
+    switch (c) {                                                                                                      \
+    case 8: call(8); break;                                                                                           \
+    case 16: call(16); break;                                                                                         \
+    case 32: call(32); break;                                                                                         \
+    case 64: call(64); break;                                                                                         \
+    default: call(c);                                                                                                 \
+    }

@@ -46,15 +46,6 @@ INLINE void norm_row_back(const float *grad, const float *x, const float *gain, 
     add_scaled(grad_x, x, along, c);
 }
 
-#define BY_HALF_KEY(c, call)                                                                                          \
-    switch (c) {                                                                                                      \
-    case 8: call(8); break;                                                                                           \
-    case 16: call(16); break;                                                                                         \
-    case 32: call(32); break;                                                                                         \
-    case 64: call(64); break;                                                                                         \
-    default: call(c);                                                                                                 \
-    }
-
 void norm_forward(const float *x, const float *gain, int64_t rows, int c, double eps, float *y, float *inverse,
                   int threads)
 {

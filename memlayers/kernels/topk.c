@@ -137,13 +137,7 @@ void topk_backward(const float *grad, const int64_t *slots, const float *query, 
 #define CALL(c)                                                                                                       \
     pass_back(grad + at * k, slots + at * k, query + at * 2 * c, keys + own, c, n, k, grad_query + at * 2 * c,        \
               grad_keys + own)
-            switch (c) {
-            case 8: CALL(8); break;
-            case 16: CALL(16); break;
-            case 32: CALL(32); break;
-            case 64: CALL(64); break;
-            default: CALL(c);
-            }
+            BY_HALF_KEY(c, CALL)
 #undef CALL
         }
 }
