@@ -168,6 +168,9 @@ def draw_plateaus(studies: Studies, path: Path) -> list[Path]:
                 if law is not None:
                     panel.plot(sizes, [law.factor * size**law.exponent for size in sizes], lw=1, color=colour(arm))
             panel.set(xscale="log", yscale="log", xlabel="subjects")
+            ticks = sorted({size for own in arms.values() for size in own})
+            panel.set_xticks(ticks, [f"{size:,}" for size in ticks])
+            panel.set_xticks([], minor=True)
             panel.set_title(title, loc="left", fontsize=9, fontweight="bold")
         axes[0][0].set_ylabel("exposures on the plateau")
         axes[0][0].legend(fontsize=7, frameon=False)
