@@ -48,7 +48,7 @@ def test_kernels_give_the_same_training(trainer: str, near: float, tmp_path: Pat
     With the first recipe's settings, under which these bounds were set.
     """
     first = ("values=lazy_adam", "model.embedding_std=0.02", "world.document=subject", "training.probes=8")
-    first += ("optim.schedule.warmup=0.03", "model.ffn.num_keys=96")
+    first += ("optim.schedule.warmup=0.03", "model.ffn.num_keys=96", "optim.lr=3e-3", "model.blocks=[1]")
     settings = (f"trainer={trainer}", *first)
     reference = run(small(tmp_path / "a", *settings, "kernels=reference"))
     chosen = run(small(tmp_path / "b", *settings, "kernels=auto"))
