@@ -16,6 +16,7 @@ from memlayers.table import dumps, load, rows, summary
 ROOT = Path(__file__).resolve().parent.parent
 ORDER = ("atlas_readings", "biographies", "atlas_airports", "triples")
 STUDY = "memory_vs_dense"
+WITH_TABLE = ("values_rule", "third_recipe", "second_recipe", "first_recipe")
 
 
 def sections(studies: Studies) -> dict[str, str]:
@@ -24,7 +25,7 @@ def sections(studies: Studies) -> dict[str, str]:
         "learning_rate": rate_tables(studies),
         "robustness": robustness_tables(studies),
         "plateau": plateau_tables(studies),
-    } | {name: world_tables(studies.get(name, {})) for name in ("values_rule", "second_recipe", "first_recipe")}
+    } | {name: world_tables(studies.get(name, {})) for name in WITH_TABLE}
 
 
 def main() -> int:
