@@ -1,6 +1,7 @@
 """Optimizers of value tables: they step on the rows that have a gradient, and leave all others as they are."""
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from memlayers.kernels import REFERENCE, Kernels
+from memlayers.layers.pool import MemoryPool
 
 
 class RowOptimizer(Optimizer):
@@ -36,6 +38,14 @@ class RowOptimizer(Optimizer):
         """One step of distinct rows (u,) with gradients (u, d), in place."""
         raise NotImplementedError
 
+    def next_state(self, values: Tensor) -> dict[str, Any]:
+        """The state of a table, at the count of the step to be taken."""
+        state: dict[str, Any] = self.state[values]
+        if not state:
+            state |= {"step": 0} | self.new_state(values)
+        state["step"] += 1
+        return state
+
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         loss = None
@@ -46,11 +56,7 @@ class RowOptimizer(Optimizer):
             for values in group["params"]:
                 if values.grad is None:
                     continue
-                state = self.state[values]
-                if not state:
-                    state |= {"step": 0} | self.new_state(values)
-                state["step"] += 1
-                self.update(values, state, *rows_and_gradients(values.grad), group)
+                self.update(values, self.next_state(values), *rows_and_gradients(values.grad), group)
         return loss
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -93,7 +99,31 @@ class LazyAdam(RowOptimizer):
         self.kernels.adam_rows(values, state["mean"], state["square"], rows, grad, **settings)
 
 
-class RowwiseAdagrad(RowOptimizer):
+class OnePass(RowOptimizer):
+    """Rules that keep one number for a row at most: backward can update a row while it visits it."""
+
+    def step_in_backward(self, pool: MemoryPool) -> None:
+        """From now on backward updates the pool's rows, where the kernels can, and `step` finds nothing left to do.
+
+        The numbers are those of `step`, digit for digit. The gradients of all rows that were read are never written,
+        so nobody can clip, add up or look at them: for loops with one step after every backward. Where two layers read
+        the pool, backward raises RuntimeError, as rows would change between them. `end_steps_in_backward` ends it.
+        """
+        pool.read = partial(self.kernels.updating_read, rule=partial(self.now, pool.values))
+
+    def end_steps_in_backward(self, pool: MemoryPool) -> None:
+        """Backward leaves the rows as they are again, and the step to `step`."""
+        pool.read = self.kernels.weighted_read
+
+    def now(self, values: Tensor) -> tuple[Tensor | None, float, float]:
+        """What the update to come needs: sums of squares (n, 1) or none, rate, eps. Counts a step."""
+        state = self.next_state(values)
+        # looked up at every step: schedules change a group's settings, and load_state_dict replaces the group
+        group = next(group for group in self.param_groups if any(values is own for own in group["params"]))
+        return state.get("total"), group["lr"], group.get("eps", 0.0)
+
+
+class RowwiseAdagrad(OnePass):
     """Adagrad with one sum of squares for a row, as tables of recommenders are trained."""
 
     def __init__(self, params: Iterable[nn.Parameter], lr: float, eps: float, kernels: Kernels = REFERENCE):
@@ -106,7 +136,7 @@ class RowwiseAdagrad(RowOptimizer):
         self.kernels.adagrad_rows(values, state["total"], rows, grad, rate=group["lr"], eps=group["eps"])
 
 
-class LazySGD(RowOptimizer):
+class LazySGD(OnePass):
     """Gradient descent, without momentum."""
 
     def __init__(self, params: Iterable[nn.Parameter], lr: float, kernels: Kernels = REFERENCE):

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import lightning
@@ -13,7 +14,7 @@ from memlayers.config import OptimConfig
 from memlayers.facts.world import PAD
 from memlayers.kernels import REFERENCE, Kernels
 from memlayers.model import Transformer, parameters_with_roles
-from memlayers.optim import build_optimizers, build_schedules, clip_gradients
+from memlayers.optim import build_optimizers, build_schedules, clip_gradients, stepping_in_backward
 from memlayers.recall import ask, sample_facts
 from memlayers.text import Documents, Text
 
@@ -49,6 +50,7 @@ class FactLearner(lightning.LightningModule):
         self.automatic_optimization = False
         self.model, self.optim, self.loss, self.steps, self.kernels = model, optim, loss, steps, kernels
         self.logged_loss: float | None = None  # of the last step that was logged
+        self.while_training = ExitStack()
         roles = [(role == "memory_value", parameter) for _, role, parameter in parameters_with_roles(model)]
         self.value_parameters = [parameter for is_value, parameter in roles if is_value]
         self.other_parameters = [parameter for is_value, parameter in roles if not is_value]
@@ -70,6 +72,13 @@ class FactLearner(lightning.LightningModule):
                 raise FloatingPointError(f"the loss is {value} at step {batch_idx}: lower optim.lr or optim.values.lr")
             self.log("loss", value, prog_bar=True)
             self.logged_loss = value
+
+    def on_train_start(self) -> None:
+        rules = listed(self.optimizers(use_pl_optimizer=False))
+        self.while_training.enter_context(stepping_in_backward(self.model, rules, self.optim))
+
+    def on_train_end(self) -> None:
+        self.while_training.close()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["logged_loss"] = self.logged_loss

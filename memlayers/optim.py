@@ -1,7 +1,8 @@
 """Roles -> groups -> optimizers and schedules. Every parameter is in exactly one group; values have their own."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +11,8 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from memlayers.config import OptimConfig, ScheduleConfig, ValuesConfig
 from memlayers.kernels import REFERENCE, Kernels
-from memlayers.lazy import LazyAdam, LazySGD, RowwiseAdagrad
+from memlayers.layers.pool import MemoryPool
+from memlayers.lazy import LazyAdam, LazySGD, OnePass, RowwiseAdagrad
 from memlayers.model import parameters_with_roles
 
 
@@ -48,6 +50,25 @@ def build_optimizers(model: nn.Module, config: OptimConfig, kernels: Kernels = R
         optimizers.append(value_optimizer(values, config.values, kernels, sparse == {True}))
         optimizers[-1].param_groups[0]["role"] = "memory_value"
     return optimizers
+
+
+@contextmanager
+def stepping_in_backward(model: nn.Module, optimizers: list[Optimizer], config: OptimConfig) -> Iterator[None]:
+    """Within, backward updates the tables that allow it: read by one layer, not clipped, by a rule of one pass."""
+    readers = [pool for module in model.modules() if isinstance(pool := getattr(module, "pool", None), MemoryPool)]
+    pairs = [
+        (rule, pool)
+        for rule in optimizers
+        for pool in readers
+        if isinstance(rule, OnePass) and config.clip_values is None and readers.count(pool) == 1
+    ]
+    for rule, pool in pairs:
+        rule.step_in_backward(pool)
+    try:
+        yield
+    finally:
+        for rule, pool in pairs:
+            rule.end_steps_in_backward(pool)
 
 
 def value_optimizer(values: list[nn.Parameter], config: ValuesConfig, kernels: Kernels, sparse: bool) -> Optimizer:

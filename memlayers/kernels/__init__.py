@@ -20,6 +20,12 @@ def leave(table: Tensor) -> Tensor:
     return table
 
 
+def leave_to_step(values: Tensor, slots: Tensor, weights: Tensor, *, sparse: bool = True, rule: object) -> Tensor:
+    """A read whose backward makes gradients of rows, on which the optimizer will step: `rule` is not needed."""
+    del rule
+    return pool.weighted_read(values, slots, weights, sparse=sparse)
+
+
 @dataclass(frozen=True)
 class Kernels:
     """One implementation of each function that decides how fast a memory layer is."""
@@ -28,6 +34,7 @@ class Kernels:
     rms_norm: Callable[..., Any] = reference_rows.rms_norm
     softmax_of_sorted: Callable[..., Any] = reference_rows.softmax_of_sorted
     weighted_read: Callable[..., Any] = pool.weighted_read
+    updating_read: Callable[..., Any] = leave_to_step
     adam_rows: Callable[..., None] = reference_updates.adam_rows
     adagrad_rows: Callable[..., None] = reference_updates.adagrad_rows
     sgd_rows: Callable[..., None] = reference_updates.sgd_rows
@@ -45,6 +52,7 @@ IN_C = Kernels(
     rows.rms_norm,
     rows.softmax_of_sorted,
     reads.weighted_read,
+    reads.updating_read,
     updates.adam_rows,
     updates.adagrad_rows,
     updates.sgd_rows,

@@ -27,6 +27,7 @@ SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "read_forward": (INT, [POINTER, INT, LONG, INT, POINTER, POINTER, LONG, INT, POINTER, INT]),
     "sort_reads": (LONG, [POINTER, LONG, LONG, POINTER, POINTER, POINTER]),
     "read_backward": (None, [POINTER, INT, INT] + [POINTER] * 3 + [LONG, INT] + [POINTER] * 4 + [INT]),
+    "read_update": (None, [POINTER, INT, INT] + [POINTER] * 3 + [LONG, INT] + [POINTER] * 4 + [REAL, REAL, INT]),
     "adam_rows": (None, [POINTER, INT, INT] + [POINTER] * 4 + [LONG, INT] + [REAL] * 5 + [INT]),
     "adagrad_rows": (None, [POINTER, INT, INT] + [POINTER] * 3 + [LONG, REAL, REAL, INT]),
     "huge_pages": (None, [POINTER, LONG]),

@@ -61,14 +61,38 @@ INLINE float widen(const void *table, int64_t i, int bf16)
 }
 
 /* Rounds to nearest, of ties to even, as torch does. */
+INLINE uint16_t rounded(float value)
+{
+    union { float value; uint32_t bits; } x = {value};
+    return value != value ? 0x7FC0 : (uint16_t)((x.bits + 0x7FFF + ((x.bits >> 16) & 1)) >> 16);
+}
+
 INLINE void narrow(void *table, int64_t i, int bf16, float value)
 {
-    if (!bf16) {
+    if (bf16)
+        ((uint16_t *)table)[i] = rounded(value);
+    else
         ((float *)table)[i] = value;
-        return;
-    }
-    union { float value; uint32_t bits; } x = {value};
-    ((uint16_t *)table)[i] = value != value ? 0x7FC0 : (uint16_t)((x.bits + 0x7FFF + ((x.bits >> 16) & 1)) >> 16);
+}
+
+INLINE float mean_square(const float *x, int d)
+{
+    float sum = 0;
+    #pragma omp simd reduction(+ : sum)
+    for (int i = 0; i < d; i++)
+        sum += x[i] * x[i];
+    return sum / d;
+}
+
+/* Row-wise Adagrad on the row at `at` with gradient g, and its sum of mean squares; without a sum, gradient descent. */
+INLINE void adagrad_row(void *restrict values, int64_t at, int bf16, int d, float *restrict total,
+                        const float *restrict g, double rate, double eps)
+{
+    float scale = rate;
+    if (total)
+        scale = rate / (sqrtf(*total += mean_square(g, d)) + eps);
+    for (int i = 0; i < d; i++)
+        narrow(values, at + i, bf16, widen(values, at + i, bf16) - scale * g[i]);
 }
 
 INLINE void fetch(const void *table, int64_t row, int d, int bf16)

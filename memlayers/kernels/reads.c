@@ -111,13 +111,13 @@ int64_t sort_reads(const int64_t *slots, int64_t count, int64_t num_slots, uint6
     return found;
 }
 
-/* One row, at `at` of the table: its gradient, the weighted sum of the gradients of its reads, to `to` of grad_rows; and the
- * gradients of their weights. */
+/* The row at `at`: its gradient, the weighted sum of the gradients of its reads, rounded as the table is, and the gradients
+ * of their weights. */
 INLINE void visit_row(const void *restrict values, int64_t at, int bf16, int d, const uint64_t *order, int64_t count,
                       int reads, const float *weights, const float *grad, float *restrict grad_weights,
-                      void *restrict grad_rows, int64_t to)
+                      float *restrict sum)
 {
-    float row[d], sum[d];
+    float row[d];
     for (int j = 0; j < d; j++) {
         row[j] = widen(values, at + j, bf16);
         sum[j] = 0;
@@ -133,6 +133,19 @@ INLINE void visit_row(const void *restrict values, int64_t at, int bf16, int d, 
         }
         grad_weights[read] = dot;
     }
+    for (int j = 0; bf16 && j < d; j++) {
+        uint16_t narrowed = rounded(sum[j]);
+        sum[j] = widen(&narrowed, 0, 1);
+    }
+}
+
+/* Gradients of the rows that were read, to `to` of grad_rows. */
+INLINE void give_row(const void *restrict values, int64_t at, int bf16, int d, const uint64_t *order, int64_t count,
+                     int reads, const float *weights, const float *grad, float *restrict grad_weights,
+                     void *restrict grad_rows, int64_t to)
+{
+    float sum[d];
+    visit_row(values, at, bf16, d, order, count, reads, weights, grad, grad_weights, sum);
     for (int j = 0; j < d; j++)
         narrow(grad_rows, to + j, bf16, sum[j]);
 }
@@ -146,8 +159,37 @@ void read_backward(const void *values, int bf16, int d, const uint64_t *order, c
         if (u + AHEAD < found)
             fetch(values, rows[u + AHEAD], d, bf16);
 #define CALL(d)                                                                                                       \
-    visit_row(values, rows[u] * d, bf16, d, order + first[u], first[u + 1] - first[u], reads, weights, grad,          \
-              grad_weights, grad_rows, u * d)
+    give_row(values, rows[u] * d, bf16, d, order + first[u], first[u + 1] - first[u], reads, weights, grad,           \
+             grad_weights, grad_rows, u * d)
+        BY_WIDTH(d, CALL)
+#undef CALL
+    }
+}
+
+/* The same, but the rows themselves move, by row-wise Adagrad or, without totals, gradient descent. */
+INLINE void move_row(void *restrict values, int64_t at, int bf16, int d, const uint64_t *order, int64_t count, int reads,
+                     const float *weights, const float *grad, float *restrict grad_weights, float *restrict total,
+                     double rate, double eps)
+{
+    float sum[d];
+    visit_row(values, at, bf16, d, order, count, reads, weights, grad, grad_weights, sum);
+    adagrad_row(values, at, bf16, d, total, sum, rate, eps);
+}
+
+void read_update(void *values, int bf16, int d, const uint64_t *order, const int64_t *rows, const int64_t *first,
+                 int64_t found, int reads, const float *weights, const float *grad, float *grad_weights, float *total,
+                 double rate, double eps, int threads)
+{
+    #pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
+    for (int64_t u = 0; u < found; u++) {
+        if (u + AHEAD < found) {
+            fetch(values, rows[u + AHEAD], d, bf16);
+            if (total)
+                fetch(total, rows[u + AHEAD], 1, 0);
+        }
+#define CALL(d)                                                                                                       \
+    move_row(values, rows[u] * d, bf16, d, order + first[u], first[u + 1] - first[u], reads, weights, grad,           \
+             grad_weights, total ? total + rows[u] : NULL, rate, eps)
         BY_WIDTH(d, CALL)
 #undef CALL
     }

@@ -1,15 +1,19 @@
 """Weighted reads in C: see reads.c."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.autograd.graph import increment_version
 
 from memlayers.kernels.build import library
 from memlayers.kernels.checks import Unsupported, accept, accept_indices, accept_table, is_bf16
 from memlayers.kernels.updates import huge_pages
 from memlayers.layers import pool
+
+Rule = Callable[[], tuple[Tensor | None, float, float]]  # sums of squares (n, 1) or none, rate, eps: lazy.OnePass.now
 
 
 def weighted_read(values: Tensor, slots: Tensor, weights: Tensor, *, sparse: bool = True) -> Tensor:
@@ -18,6 +22,18 @@ def weighted_read(values: Tensor, slots: Tensor, weights: Tensor, *, sparse: boo
     Backward sorts the reads by row once and then visits each row once, for its own gradient and for those of the
     weights. A dense gradient is the reference's.
     """
+    return _read(values, slots, weights, sparse, None)
+
+
+def updating_read(values: Tensor, slots: Tensor, weights: Tensor, *, sparse: bool = True, rule: Rule) -> Tensor:
+    """The same, but backward moves each row while it visits it, by the rule as it is then; no gradient of rows is made.
+
+    Rows move as they would have by a step on the gradient of weighted_read, digit for digit.
+    """
+    return _read(values, slots, weights, sparse, rule)
+
+
+def _read(values: Tensor, slots: Tensor, weights: Tensor, sparse: bool, rule: Rule | None) -> Tensor:
     if not sparse:
         return pool.weighted_read(values, slots, weights, sparse=False)
     accept_table(values)
@@ -25,7 +41,7 @@ def weighted_read(values: Tensor, slots: Tensor, weights: Tensor, *, sparse: boo
     if slots.dtype != torch.int64 or slots.shape != weights.shape or slots.numel() >= 2**32:
         shapes = f"slots {tuple(slots.shape)} of {slots.dtype} and weights {tuple(weights.shape)}"
         raise Unsupported(f"{shapes}; accepted: the same shape, slots of torch.int64")
-    read: Tensor = _Read.apply(values, slots, weights)
+    read: Tensor = _Read.apply(values, slots, weights, rule)
     return read
 
 
@@ -33,7 +49,7 @@ class _Read(torch.autograd.Function):
     """slots and weights (t, r) of values (n, d)."""
 
     @staticmethod
-    def forward(ctx: Any, values: Tensor, slots: Tensor, weights: Tensor) -> Tensor:
+    def forward(ctx: Any, values: Tensor, slots: Tensor, weights: Tensor, rule: Rule | None) -> Tensor:
         slots, weights = slots.contiguous(), weights.contiguous()
         (t, r), d = slots.shape, values.shape[1]
         read = weights.new_empty(t, d)
@@ -42,11 +58,12 @@ class _Read(torch.autograd.Function):
         if library().read_forward(*table, *reads, read.data_ptr(), torch.get_num_threads()):
             accept_indices("slots", slots, len(values))
         ctx.save_for_backward(values, slots, weights)
+        ctx.rule = rule
         return read
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, Tensor]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, Tensor, None]:
         values, slots, weights = ctx.saved_tensors
         (n, d), count, grad = values.shape, slots.numel(), grad.contiguous()
         order, rows = torch.empty(2, count, dtype=torch.int64)
@@ -55,12 +72,18 @@ class _Read(torch.autograd.Function):
         found = library().sort_reads(slots.data_ptr(), count, n, *sorting)
         if found < 0:
             raise MemoryError(f"{count} reads do not fit into memory twice")
-        grad_weights, grad_rows = torch.empty_like(weights), huge_pages(values.new_empty(found, d))
-        library().read_backward(
-            *(values.data_ptr(), is_bf16(values), d, *sorting, found, slots.shape[1]),
-            *(weights.data_ptr(), grad.data_ptr(), grad_weights.data_ptr(), grad_rows.data_ptr()),
-            torch.get_num_threads(),
-        )
+        grad_weights = torch.empty_like(weights)
+        reads = values.data_ptr(), is_bf16(values), d, *sorting, found, slots.shape[1]
+        gradients = weights.data_ptr(), grad.data_ptr(), grad_weights.data_ptr()
+        if ctx.rule and ctx.needs_input_grad[0]:
+            total, rate, eps = ctx.rule()
+            state = [] if total is None else [total]
+            pointer = total.data_ptr() if state else None
+            library().read_update(*reads, *gradients, pointer, rate, eps, torch.get_num_threads())
+            increment_version([values, *state])  # so that a second read of the old rows is refused by its backward
+            return None, None, grad_weights, None
+        grad_rows = huge_pages(values.new_empty(found, d))
+        library().read_backward(*reads, *gradients, grad_rows.data_ptr(), torch.get_num_threads())
         index = rows[None, :found]
         row_grad = torch.sparse_coo_tensor(index, grad_rows, (n, d), is_coalesced=True, check_invariants=False)
-        return row_grad, None, grad_weights
+        return row_grad, None, grad_weights, None

@@ -4,15 +4,6 @@
 #include <sys/mman.h>
 #endif
 
-INLINE float mean_square(const float *x, int d)
-{
-    float sum = 0;
-    #pragma omp simd reduction(+ : sum)
-    for (int i = 0; i < d; i++)
-        sum += x[i] * x[i];
-    return sum / d;
-}
-
 /* What is subtracted from a row with gradient g, after its moments m and s have moved: s is one number if rowwise. */
 INLINE void adam_change(const float *restrict g, float *restrict m, float *restrict s, int d, int rowwise, float rate,
                         float take1, float keep2, float take2, float correct, float eps, float *restrict change)
@@ -55,17 +46,13 @@ void adam_rows(void *values, int bf16, int d, float *mean, float *square, const 
     }
 }
 
-/* One row, with what is added to its sum of mean squares; without a sum, plain gradient descent. */
-INLINE void adagrad_row(void *restrict values, int64_t at, int bf16, int d, float *restrict total,
-                        const void *restrict grads, int64_t from, double rate, double eps)
+INLINE void widened_adagrad_row(void *restrict values, int64_t at, int bf16, int d, float *restrict total,
+                                const void *restrict grads, int64_t from, double rate, double eps)
 {
-    float g[d], scale = rate;
+    float g[d];
     for (int i = 0; i < d; i++)
         g[i] = widen(grads, from + i, bf16);
-    if (total)
-        scale = rate / (sqrtf(*total += mean_square(g, d)) + eps);
-    for (int i = 0; i < d; i++)
-        narrow(values, at + i, bf16, widen(values, at + i, bf16) - scale * g[i]);
+    adagrad_row(values, at, bf16, d, total, g, rate, eps);
 }
 
 /* total: one sum a row; or none at all. */
@@ -79,7 +66,8 @@ void adagrad_rows(void *values, int bf16, int d, float *total, const int64_t *ro
             if (total)
                 fetch(total, rows[u + AHEAD], 1, 0);
         }
-#define CALL(d) adagrad_row(values, rows[u] * d, bf16, d, total ? total + rows[u] : NULL, grads, u * d, rate, eps)
+#define CALL(d)                                                                                                       \
+    widened_adagrad_row(values, rows[u] * d, bf16, d, total ? total + rows[u] : NULL, grads, u * d, rate, eps)
         BY_WIDTH(d, CALL)
 #undef CALL
     }

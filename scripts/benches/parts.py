@@ -8,6 +8,7 @@ from benches.clock import Side, take_turns
 from torch import nn
 
 from memlayers.kernels import Kernels, choose
+from memlayers.layers.pool import MemoryPool
 from memlayers.lazy import LazyAdam, RowwiseAdagrad
 
 # name: keys a half, half-key width, tokens, heads, k, value width
@@ -32,6 +33,15 @@ def sides(shape: tuple[int, ...], kernels: Kernels) -> dict[str, Side]:
     table.grad = torch.autograd.grad(read, values, to_read, retain_graph=True)[0]
     adam = LazyAdam([table], 1e-3, (0.9, 0.99), 1e-8, kernels=kernels)
     adagrad = RowwiseAdagrad([table], 1e-3, 1e-8, kernels)
+    pool = MemoryPool(n * n, width, read=kernels.weighted_read)
+    nn.init.normal_(pool.values, generator=generator)
+    within = RowwiseAdagrad([pool.values], 1e-3, 1e-8, kernels)
+    within.step_in_backward(pool)
+
+    def in_one_pass() -> None:
+        pool(slots.flatten(1), weights).backward(to_read)
+        within.step()  # of what backward has left to it
+        within.zero_grad()
 
     def back(output: torch.Tensor, inputs: tuple[torch.Tensor, ...], upstream: torch.Tensor) -> Callable[[], None]:
         return lambda: void(torch.autograd.grad(output, inputs, upstream, retain_graph=True))
@@ -47,6 +57,7 @@ def sides(shape: tuple[int, ...], kernels: Kernels) -> dict[str, Side]:
         "read, backward": back(read, (values, weights), to_read),
         "update, lazy Adam": lambda: void(adam.step()),
         "update, row-wise Adagrad": lambda: void(adagrad.step()),
+        "read, both ways, with row-wise Adagrad": in_one_pass,
     }
 
 

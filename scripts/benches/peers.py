@@ -51,6 +51,8 @@ def ours(width: int, bits: int, k: int, adam: bool = False) -> Side:
     rest = AdamW(lookup.parameters(), 1e-3, fused=True)
     lazy_adam = partial(LazyAdam, lr=1e-2, betas=(0.9, 0.99))
     update = (lazy_adam if adam else partial(RowwiseAdagrad, lr=1e-2))([pool.values], eps=1e-8, kernels=fast)
+    if isinstance(update, RowwiseAdagrad):
+        update.step_in_backward(pool)
     return stepping(ProductKeyMemory(lookup, pool), [rest, update], width)
 
 
@@ -111,6 +113,7 @@ def values_only(width: int, bits: int, k: int) -> dict[str, Side]:
     fast.huge_pages(pool.values)
     nn.init.normal_(pool.values, std=width**-0.5)
     adagrad = RowwiseAdagrad([pool.values], 1e-2, 1e-8, fast)
+    adagrad.step_in_backward(pool)
     table = SplitTableBatchedEmbeddingBagsCodegen(
         [(2**bits, width, EmbeddingLocation.HOST, ComputeDevice.CPU)],
         optimizer=EmbOptimType.EXACT_ROWWISE_ADAGRAD,

@@ -1,5 +1,7 @@
 """Training steps of whole models: forward, backward, clipping, optimizers; a run adds Lightning and schedules."""
 
+from contextlib import ExitStack
+
 import torch
 
 from memlayers.compose import jobs_of
@@ -7,7 +9,7 @@ from memlayers.config.run import RunConfig
 from memlayers.kernels import choose
 from memlayers.lit import Batches, answer_loss
 from memlayers.model import build_model, parameters_with_roles
-from memlayers.optim import build_optimizers, clip_gradients
+from memlayers.optim import build_optimizers, clip_gradients, stepping_in_backward
 from memlayers.run import plan
 
 BATCHES = 16  # drawn before the clock runs, then used in turn
@@ -32,6 +34,8 @@ class TrainingStep:
         self.others = [parameter for _, role, parameter in roles if role != "memory_value"]
         self.batches = list(Batches(text, self.plan.batch_size, BATCHES, (config.world.seed, config.seed)))
         self.taken = 0
+        self.while_training = ExitStack()
+        self.while_training.enter_context(stepping_in_backward(self.model, self.optimizers, config.optim))
 
     def __call__(self) -> None:
         self.taken += 1
