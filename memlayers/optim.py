@@ -3,10 +3,11 @@
 import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import AdamW, Optimizer
+from torch.optim import AdamW, Muon, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from memlayers.config import OptimConfig, ScheduleConfig, ValuesConfig
@@ -15,9 +16,11 @@ from memlayers.layers.pool import MemoryPool
 from memlayers.lazy import LazyAdam, LazySGD, OnePass, RowwiseAdagrad
 from memlayers.model import parameters_with_roles
 
+MATRICES = ("matrix", "output")  # roles that Muon may take (Jordan et al. 2024): keys are lists of vectors, not maps
+
 
 def build_optimizers(model: nn.Module, config: OptimConfig, kernels: Kernels = REFERENCE) -> list[Optimizer]:
-    """AdamW over everything but value tables, then, where there are tables, the optimizer of their gradient's kind.
+    """AdamW, then Muon over matrices where it is asked for, then, where there are tables, their gradients' optimizer.
 
     Raises ValueError for a role without settings.
     """
@@ -34,22 +37,42 @@ def build_optimizers(model: nn.Module, config: OptimConfig, kernels: Kernels = R
     owned = [id(p) for params in groups.values() for p in params] + [id(p) for p in values]
     assert sorted(owned) == sorted(id(p) for p in model.parameters()), "each parameter belongs to exactly one group"
 
-    dense_groups = [
-        {
-            "params": params,
-            "role": role,
-            "lr": config.lr * config.roles[role].lr_mul,
-            "weight_decay": config.roles[role].weight_decay,
-        }
-        for role, params in sorted(groups.items())
-    ]
-    optimizers: list[Optimizer] = [
-        AdamW(dense_groups, betas=tuple(config.betas), eps=config.eps, fused=True)  # type: ignore[arg-type]
-    ]
+    by_muon = {role for role in groups if rule_of(role, config) == "muon"}
+
+    def settings(roles: Iterable[str]) -> list[dict[str, Any]]:
+        return [
+            {
+                "params": groups[role],
+                "role": role,
+                "lr": peak_rate(role, config),
+                "weight_decay": config.roles[role].weight_decay,
+            }
+            for role in sorted(roles)
+        ]
+
+    betas = (config.betas[0], config.betas[1])
+    optimizers: list[Optimizer] = [AdamW(settings(groups.keys() - by_muon), betas=betas, eps=config.eps, fused=True)]
+    if by_muon:
+        optimizers.append(Muon(settings(by_muon)))
     if values:
         optimizers.append(value_optimizer(values, config.values, kernels, sparse == {True}))
         optimizers[-1].param_groups[0]["role"] = "memory_value"
     return optimizers
+
+
+def rule_of(role: str, config: OptimConfig) -> str:
+    """adamw, muon, or the rule of the values."""
+    if role == "memory_value":
+        return config.values.rule
+    return "muon" if config.muon_lr is not None and role in MATRICES else "adamw"
+
+
+def peak_rate(role: str, config: OptimConfig) -> float:
+    """The rate that the schedule multiplies."""
+    if role == "memory_value":
+        return config.values.lr
+    rate = config.muon_lr if config.muon_lr is not None and role in MATRICES else config.lr
+    return rate * config.roles[role].lr_mul
 
 
 @contextmanager
@@ -85,10 +108,11 @@ def value_optimizer(values: list[nn.Parameter], config: ValuesConfig, kernels: K
 
 def build_schedules(optimizers: list[Optimizer], config: OptimConfig, steps: int) -> list[LambdaLR]:
     """One schedule an optimizer; it multiplies each group's own rate."""
-    shapes = [config.schedule, config.values.schedule]
-    return [
-        LambdaLR(optimizer, schedule_factor(shape, steps)) for optimizer, shape in zip(optimizers, shapes, strict=False)
-    ]
+
+    def shape(optimizer: Optimizer) -> ScheduleConfig:
+        return config.values.schedule if optimizer.param_groups[0]["role"] == "memory_value" else config.schedule
+
+    return [LambdaLR(optimizer, schedule_factor(shape(optimizer), steps)) for optimizer in optimizers]
 
 
 def schedule_factor(config: ScheduleConfig, steps: int) -> Callable[[int], float]:

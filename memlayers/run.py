@@ -8,6 +8,7 @@ import lightning
 import torch
 
 from memlayers.checkpoint import Checkpointer, read_checkpoint
+from memlayers.config import OptimConfig
 from memlayers.config.run import RunConfig, decisive, digest
 from memlayers.cost import Matched, refuse_too_large, solve
 from memlayers.facts import build_world
@@ -16,6 +17,7 @@ from memlayers.layers.feedforward import Workload
 from memlayers.lit import Batches, FactLearner, RecallProbe
 from memlayers.measure import measure
 from memlayers.model import build_model, parameters_with_roles
+from memlayers.optim import peak_rate, rule_of
 from memlayers.plateau import left_plateau
 from memlayers.progress import RunProgress, terminal_bar
 from memlayers.record import Record, code_version, finished, machine, record_path, write_json
@@ -143,17 +145,16 @@ def train(config: RunConfig, chosen: Plan, progress: RunProgress) -> dict[str, A
             "curve": probe.curve,
             "plateau": None if left is None else {"exposures": left, "flops": flops * left / chosen.exposures},
         },
-        "optimizer": [{"role": role, "tensors": count, "lr": lr} for role, count, lr in role_rates(learner, config)],
+        "optimizer": optimizer_of_roles(learner, config.optim),
         "recall": recall | {"bits_per_parameter": recall["stored_bits"] / matched.cost.params},
         "timing": {"seconds": seconds, "probe_seconds": probe.seconds, "tokens_per_second": tokens / seconds},
     }
 
 
-def role_rates(learner: FactLearner, config: RunConfig) -> list[tuple[str, int, float]]:
-    """(role, tensors, peak rate) of each group."""
+def optimizer_of_roles(learner: FactLearner, optim: OptimConfig) -> list[dict[str, Any]]:
+    """What each role was trained by: its rule, and the peak of its rate."""
     roles = [role for _, role, _ in parameters_with_roles(learner.model)]
-    optim = config.optim
     return [
-        (role, roles.count(role), optim.values.lr if role == "memory_value" else optim.lr * optim.roles[role].lr_mul)
+        {"role": role, "tensors": roles.count(role), "rule": rule_of(role, optim), "lr": peak_rate(role, optim)}
         for role in sorted(set(roles))
     ]

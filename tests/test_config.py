@@ -39,6 +39,7 @@ FULL = run_config(
     match=MatchConfig(reference=MemoryConfig()),
     trainer={"accelerator": "cpu", "devices": 1, "precision": "32-true"},
 )
+FULL.optim.muon_lr = 0.02
 FULL.optim.roles = {"matrix": RoleConfig(), "vector": RoleConfig(weight_decay=0.1)}
 
 
@@ -120,6 +121,11 @@ def test_the_digest_differs_between_kinds_of_the_same_settings():
     configs += [run_config(match=MatchConfig(reference=ffn)) for ffn in ffns]
     configs += [run_config(trainer={}), run_config(trainer={"accelerator": "gpu"})]
     assert len({digest(config) for config in configs}) == len(configs)
+
+
+def test_a_rate_of_muon_that_is_not_used_is_not_in_the_digest():
+    without = changed(FULL, ("optim", "muon_lr"), None)
+    assert "muon_lr" not in decisive(without)["optim"] and digest(without) != digest(FULL)
 
 
 @pytest.mark.parametrize("key", ["path", "templates"])
@@ -288,6 +294,7 @@ COMBINATIONS = [
     ({"optim.lr": 0.0}, "optim.lr=0.0 is not positive; accepted: a number above 0"),
     ({"optim.lr": math.nan}, "optim.lr=nan is not a number"),
     ({"optim.values.lr": -1.0}, "optim.values.lr=-1.0 is not positive"),
+    ({"optim.muon_lr": 0.0}, "optim.muon_lr=0.0 is not positive; accepted: a number above 0, or null"),
     ({"optim.clip": 0.0}, "optim.clip=0.0 is not positive; accepted: a number above 0, or null"),
     ({"optim.clip_values": -1.0}, "optim.clip_values=-1.0 is not positive"),
     ({"training.exposures": 0.0}, "training.exposures=0.0 is not positive"),

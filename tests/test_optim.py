@@ -136,9 +136,10 @@ def model_of(name: str, **changes) -> nn.Module:
 
 @pytest.mark.parametrize("name", ["dense", "memory", "memory_plus"])
 @pytest.mark.parametrize("sparse", [True, False])
-def test_every_parameter_is_in_one_group_with_the_settings_of_its_role(name, sparse):
+@pytest.mark.parametrize("muon_lr", [None, 0.05])
+def test_every_parameter_is_in_one_group_with_the_settings_of_its_role(name, sparse, muon_lr):
     model = model_of(name, sparse=sparse) if name != "dense" else model_of(name)
-    optimizers = build_optimizers(model, settings())
+    optimizers = build_optimizers(model, settings(muon_lr=muon_lr))
     groups = [group for optimizer in optimizers for group in optimizer.param_groups]
     owned = [id(parameter) for group in groups for parameter in group["params"]]
     assert len(owned) == len(set(owned)) and set(owned) == {id(parameter) for parameter in model.parameters()}
@@ -146,11 +147,30 @@ def test_every_parameter_is_in_one_group_with_the_settings_of_its_role(name, spa
     for group in groups:
         assert {role_of[id(parameter)] for parameter in group["params"]} == {group["role"]}
         own = settings().roles.get(group["role"])
-        assert group["lr"] == (0.01 * own.lr_mul if own else 0.2)
+        of_matrix = muon_lr if muon_lr and group["role"] in ("matrix", "output") else 0.01
+        assert group["lr"] == (of_matrix * own.lr_mul if own else 0.2)
         assert group.get("weight_decay", 0.0) == (own.weight_decay if own else 0.0)
     kinds = [type(optimizer) for optimizer in optimizers]
     last = LazyAdam if sparse else torch.optim.AdamW
-    assert kinds == [torch.optim.AdamW] + ([] if name == "dense" else [last])
+    muon = [torch.optim.Muon] if muon_lr else []
+    assert kinds == [torch.optim.AdamW, *muon] + ([] if name == "dense" else [last])
+
+
+def test_muon_turns_matrices_by_steps_of_equal_length_in_all_directions():
+    """The gradient with singular values near 1, times the rate, and sqrt(rows / columns) where that is above 1."""
+    model, optim = model_of("memory"), settings(muon_lr=0.05, clip=None)
+    optim.roles = {role: RoleConfig() for role in ROLES}
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    model(torch.arange(20).view(4, 5)).logits.square().sum().backward()
+    for optimizer in build_optimizers(model, optim):
+        optimizer.step()
+    for name, role, parameter in parameters_with_roles(model):
+        if role in ("matrix", "output"):
+            rows, columns = parameter.shape
+            moved = (before[name] - parameter.detach()) / 0.05 / max(1.0, rows / columns) ** 0.5
+            left, _, right = torch.linalg.svd(parameter.grad, full_matrices=False)
+            along = (left.T @ moved @ right.T).diagonal()
+            assert along.max() < 1.3 and along[:2].min() > 0.5, name  # Newton and Schulz come near the largest first
 
 
 def test_roles_are_what_the_modules_declare():
@@ -260,8 +280,14 @@ def test_each_group_keeps_its_ratio_and_values_have_a_schedule_of_their_own():
         assert optimizers[1].param_groups[0]["lr"] == pytest.approx(wanted)
         for one in (*optimizers, *schedules):
             one.step()
-    only_dense = build_optimizers(model_of("dense"), optim)
-    assert len(build_schedules(only_dense, optim, 8)) == 1
+    for changes, kinds in (({}, 1), ({"muon_lr": 0.05}, 2)):
+        own = settings(schedule=optim.schedule, **changes)
+        own.values.schedule = ScheduleConfig(0.0, "constant", 0.0)
+        built = build_optimizers(model_of("dense"), own)
+        build_schedules(built, own, 8)
+        assert len(built) == kinds
+        for group in (group for optimizer in built for group in optimizer.param_groups):
+            assert group["lr"] == pytest.approx(group["initial_lr"] * schedule_factor(optim.schedule, 8)(0))
 
 
 def with_gradients() -> tuple[list[nn.Parameter], list[nn.Parameter]]:

@@ -41,9 +41,10 @@ class ValuesConfig:
 
 @dataclass
 class OptimConfig:
-    """AdamW for everything but value tables; each role has its own multiple of the rate."""
+    """AdamW, or Muon for matrices, but for value tables; each role has its own multiple of the rate."""
 
     lr: float = 3e-3
+    muon_lr: float | None = None  # of matrices, by Muon; null leaves them to AdamW
     betas: list[float] = field(default_factory=lambda: [0.9, 0.95])
     eps: float = 1e-8
     clip: float | None = 1.0  # norm of all gradients but the values'
@@ -58,6 +59,8 @@ class OptimConfig:
                 raise ValueError(f"{key}.lr={lr} is not positive; accepted: a number above 0")
             if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
                 raise ValueError(f"{key}.betas={betas} is not accepted; accepted: two numbers from 0 to below 1")
+        if self.muon_lr is not None and not self.muon_lr > 0:
+            raise ValueError(f"optim.muon_lr={self.muon_lr} is not positive; accepted: a number above 0, or null")
         for key, clip in (("optim.clip", self.clip), ("optim.clip_values", self.clip_values)):
             if clip is not None and not clip > 0:
                 raise ValueError(f"{key}={clip} is not positive; accepted: a number above 0, or null")

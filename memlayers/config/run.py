@@ -93,6 +93,8 @@ def digest(config: RunConfig) -> str:
 def decisive(config: RunConfig) -> dict[str, Any]:
     """The settings that decide a run's numbers, as nested dictionaries for a record; files stand as their contents."""
     settings = {key: value for key, value in asdict(config).items() if key not in NOT_IN_DIGEST}
+    if settings["optim"]["muon_lr"] is None:  # nothing is decided by what is not used
+        del settings["optim"]["muon_lr"]
     for key in ("path", "templates"):
         name = settings["world"].get(key)
         if isinstance(name, str) and Path(name).is_file():
