@@ -38,10 +38,10 @@ def world_tables(worlds: dict[str, list[Record]]) -> str:
     return "\n\n".join(f"{world}:\n\n{markdown(rows(records))}" for world, records in sorted(worlds.items()))
 
 
-def rate_tables(studies: Studies) -> str:
-    """Recall of each arm at each learning rate, for each world; the best of an arm in bold."""
+def rate_tables(studies: Studies, name: str = "learning_rate") -> str:
+    """Recall of each arm at each rate of such a study, for each world; the best of an arm in bold."""
     parts = []
-    for world, found in by_settings(studies, "learning_rate").items():
+    for world, found in by_settings(studies, name).items():
         rates = sorted(found, key=lambda settings: float(settings[0]))
         recall: dict[str, dict[tuple[str, ...], float]] = defaultdict(dict)
         for rate in rates:

@@ -12,6 +12,7 @@ from memlayers.figure import draw
 from memlayers.report import readme_section, update
 from memlayers.studies import Studies, draw_plateaus, plateau_tables, rate_tables, robustness_tables, world_tables
 from memlayers.table import dumps, load, rows, summary
+from memlayers.tried import tried_tables
 
 ROOT = Path(__file__).resolve().parent.parent
 ORDER = ("atlas_readings", "biographies", "atlas_airports", "triples")
@@ -23,8 +24,10 @@ def sections(studies: Studies) -> dict[str, str]:
     """The generated parts of LOG.md."""
     return {
         "learning_rate": rate_tables(studies),
+        "muon": rate_tables(studies, "muon"),
         "robustness": robustness_tables(studies),
         "plateau": plateau_tables(studies),
+        "tried": tried_tables(studies),
     } | {name: world_tables(studies.get(name, {})) for name in WITH_TABLE}
 
 

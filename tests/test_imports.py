@@ -27,7 +27,7 @@ SCIENCE = {
 }
 # The rest, in order: each may import from the science and from those before it.
 WIRING = ["record", "progress_notes", "progress", "checkpoint", "lit", "trainer", "run"]
-WIRING += ["table", "figure", "speed", "report", "studies", "display", "compose", "cli"]
+WIRING += ["table", "figure", "speed", "report", "studies", "tried", "display", "compose", "cli"]
 FRAMEWORKS = {"hydra", "omegaconf", "lightning", "pytorch_lightning"}
 
 
