@@ -106,21 +106,27 @@ class OnePass(RowOptimizer):
         """From now on backward updates the pool's rows, where the kernels can, and `step` finds nothing left to do.
 
         The numbers are those of `step`, digit for digit. The gradients of all rows that were read are never written,
-        so nobody can clip, add up or look at them: for loops with one step after every backward. Where two layers read
-        the pool, backward raises RuntimeError, as rows would change between them. `end_steps_in_backward` ends it.
-        """
-        pool.read = partial(self.kernels.updating_read, rule=partial(self.now, pool.values))
+        so nobody can clip, add up or look at them: for loops with one step after every backward, and pools that one
+        layer reads. (With two readers rows would change between them; backward sees that and raises RuntimeError, but
+        not where the read is recomputed by checkpointing.) Any backward through a read steps, whatever it is for, until
+        pool.read is set back. A copy of the pool made meanwhile copies this optimizer.
 
-    def end_steps_in_backward(self, pool: MemoryPool) -> None:
-        """Backward leaves the rows as they are again, and the step to `step`."""
-        pool.read = self.kernels.weighted_read
+        Raises ValueError for a pool that is not among this optimizer's parameters.
+        """
+        self.group_of(pool.values)
+        if self.kernels.updating_read is not REFERENCE.updating_read:
+            pool.read = partial(self.kernels.updating_read, rule=partial(self.now, pool.values))
+
+    def group_of(self, values: Tensor) -> dict[str, Any]:
+        """Its settings. Not to be kept: schedules change them, and load_state_dict replaces the group."""
+        for group in self.param_groups:
+            if any(values is own for own in group["params"]):
+                return group
+        raise ValueError(f"a table of {tuple(values.shape)} is not among the parameters of this {type(self).__name__}")
 
     def now(self, values: Tensor) -> tuple[Tensor | None, float, float]:
         """What the update to come needs: sums of squares (n, 1) or none, rate, eps. Counts a step."""
-        state = self.next_state(values)
-        # looked up at every step: schedules change a group's settings, and load_state_dict replaces the group
-        group = next(group for group in self.param_groups if any(values is own for own in group["params"]))
-        return state.get("total"), group["lr"], group.get("eps", 0.0)
+        raise NotImplementedError
 
 
 class RowwiseAdagrad(OnePass):
@@ -131,6 +137,10 @@ class RowwiseAdagrad(OnePass):
 
     def new_state(self, values: Tensor) -> dict[str, Tensor]:
         return {"total": self.zeros(values, 1)}
+
+    def now(self, values: Tensor) -> tuple[Tensor, float, float]:
+        group = self.group_of(values)
+        return self.next_state(values)["total"], group["lr"], group["eps"]
 
     def update(self, values: Tensor, state: dict[str, Any], rows: Tensor, grad: Tensor, group: dict[str, Any]) -> None:
         self.kernels.adagrad_rows(values, state["total"], rows, grad, rate=group["lr"], eps=group["eps"])
@@ -144,6 +154,10 @@ class LazySGD(OnePass):
 
     def new_state(self, values: Tensor) -> dict[str, Tensor]:
         return {}
+
+    def now(self, values: Tensor) -> tuple[None, float, float]:
+        self.next_state(values)
+        return None, self.group_of(values)["lr"], 0.0
 
     def update(self, values: Tensor, state: dict[str, Any], rows: Tensor, grad: Tensor, group: dict[str, Any]) -> None:
         self.kernels.sgd_rows(values, rows, grad, rate=group["lr"])

@@ -50,7 +50,7 @@ class FactLearner(lightning.LightningModule):
         self.automatic_optimization = False
         self.model, self.optim, self.loss, self.steps, self.kernels = model, optim, loss, steps, kernels
         self.logged_loss: float | None = None  # of the last step that was logged
-        self.while_training = ExitStack()
+        self.while_training = ExitStack()  # closed by trainer.fit, however it ends
         roles = [(role == "memory_value", parameter) for _, role, parameter in parameters_with_roles(model)]
         self.value_parameters = [parameter for is_value, parameter in roles if is_value]
         self.other_parameters = [parameter for is_value, parameter in roles if not is_value]
@@ -76,9 +76,6 @@ class FactLearner(lightning.LightningModule):
     def on_train_start(self) -> None:
         rules = listed(self.optimizers(use_pl_optimizer=False))
         self.while_training.enter_context(stepping_in_backward(self.model, rules, self.optim))
-
-    def on_train_end(self) -> None:
-        self.while_training.close()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["logged_loss"] = self.logged_loss

@@ -37,7 +37,7 @@ def build_optimizers(model: nn.Module, config: OptimConfig, kernels: Kernels = R
     owned = [id(p) for params in groups.values() for p in params] + [id(p) for p in values]
     assert sorted(owned) == sorted(id(p) for p in model.parameters()), "each parameter belongs to exactly one group"
 
-    by_muon = {role for role in groups if rule_of(role, config) == "muon"}
+    by_muon = {role for role in groups if role in MATRICES and config.muon_lr is not None}
 
     def settings(roles: Iterable[str]) -> list[dict[str, Any]]:
         return [
@@ -60,10 +60,10 @@ def build_optimizers(model: nn.Module, config: OptimConfig, kernels: Kernels = R
     return optimizers
 
 
-def rule_of(role: str, config: OptimConfig) -> str:
-    """adamw, muon, or the rule of the values."""
+def rule_of(role: str, config: OptimConfig, sparse: bool) -> str:
+    """adamw, muon, or the rule of the values; these are stepped on by AdamW where their gradients are not sparse."""
     if role == "memory_value":
-        return config.values.rule
+        return config.values.rule if sparse else "adamw"
     return "muon" if config.muon_lr is not None and role in MATRICES else "adamw"
 
 
@@ -79,19 +79,16 @@ def peak_rate(role: str, config: OptimConfig) -> float:
 def stepping_in_backward(model: nn.Module, optimizers: list[Optimizer], config: OptimConfig) -> Iterator[None]:
     """Within, backward updates the tables that allow it: read by one layer, not clipped, by a rule of one pass."""
     readers = [pool for module in model.modules() if isinstance(pool := getattr(module, "pool", None), MemoryPool)]
-    pairs = [
-        (rule, pool)
-        for rule in optimizers
-        for pool in readers
-        if isinstance(rule, OnePass) and config.clip_values is None and readers.count(pool) == 1
-    ]
-    for rule, pool in pairs:
-        rule.step_in_backward(pool)
+    alone = [(pool, pool.read) for pool in readers if readers.count(pool) == 1 and config.clip_values is None]
+    for rule in optimizers:
+        for pool, _ in alone:
+            if isinstance(rule, OnePass):
+                rule.step_in_backward(pool)
     try:
         yield
     finally:
-        for rule, pool in pairs:
-            rule.end_steps_in_backward(pool)
+        for pool, read in alone:
+            pool.read = read
 
 
 def value_optimizer(values: list[nn.Parameter], config: ValuesConfig, kernels: Kernels, sparse: bool) -> Optimizer:

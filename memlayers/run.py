@@ -16,7 +16,7 @@ from memlayers.kernels import choose, in_use
 from memlayers.layers.feedforward import Workload
 from memlayers.lit import Batches, FactLearner, RecallProbe
 from memlayers.measure import measure
-from memlayers.model import build_model, parameters_with_roles
+from memlayers.model import Transformer, build_model, parameters_with_roles
 from memlayers.optim import peak_rate, rule_of
 from memlayers.plateau import left_plateau
 from memlayers.progress import RunProgress, terminal_bar
@@ -145,16 +145,17 @@ def train(config: RunConfig, chosen: Plan, progress: RunProgress) -> dict[str, A
             "curve": probe.curve,
             "plateau": None if left is None else {"exposures": left, "flops": flops * left / chosen.exposures},
         },
-        "optimizer": optimizer_of_roles(learner, config.optim),
+        "optimizer": optimizer_of_roles(model, config.optim),
         "recall": recall | {"bits_per_parameter": recall["stored_bits"] / matched.cost.params},
         "timing": {"seconds": seconds, "probe_seconds": probe.seconds, "tokens_per_second": tokens / seconds},
     }
 
 
-def optimizer_of_roles(learner: FactLearner, optim: OptimConfig) -> list[dict[str, Any]]:
+def optimizer_of_roles(model: Transformer, optim: OptimConfig) -> list[dict[str, Any]]:
     """What each role was trained by: its rule, and the peak of its rate."""
-    roles = [role for _, role, _ in parameters_with_roles(learner.model)]
+    roles = [role for _, role, _ in parameters_with_roles(model)]
+    sparse = all(pool.sparse for pool in model.pools)
     return [
-        {"role": role, "tensors": roles.count(role), "rule": rule_of(role, optim), "lr": peak_rate(role, optim)}
+        {"role": role, "tensors": roles.count(role), "rule": rule_of(role, optim, sparse), "lr": peak_rate(role, optim)}
         for role in sorted(set(roles))
     ]

@@ -10,6 +10,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.loggers import Logger
 
 from memlayers.config.run import RunConfig
+from memlayers.lit import FactLearner
 from memlayers.record import record_path
 
 
@@ -49,7 +50,7 @@ def build_logger(config: RunConfig) -> Logger | bool:
         raise ValueError(f"logger={config.logger['_target_']}: {cause}; {extra}") from None
 
 
-def fit(trainer: lightning.Trainer, learner: lightning.LightningModule, batches: Any, checkpoint: str | None) -> None:
+def fit(trainer: lightning.Trainer, learner: FactLearner, batches: Any, checkpoint: str | None) -> None:
     """Train, from a checkpoint where there is one. Ctrl-C comes out as KeyboardInterrupt."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="lightning")  # advice about workers, and its own deprecations
@@ -57,3 +58,5 @@ def fit(trainer: lightning.Trainer, learner: lightning.LightningModule, batches:
             trainer.fit(learner, batches, ckpt_path=checkpoint, weights_only=True)
         except SystemExit:  # what Lightning makes of Ctrl-C
             raise KeyboardInterrupt from None
+        finally:
+            learner.while_training.close()

@@ -7,6 +7,7 @@ from typing import Any
 from memlayers.config.run import flatten
 from memlayers.record import Record
 from memlayers.studies import Studies, by_settings, grid
+from memlayers.table import rows
 
 NOTHING = "nothing"  # study tried_nothing: the defaults
 
@@ -33,7 +34,8 @@ def tried_tables(studies: Studies) -> str:
 
 
 def by_arm(records: list[Record]) -> dict[str, dict[int, Record]]:
-    """arm -> seed -> record."""
+    """arm -> seed -> record. Raises ValueError for mixed digests."""
+    rows(records)
     found: dict[str, dict[int, Record]] = defaultdict(dict)
     for record in records:
         found[record["arm"]][record["seed"]] = record
@@ -42,8 +44,10 @@ def by_arm(records: list[Record]) -> dict[str, dict[int, Record]]:
 
 def changes(own: dict[str, dict[int, Record]], base: dict[str, dict[int, Record]]) -> str:
     """Settings that are not the defaults', as one writes them on a command line; `patch` where there are none."""
+    if not own.keys() & base.keys():
+        return "?"
     found: dict[str, Any] = {}
-    for arm in own.keys() & base.keys():
+    for arm in sorted(own.keys() & base.keys()):
         mine, theirs = (flatten(next(iter(seeds[arm].values()))["config"]) for seeds in (own, base))
         found |= {key: mine.get(key) for key in mine.keys() | theirs.keys() if mine.get(key) != theirs.get(key)}
     return ", ".join(f"`{key}={value}`" for key, value in sorted(found.items())) or "patch"

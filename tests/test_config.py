@@ -294,6 +294,7 @@ COMBINATIONS = [
     ({"optim.lr": 0.0}, "optim.lr=0.0 is not positive; accepted: a number above 0"),
     ({"optim.lr": math.nan}, "optim.lr=nan is not a number"),
     ({"optim.values.lr": -1.0}, "optim.values.lr=-1.0 is not positive"),
+    ({"optim.muon_lr": 0.1, "model.tied_head": False}, "optim.muon_lr=0.1 would take the untied head"),
     ({"optim.muon_lr": 0.0}, "optim.muon_lr=0.0 is not positive; accepted: a number above 0, or null"),
     ({"optim.clip": 0.0}, "optim.clip=0.0 is not positive; accepted: a number above 0, or null"),
     ({"optim.clip_values": -1.0}, "optim.clip_values=-1.0 is not positive"),

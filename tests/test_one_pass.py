@@ -97,9 +97,17 @@ def test_no_gradient_of_rows_is_made_and_the_step_that_follows_does_nothing():
     assert pool.values.grad is None and (moved != before).any(dim=1).nonzero()[:, 0].tolist() == [3, 7]
     optimizer.step()
     assert pool.values.equal(moved) and optimizer.state[pool.values]["step"] == 1
-    optimizer.end_steps_in_backward(pool)
-    pool(slots, torch.ones(1, 3)).sum().backward()
-    assert pool.values.equal(moved) and pool.values.grad is not None
+
+
+def test_a_table_of_another_optimizer_is_refused_and_a_reference_leaves_the_pools_own_read():
+    _, optimizer = table("rowwise_adagrad", "native", 8)
+    other, _ = table("rowwise_adagrad", "native", 8)
+    read = other.read
+    with pytest.raises(ValueError, match=r"^a table of \(30, 8\) is not among the parameters of this RowwiseAdagrad$"):
+        optimizer.step_in_backward(other)
+    assert not optimizer.state and other.read == read
+    RowwiseAdagrad([other.values], 0.3, 1e-8).step_in_backward(other)
+    assert other.read == read
 
 
 def test_rows_of_a_table_that_does_not_learn_stay_where_they_are():
@@ -124,6 +132,7 @@ def test_two_reads_of_one_table_are_refused_by_the_second_backward(rule):
 def test_a_resumed_rule_goes_on_in_backward_with_the_saved_rate():
     straight, first = (table("rowwise_adagrad", "native", 8) for _ in range(2))
     resumed = table("rowwise_adagrad", "native", 8)
+    resumed[1].param_groups[0]["lr"] = 7.0
     for pool, optimizer in (straight, first, resumed):
         optimizer.step_in_backward(pool)
     learn(*straight, 20)

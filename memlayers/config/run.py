@@ -69,6 +69,11 @@ class RunConfig:
         self.model.validate()
         self.match.validate(self.model.d_model)
         self.optim.validate(getattr(self.model.ffn, "sparse", True))
+        if self.optim.muon_lr is not None and not self.model.tied_head:
+            raise ValueError(
+                f"optim.muon_lr={self.optim.muon_lr} would take the untied head, which Muon is not for; "
+                "accepted: null, or model.tied_head=true"
+            )
         self.training.validate()
         within("seed", self.seed, 0, 2**31 - 1)
         at_least("threads", self.threads, 1)
