@@ -38,23 +38,24 @@ def world_tables(worlds: dict[str, list[Record]]) -> str:
     return "\n\n".join(f"{world}:\n\n{markdown(rows(records))}" for world, records in sorted(worlds.items()))
 
 
-def rate_tables(studies: Studies, name: str = "learning_rate") -> str:
-    """Recall of each arm at each rate of such a study, for each world; the best of an arm in bold."""
+def rate_tables(studies: Studies) -> str:
+    """Recall of each arm by the rate of matrices under Muon (down) and of the rest (across); an arm's best in bold."""
     parts = []
-    for world, found in by_settings(studies, name).items():
-        rates = sorted(found, key=lambda settings: float(settings[0]))
-        recall: dict[str, dict[tuple[str, ...], float]] = defaultdict(dict)
-        for rate in rates:
-            for row in rows(found[rate]):
-                recall[row.arm][rate] = row.recall.mean
-        lines = {}
+    for world, found in by_settings(studies, "rates").items():
+        recall: dict[str, dict[tuple[float, float], float]] = defaultdict(dict)  # arm -> (muon, or 0 without; rate)
+        for (first, second), records in found.items():
+            muon = 0.0 if first == "None" else float(first)
+            for row in rows(records):
+                recall[row.arm][muon, float(second)] = row.recall.mean
+        rates = sorted({rate for own in recall.values() for _, rate in own})
+        lines: dict[str, list[str]] = {}
         for arm, own in sorted(recall.items()):
-            texts = {
-                rate: f"**{value:.3f}**" if value == max(own.values()) else f"{value:.3f}"
-                for rate, value in own.items()
-            }
-            lines[arm] = [texts.get(rate, "-") for rate in rates]
-        parts.append(f"{world}:\n\n" + grid("arm", [f"{float(rate):g}" for (rate,) in rates], lines))
+            for muon in sorted({muon for muon, _ in own}):
+                texts = [f"{own[muon, rate]:.3f}" if (muon, rate) in own else "-" for rate in rates]
+                best = [own.get((muon, rate)) == max(own.values()) for rate in rates]
+                name = f"{arm}, Muon {muon:g}" if muon else f"{arm}, AdamW"
+                lines[name] = [f"**{text}**" if mark else text for text, mark in zip(texts, best, strict=True)]
+        parts.append(f"{world}:\n\n" + grid("arm", [f"{rate:g}" for rate in rates], lines))
     return "\n\n".join(parts)
 
 

@@ -23,8 +23,7 @@ WITH_TABLE = ("values_rule", "third_recipe", "second_recipe", "first_recipe")
 def sections(studies: Studies) -> dict[str, str]:
     """The generated parts of LOG.md."""
     return {
-        "learning_rate": rate_tables(studies),
-        "muon": rate_tables(studies, "muon"),
+        "rates": rate_tables(studies),
         "robustness": robustness_tables(studies),
         "plateau": plateau_tables(studies),
         "tried": tried_tables(studies),

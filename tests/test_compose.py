@@ -298,7 +298,7 @@ def test_arms_of_the_study_differ_in_the_feed_forward_the_match_and_rates_only()
         different = {key for key in own.keys() | flat.keys() if own.get(key, "none") != flat.get(key, "none")}
         assert all(
             key.startswith(("model.ffn.", "match."))
-            or (key.startswith("optim.") and key.rpartition(".")[2] in ("lr", "lr_mul"))
+            or (key.startswith("optim.") and key.rpartition(".")[2] in ("lr", "lr_mul", "muon_lr"))
             for key in different
         ), (arm, different)
         assert bool(different) == (arm != "memory")
@@ -319,7 +319,7 @@ def test_a_world_may_have_a_setting_of_its_own():
     study = ["experiment=memory_vs_dense", "seed=0", "arm=dense_4x"]
     (people,) = jobs_of([*study, "world=biographies"], True)
     (readings,) = jobs_of([*study, "world=atlas_readings"], True)
-    assert (people.optim.lr, readings.optim.lr) == (6e-3, 1.2e-2)
-    assert (people.training.exposures, readings.training.exposures) == (12.0, 24.0)
+    assert (people.optim.muon_lr, readings.optim.muon_lr) == (1e-2, 2e-2)
+    assert (people.training.exposures, readings.training.exposures) == (8.0, 16.0)
     (given,) = jobs_of([*study, "world=biographies", "optim.lr=1e-3", "training.exposures=2"], True)
     assert (given.optim.lr, given.training.exposures) == (1e-3, 2.0)

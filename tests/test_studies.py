@@ -33,15 +33,20 @@ def cells(table: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in table.split("\n") if line.startswith("|")]
 
 
-def test_rates_stand_in_order_and_the_best_of_an_arm_is_bold():
+def test_rates_stand_in_order_with_and_without_muon_and_the_best_of_an_arm_is_bold():
     studies = {
-        "learning_rate_0.01": {"w": [fake_record("dense", 0, 0.5), fake_record("memory", 0, 0.6)]},
-        "learning_rate_0.003": {"w": [fake_record("dense", 0, 0.75)], "v": [fake_record("dense", 0, 0.1)]},
-        "learning_rates": {"w": [fake_record("dense", 0, 0.9)]},
+        "rates_None_0.01": {"w": [fake_record("dense", 0, 0.5), fake_record("memory", 0, 0.6)]},
+        "rates_None_0.003": {"w": [fake_record("dense", 0, 0.25)], "v": [fake_record("dense", 0, 0.1)]},
+        "rates_0.02_0.003": {"w": [fake_record("dense", 0, 0.75)]},
+        "rated": {"w": [fake_record("dense", 0, 0.9)]},
     }
     found = rate_tables(studies)
     assert found.index("v:\n\n| arm | 0.003 |") < found.index("w:\n\n| arm | 0.003 | 0.01 |")
-    assert cells(found.split("w:")[1])[2:] == [["dense", "**0.750**", "0.500"], ["memory", "-", "**0.600**"]]
+    assert cells(found.split("w:")[1])[2:] == [
+        ["dense, AdamW", "0.250", "0.500"],
+        ["dense, Muon 0.02", "**0.750**", "-"],
+        ["memory, AdamW", "-", "**0.600**"],
+    ]
 
 
 def test_robustness_is_told_against_the_middle_over_the_seeds_of_both():
