@@ -17,7 +17,7 @@ from memlayers.tried import tried_tables
 ROOT = Path(__file__).resolve().parent.parent
 ORDER = ("atlas_readings", "biographies", "atlas_airports", "triples")
 STUDY = "memory_vs_dense"
-WITH_TABLE = ("values_rule", "third_recipe", "second_recipe", "first_recipe")
+WITH_TABLE = ("values_rule", "fourth_recipe", "third_recipe", "second_recipe", "first_recipe")
 
 
 def sections(studies: Studies) -> dict[str, str]:

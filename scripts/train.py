@@ -1,7 +1,7 @@
 """Train one run, a sweep (-m) or a study (experiment=...); every run ends in a record, and finished runs are skipped.
 
-python scripts/train.py world=biographies ffn=memory seed=1
-python scripts/train.py -m ffn=dense,memory 'seed=range(3)'
+python scripts/train.py world=biographies arm=memory seed=1
+python scripts/train.py -m arm=dense,memory 'seed=range(3)'
 python scripts/train.py experiment=memory_vs_dense
 """
 

@@ -44,7 +44,6 @@ class OptimConfig:
     """AdamW, or Muon for matrices, but for value tables; each role has its own multiple of the rate."""
 
     lr: float = 3e-3
-    muon_lr: float | None = None  # of matrices, by Muon; null leaves them to AdamW
     betas: list[float] = field(default_factory=lambda: [0.9, 0.95])
     eps: float = 1e-8
     clip: float | None = 1.0  # norm of all gradients but the values'
@@ -52,6 +51,7 @@ class OptimConfig:
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     roles: dict[str, RoleConfig] = field(default_factory=dict)
     values: ValuesConfig = field(default_factory=ValuesConfig)
+    muon_lr: float | None = None  # of matrices, by Muon; null leaves them to AdamW
 
     def validate(self, sparse: bool) -> None:
         for key, lr, betas in (("optim", self.lr, self.betas), ("optim.values", self.values.lr, self.values.betas)):
