@@ -37,7 +37,7 @@ def build_optimizers(model: nn.Module, config: OptimConfig, kernels: Kernels = R
     owned = [id(p) for params in groups.values() for p in params] + [id(p) for p in values]
     assert sorted(owned) == sorted(id(p) for p in model.parameters()), "each parameter belongs to exactly one group"
 
-    by_muon = {role for role in groups if role in MATRICES and config.muon_lr is not None}
+    by_muon = {role for role in groups if takes_muon(role, config)}
 
     def settings(roles: Iterable[str]) -> list[dict[str, Any]]:
         return [
@@ -60,18 +60,23 @@ def build_optimizers(model: nn.Module, config: OptimConfig, kernels: Kernels = R
     return optimizers
 
 
+def takes_muon(role: str, config: OptimConfig) -> bool:
+    return config.muon_lr is not None and role in MATRICES
+
+
 def rule_of(role: str, config: OptimConfig, sparse: bool) -> str:
     """adamw, muon, or the rule of the values; these are stepped on by AdamW where their gradients are not sparse."""
     if role == "memory_value":
         return config.values.rule if sparse else "adamw"
-    return "muon" if config.muon_lr is not None and role in MATRICES else "adamw"
+    return "muon" if takes_muon(role, config) else "adamw"
 
 
 def peak_rate(role: str, config: OptimConfig) -> float:
     """The rate that the schedule multiplies."""
     if role == "memory_value":
         return config.values.lr
-    rate = config.muon_lr if config.muon_lr is not None and role in MATRICES else config.lr
+    rate = config.muon_lr if takes_muon(role, config) else config.lr
+    assert rate is not None
     return rate * config.roles[role].lr_mul
 
 

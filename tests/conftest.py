@@ -1,5 +1,7 @@
 """For all tests: one thread, a known global seed, and no time limits."""
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 from hypothesis import settings
@@ -11,3 +13,11 @@ settings.load_profile("memlayers")
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(params=[1, 2])
+def threads(request) -> Iterator[int]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)

@@ -5,7 +5,7 @@ import os
 import pickle
 import shutil
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -35,14 +35,6 @@ def compiled():
         return build.library()
     except OSError as error:
         pytest.skip(str(error))
-
-
-@pytest.fixture(params=[1, 2])
-def threads(request) -> Iterator[int]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield request.param
-    torch.set_num_threads(before)
 
 
 def compiler(folder, body: str) -> str:

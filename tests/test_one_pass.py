@@ -1,7 +1,6 @@
 """Rows that backward updates while it visits them: the numbers of a step after it, and no gradient in between."""
 
 import copy
-from collections.abc import Iterator
 from contextlib import nullcontext
 
 import pytest
@@ -25,14 +24,6 @@ def compiled():
         kernels.choose("native")
     except ValueError as error:
         pytest.skip(str(error))
-
-
-@pytest.fixture(params=[1, 2])
-def threads(request) -> Iterator[int]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield request.param
-    torch.set_num_threads(before)
 
 
 def table(rule: str, choice: str, width: int, dtype: torch.dtype = torch.float32) -> tuple[MemoryPool, OnePass]:
