@@ -60,7 +60,8 @@ def search(choice: str, tokens: int, n: int, k: int, width: int, largest: int = 
 
 @pytest.mark.parametrize("tokens", [0, 1, 50])
 @pytest.mark.parametrize(
-    ("n", "k", "width"), [(1, 1, 1), (64, 1, 8), (33, 32, 7), (96, 8, 8), (300, 32, 20), (600, 256, 12)]
+    ("n", "k", "width"),
+    [(1, 1, 1), (64, 1, 8), (33, 32, 7), (96, 8, 8), (129, 64, 8), (130, 8, 8), (300, 32, 20), (600, 256, 12)],
 )
 def test_the_search_is_the_references_forward_and_backward(compiled, threads, tokens, n, k, width):
     wanted, got = (search(choice, tokens, n, k, width) for choice in ("reference", "native"))
@@ -79,7 +80,7 @@ def test_of_ties_the_search_finds_as_many_and_the_lower_keys(compiled, n, k):
     assert kernels.choose("native").product_key_topk(*flat, k)[1].unique(dim=-1).shape[-1] == k
 
 
-@pytest.mark.parametrize(("n", "k"), [(5, 3), (40, 8), (40, 20), (97, 13)])
+@pytest.mark.parametrize(("n", "k"), [(5, 3), (40, 8), (40, 20), (97, 13), (150, 40), (300, 8)])
 def test_of_equal_half_scores_the_lower_key_comes_first_and_of_equal_sums_the_better_row(compiled, n, k):
     generator = torch.Generator().manual_seed(0)
     query = torch.randint(-2, 3, (20, 1, 2, 3), generator=generator).float()
@@ -111,13 +112,14 @@ def test_norms_and_softmaxes_are_the_references_forward_and_backward(compiled, t
         torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-5)
 
 
-def test_a_nan_is_seen_and_does_not_hang_the_search(compiled):
-    query, keys = torch.randn(3, 1, 2, 4), torch.randn(1, 2, 96, 4)
+@pytest.mark.parametrize("n", [96, 300])
+def test_a_nan_is_seen_and_does_not_hang_the_search(compiled, n):
+    query, keys = torch.randn(3, 1, 2, 4), torch.randn(1, 2, n, 4)
     query[1] = float("nan")
     query[2] = float("inf")
     scores, slots = kernels.choose("native").product_key_topk(query, keys, 8)
     assert not scores[1].isfinite().any() and scores[0].isfinite().all()
-    assert ((slots >= 0) & (slots < 96**2)).all()
+    assert ((slots >= 0) & (slots < n**2)).all()
 
 
 def read(choice: str, dtype: torch.dtype, tokens: int, width: int) -> tuple[Tensor, ...]:

@@ -36,6 +36,16 @@ INLINE uint32_t index_of(const wide *x, int lane)
     return ~(uint32_t)((const int64_t *)x)[lane];
 }
 
+INLINE half_ivec half(const ivec *x, int g)
+{
+    return ((const half_ivec *)x)[g];
+}
+
+INLINE void put(wide *x, int lane, int64_t value)
+{
+    ((int64_t *)x)[lane] = value;
+}
+
 /* What compilers do not find by themselves in the general form. */
 INLINE wide larger(wide a, wide b)
 {
@@ -52,6 +62,15 @@ INLINE wide smaller(wide a, wide b)
     return (wide)_mm512_min_epi64((__m512i)a, (__m512i)b);
 #else
     return ((a > b) & b) | (~(a > b) & a);
+#endif
+}
+
+INLINE ivec larger_rank(ivec a, ivec b)
+{
+#ifdef __AVX512F__
+    return (ivec)_mm512_max_epi32((__m512i)a, (__m512i)b);
+#else
+    return ((a > b) & a) | (~(a > b) & b);
 #endif
 }
 
@@ -121,8 +140,13 @@ INLINE void take(const wide *candidates, wide *list, int blocks)
     memcpy(list, best, sizeof best);
 }
 
-INLINE void clear(wide *list, int blocks)
+/* The best of `count` candidates, in any order; they have room up to a whole block. */
+INLINE void best_of(wide *candidates, int count, wide *list, int blocks)
 {
     for (int p = 0; p < BLOCK * blocks; p++)
         list[p] = NOTHING;
+    for (int p = count; p % BLOCK; p++)
+        candidates[p] = NOTHING;
+    for (int p = 0; p < count; p += BLOCK)
+        take(candidates + p, list, blocks);
 }

@@ -4,79 +4,129 @@
  * of equal sums the one with the better row key.
  * A NaN ranks above everything, so that it is seen in the loss.
  *
- * Tokens go side by side, one in each lane of a vector, and what they find goes into lists of the best, see best.h; no
- * score is ever written to memory.
+ * Tokens go side by side, one in each lane of a vector, and what they find goes into lists of the best, see best.h. Of
+ * scores no more than those of a few tokens and one half of a head are kept, in the cache.
  */
 #include "best.h"
 
-/* The best keys (n, c) of LANES queries, turned: (c, LANES); a list for each group of tokens. */
-INLINE void best_keys(const vec *query, const float *keys, int c, int n, int blocks, wide *const *lists)
+enum { FEW = 128 }; /* keys that are sorted as fast as they are sifted */
+
+/* Ranks (n, LANES) of the scores of keys (n, c) for LANES queries, turned: (c, LANES). Room for whole blocks of keys. */
+INLINE void rank_keys(const vec *query, const float *keys, int c, int n, ivec *ranks)
 {
-    for (int g = 0; g < 2; g++)
-        clear(lists[g], blocks);
     for (int e = 0; e < n; e += BLOCK) {
         const float *key[BLOCK];
         vec score[BLOCK];
-        half_ivec rank[BLOCK][2];
-        for (int b = 0; b < BLOCK; b++) { /* behind the last key the last one again: it is not taken */
+        for (int b = 0; b < BLOCK; b++) { /* behind the last key the last one again: nobody reads it */
             key[b] = keys + (int64_t)(e + b < n ? e + b : n - 1) * c;
             score[b] = (vec){0};
         }
         for (int j = 0; j < c; j++)
             for (int b = 0; b < BLOCK; b++)
                 score[b] += key[b][j] * query[j];
-        for (int b = 0; b < BLOCK; b++) {
-            ivec both = RANK(ivec, score[b]);
-            memcpy(rank[b], &both, sizeof both);
-        }
-        for (int g = 0; g < 2; g++) {
-            wide found[BLOCK];
-            for (int b = 0; b < BLOCK; b++)
-                found[b] = e + b < n ? with_index(rank[b][g], e + b) : NOTHING;
-            take(found, lists[g], blocks);
-        }
+        for (int b = 0; b < BLOCK; b++)
+            ranks[e + b] = RANK(ivec, score[b]);
     }
+}
+
+/* Ranks that at least k keys reach: of the k-th best of groups of `size` keys, each of which counts by its best. */
+INLINE void bounds_of(const ivec *ranks, int n, int size, int k, int blocks, wide *const *found, wide *const *lists,
+                      half_ivec *bounds)
+{
+    int groups = 0;
+    for (int e = 0; e < n; e += size, groups++) {
+        ivec most = ranks[e];
+        for (int i = e + 1; i < e + size && i < n; i++)
+            most = larger_rank(most, ranks[i]);
+        for (int g = 0; g < 2; g++)
+            found[g][groups] = with_index(half(&most, g), 0);
+    }
+    for (int g = 0; g < 2; g++) {
+        best_of(found[g], groups, lists[g], blocks);
+        bounds[g] = __builtin_convertvector(lists[g][k - 1] >> 32, half_ivec);
+    }
+}
+
+/* Keys that reach the bounds, each token's own, to `found`; returns how many, filled up where others have more. */
+INLINE int keys_that_reach(const half_ivec *bounds, const ivec *ranks, int n, wide *const *found)
+{
+    int count[LANES] = {0}, most = 0;
+    for (int start = 0; start < n; start += 64) {
+        wide reach[2] = {{0}, {0}}; /* bit e of a lane: whether key start + e does */
+        for (int e = 0; e < 64 && start + e < n; e++)
+            for (int g = 0; g < 2; g++)
+                reach[g] |= __builtin_convertvector(half(ranks + start + e, g) >= bounds[g], wide) & (int64_t)1 << e;
+        for (int i = 0; i < LANES; i++)
+            for (uint64_t left = reach[i / GROUP][i % GROUP]; left; left &= left - 1) {
+                int e = start + __builtin_ctzll(left);
+                put(found[i / GROUP] + count[i]++, i % GROUP, (int64_t)ranks[e][i] << 32 | (uint32_t)~e);
+            }
+    }
+    for (int i = 0; i < LANES; i++)
+        most = count[i] > most ? count[i] : most;
+    for (int i = 0; i < LANES; i++)
+        while (count[i] < most)
+            put(found[i / GROUP] + count[i]++, i % GROUP, INT64_MIN);
+    return most;
+}
+
+/* The k best keys by their ranks. Where keys are many, only those are sorted that reach a bound: with twice as many groups
+ * as a list is long, they are little more than k. */
+INLINE void best_keys(const ivec *ranks, int n, int k, int blocks, wide *const *found, wide *const *lists)
+{
+    int size = n / (2 * BLOCK * blocks), count = n;
+    if (n > FEW && size > 1) {
+        half_ivec bounds[2];
+        bounds_of(ranks, n, size, k, blocks, found, lists, bounds);
+        count = keys_that_reach(bounds, ranks, n, found);
+    } else
+        for (int e = 0; e < n; e++)
+            for (int g = 0; g < 2; g++)
+                found[g][e] = with_index(half(ranks + e, g), e);
+    for (int g = 0; g < 2; g++)
+        best_of(found[g], count, lists[g], blocks);
 }
 
 /* The k best sums of a row and a column key; of all pairs (a, b) the others are beaten, or equalled, by k of these. */
-INLINE void best_sums(const wide *rows, const wide *columns, int k, int blocks, wide *list)
+INLINE void best_sums(const wide *rows, const wide *columns, int k, int blocks, wide *found, wide *list)
 {
-    wide found[BLOCK];
-    int waiting = 0;
-    clear(list, blocks);
+    int count = 0;
     for (int a = 0; a < k; a++)
         for (int b = 0; (a + 1) * (b + 1) <= k; b++) {
             half_vec sum = value_of(rows[a]) + value_of(columns[b]);
-            found[waiting++] = with_index(RANK(half_ivec, sum), a << 16 | b);
-            if (waiting == BLOCK) {
-                take(found, list, blocks);
-                waiting = 0;
-            }
+            found[count++] = with_index(RANK(half_ivec, sum), a << 16 | b);
         }
-    if (waiting) {
-        while (waiting < BLOCK)
-            found[waiting++] = NOTHING;
-        take(found, list, blocks);
-    }
+    best_of(found, count, list, blocks);
 }
 
-/* One head of tokens first .. first + LANES. Room for c + 6 * BLOCK * blocks vectors. */
+/* Vectors of room that a search needs: the queries, six lists, ranks, and what is found, twice: n keys, or the pairs of
+ * k, which are fewer than 7 k, in whole blocks. */
+INLINE int64_t room_for(int c, int n, int k, int blocks)
+{
+    return c + 6 * BLOCK * blocks + n + BLOCK + 2 * ((int64_t)n + 7 * k + BLOCK);
+}
+
+/* One head of tokens first .. first + LANES. */
 INLINE void search(const float *query, const float *keys, int64_t first, int64_t tokens, int heads, int h, int c, int n,
                    int k, int blocks, vec *room, float *scores, int64_t *slots)
 {
-    wide *lists[3][2]; /* rows, columns, sums; of both groups of tokens */
+    wide *lists[3][2], *found[2]; /* rows, columns, sums; of both groups of tokens */
     for (int i = 0; i < 6; i++)
         lists[i / 2][i % 2] = (wide *)(room + c) + i * BLOCK * blocks;
+    ivec *ranks = (ivec *)(room + c) + 6 * BLOCK * blocks;
+    for (int g = 0; g < 2; g++)
+        found[g] = (wide *)(ranks + n + BLOCK) + g * (n + 7 * k + BLOCK);
     for (int two = 0; two < 2; two++) {
         for (int i = 0; i < LANES; i++) { /* behind the last token the last one again: it is not written */
             int64_t t = first + i < tokens ? first + i : tokens - 1;
             for (int j = 0; j < c; j++)
                 ((float *)room)[j * LANES + i] = query[((t * heads + h) * 2 + two) * c + j];
         }
-        best_keys(room, keys + (int64_t)(2 * h + two) * n * c, c, n, blocks, lists[two]);
+        rank_keys(room, keys + (int64_t)(2 * h + two) * n * c, c, n, ranks);
+        best_keys(ranks, n, k, blocks, found, lists[two]);
     }
     for (int g = 0; g < 2; g++) {
-        best_sums(lists[0][g], lists[1][g], k, blocks, lists[2][g]);
+        best_sums(lists[0][g], lists[1][g], k, blocks, found[g], lists[2][g]);
         for (int p = 0; p < k; p++) {
             half_vec score = value_of(lists[2][g][p]);
             for (int i = 0; i < GROUP && first + g * GROUP + i < tokens; i++) {
@@ -95,15 +145,17 @@ int topk_forward(const float *query, const float *keys, int64_t tokens, int head
                  int64_t *slots, int threads)
 {
     int failed = 0, blocks = (k + BLOCK - 1) / BLOCK;
-    #pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1) reduction(| : failed)
-    for (int64_t first = 0; first < tokens; first += LANES) {
-        vec *room = aligned_alloc(sizeof(vec), sizeof(vec) * (c + 6 * BLOCK * blocks));
+    #pragma omp parallel num_threads(threads) if (threads > 1) reduction(| : failed)
+    {
+        vec *room = aligned_alloc(sizeof(vec), sizeof(vec) * room_for(c, n, k, blocks));
         failed |= !room;
-        for (int h = 0; room && h < heads; h++)
-            if (blocks == 1)
-                search(query, keys, first, tokens, heads, h, c, n, k, 1, room, scores, slots);
-            else
-                search(query, keys, first, tokens, heads, h, c, n, k, blocks, room, scores, slots);
+        #pragma omp for schedule(static)
+        for (int64_t first = 0; first < tokens; first += LANES)
+            for (int h = 0; room && h < heads; h++)
+                if (blocks == 1)
+                    search(query, keys, first, tokens, heads, h, c, n, k, 1, room, scores, slots);
+                else
+                    search(query, keys, first, tokens, heads, h, c, n, k, blocks, room, scores, slots);
         free(room);
     }
     return -failed;
