@@ -38,7 +38,7 @@ def measured(part: str, quick: bool) -> Any:
     if part == "level":
         return level.measure(6, (32,)) if quick else level.measure(90)
     if part == "peers":
-        return peers.measure(4, [(32, 12, 8)], 5.0) if quick else peers.measure(8, peers.SHAPES, 4.0)
+        return peers.measure(4, [(32, 12, 8)], 5.0) if quick else peers.measure(12, peers.SHAPES, 12.0)
     if part == "parts":
         return parts.measure(4, ("the study's",)) if quick else parts.measure(30)
     return limit.measure(6, [(12, 64)]) if quick else limit.measure(40)

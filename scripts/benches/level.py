@@ -31,7 +31,7 @@ def measure(rounds: int, widths: tuple[int, ...] = tuple(LIMITS)) -> dict[str, A
     for width in widths:
         steps = arms(width)
         sides: dict[str, Side] = dict(steps)
-        times = take_turns(sides, rounds if width == 32 else max(4, rounds // 3))
+        times = take_turns(sides, rounds)
         flops = {name: step.plan.matched.cost.flops for name, step in steps.items()}
         found[str(width)] = {
             name: one | {"to_dense": ratio(one, times["dense"]), "flops_per_token": flops[name]}
