@@ -1,11 +1,13 @@
-"""For all tests: one thread, a known global seed, and no time limits."""
+"""For all tests: one thread, a known global seed, no time limits, and Triton interpreted on the CPU."""
 
+import os
 from collections.abc import Iterator
 
 import pytest
 import torch
 from hypothesis import settings
 
+os.environ["TRITON_INTERPRET"] = "1"  # before the first module of tests imports triton, by way of Lightning
 torch.set_num_threads(1)
 settings.register_profile("memlayers", deadline=None)
 settings.load_profile("memlayers")

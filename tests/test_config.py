@@ -236,7 +236,7 @@ WORDS = {
     "training.loss": ("answers", "all"),
     "optim.schedule.shape": ("linear", "cosine", "constant", "trapezoid"),
     "optim.values.schedule.shape": ("linear", "cosine", "constant", "trapezoid"),
-    "kernels": ("auto", "native", "reference"),
+    "kernels": ("auto", "native", "reference", "triton"),
     "progress": ("auto", "none"),
 }
 

@@ -94,6 +94,7 @@ def loads(module: str) -> set[str]:
         ("memlayers.config", {"torch", *FRAMEWORKS}),
         ("memlayers.cli", {"torch", "lightning"}),  # a study that is done is found done without them
         ("memlayers.report", {"torch", *FRAMEWORKS}),
+        ("memlayers.kernels", {"triton", *FRAMEWORKS}),  # an extra
         ("memlayers.cost, memlayers.optim, memlayers.measure, memlayers.facts", FRAMEWORKS),
     ],
 )

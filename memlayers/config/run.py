@@ -48,7 +48,7 @@ class RunConfig:
     threads: int = 1  # of torch; one a process is fastest for tiny models, and makes digits repeatable
     seed: int = 0  # of the model and of the order of documents; facts follow from world.seed. Not in the digest
 
-    kernels: str = "auto"  # auto, native (C on the CPU) or reference: sums in another order
+    kernels: str = "auto"  # auto, native (C on the CPU), reference or triton (reads, on a GPU): sums in another order
     study: str = "single"
     arm: str = "memory"
     results: str = "results/local"
@@ -82,7 +82,7 @@ class RunConfig:
         )
         if self.trainer.get("devices", 1) != 1:
             raise ValueError(f"trainer.devices={self.trainer.get('devices')}: a run has one device; accepted: 1")
-        one_of("kernels", self.kernels, ("auto", "native", "reference"))
+        one_of("kernels", self.kernels, ("auto", "native", "reference", "triton"))
         one_of("progress", self.progress, ("auto", "none"))
 
 

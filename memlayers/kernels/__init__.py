@@ -61,30 +61,34 @@ IN_C = Kernels(
 
 
 @dataclass(frozen=True)
-class Native:
-    """The function of this name in C; for tensors that it cannot take an error, or the reference with one notice."""
+class Faster:
+    """The function of this name in C or Triton; for tensors that it cannot take an error, or by auto the reference."""
 
+    choice: str
     name: str
-    stop: bool
+    function: Callable[..., Any]
 
     def __call__(self, *arguments: Any, **settings: Any) -> Any:
         try:
-            return getattr(IN_C, self.name)(*arguments, **settings)
+            return self.function(*arguments, **settings)
         except Unsupported as error:
-            if self.stop:
-                raise ValueError(f"kernels=native: {error}, or kernels=auto") from None
+            if self.choice != "auto":
+                raise ValueError(f"kernels={self.choice}: {error}, or kernels=auto") from None
             _notice(str(error))
         return getattr(REFERENCE, self.name)(*arguments, **settings)
 
 
 def choose(choice: str) -> Kernels:
-    """What stands behind `kernels=`: reference; native, in C; or auto, native wherever it can be.
+    """What stands behind `kernels=`: reference; native, in C; triton, the read in Triton; auto, native where it can be.
 
-    Raises ValueError for native where it cannot be built; auto says so once and takes the reference. So it is with
-    tensors that native cannot take: native then raises ValueError, auto gives notice once.
+    Raises ValueError for native where it cannot be built and for triton where it is not installed; auto says so once
+    and takes the reference, never triton. So it is with tensors that they cannot take: native and triton then raise
+    ValueError, auto gives notice once.
     """
     if choice == "reference":
         return REFERENCE
+    if choice == "triton":
+        return _in_triton()
     try:
         build.library()
     except OSError as error:
@@ -92,12 +96,24 @@ def choose(choice: str) -> Kernels:
             raise ValueError(f"kernels=native: {error}; accepted: reference, auto") from None
         _notice(str(error))
         return REFERENCE
-    return Kernels(**{field.name: Native(field.name, stop=choice == "native") for field in fields(Kernels)})
+    names = [field.name for field in fields(Kernels)]
+    return Kernels(**{name: Faster(choice, name, getattr(IN_C, name)) for name in names})
+
+
+def _in_triton() -> Kernels:
+    """Rows are left to the step of the optimizer, as by the reference."""
+    try:
+        from memlayers.kernels import triton_reads  # not above: triton is an extra
+    except ImportError as error:
+        raise ValueError(f"kernels=triton: no triton ({error}); accepted: native, reference, auto") from None
+    return Kernels(weighted_read=Faster("triton", "weighted_read", triton_reads.weighted_read))
 
 
 def in_use(choice: str) -> str:
-    """What `kernels=` comes to on this machine, for the record: reference or native."""
-    return "reference" if choose(choice) is REFERENCE else "native"
+    """What `kernels=` comes to on this machine, for the record: reference, native or triton."""
+    if choose(choice) is REFERENCE:
+        return "reference"
+    return "native" if choice == "auto" else choice
 
 
 @cache

@@ -1,0 +1,117 @@
+"""Weighted reads in Triton, for a GPU. Tested with Triton's interpreter on the CPU, and not seen on a GPU here.
+
+TRITON_INTERPRET=1 has its effect when triton is first imported, and Lightning does that: set it before Python starts.
+"""
+
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+from memlayers.kernels.checks import Unsupported, accept_indices
+from memlayers.layers import pool
+
+MOST_COLUMNS = 1024  # of a row that one program holds at once
+
+
+def weighted_read(values: Tensor, slots: Tensor, weights: Tensor, *, sparse: bool = True) -> Tensor:
+    """As memlayers.layers.pool.weighted_read, summed in float32 whatever values and weights are.
+
+    No two programs add to the same number, so sums have one order. A dense gradient is the reference's.
+    Raises Unsupported for tensors that are not on a GPU, where Triton does not interpret, and for other dtypes.
+    """
+    if not sparse:
+        return pool.weighted_read(values, slots, weights, sparse=False)
+    _accept("values", values, torch.float32, torch.bfloat16)
+    _accept("slots", slots, torch.int64)
+    _accept("weights", weights, torch.float32, torch.bfloat16)
+    if slots.shape != weights.shape or slots.ndim != 2 or slots.numel() >= 2**31:
+        shapes = f"slots {tuple(slots.shape)} and weights {tuple(weights.shape)}"
+        raise Unsupported(f"{shapes}; accepted: the same shape (t, r), fewer than 2**31 reads")
+    accept_indices("slots", slots, len(values))  # waits for the GPU: Triton would read whatever lies beyond the table
+    read: Tensor = _Read.apply(values, slots, weights)
+    return read
+
+
+def _accept(name: str, tensor: Tensor, *dtypes: torch.dtype) -> None:
+    if tensor.dtype not in dtypes or not (tensor.is_cuda or INTERPRETED):
+        accepted = f"{' or '.join(map(str, dtypes))} on a GPU, or anywhere if TRITON_INTERPRET=1 is set"
+        raise Unsupported(f"{name} of {tensor.dtype} on {tensor.device.type}; accepted: {accepted}")
+
+
+class _Read(torch.autograd.Function):
+    """slots and weights (t, r) of values (n, d)."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, slots: Tensor, weights: Tensor) -> Tensor:
+        ctx.save_for_backward(values, slots, weights)
+        t, r = slots.shape
+        first = torch.arange(t + 1, device=slots.device) * r
+        return _bags(values, slots.flatten(), weights.flatten(), first, weights.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, Tensor | None]:
+        values, slots, weights = ctx.saved_tensors
+        (n, d), r = values.shape, slots.shape[1]
+        grad_rows = grad_weights = None
+        if ctx.needs_input_grad[0]:
+            ordered, order = slots.flatten().sort(stable=True)
+            rows, counts = ordered.unique_consecutive(return_counts=True)
+            first = F.pad(counts.cumsum(0), (1, 0))
+            sums = _bags(grad, order // r, weights.flatten()[order], first, values.dtype)
+            grad_rows = torch.sparse_coo_tensor(rows[None], sums, (n, d), is_coalesced=True, check_invariants=False)
+        if ctx.needs_input_grad[2]:
+            grad_weights = torch.empty_like(weights, memory_format=torch.contiguous_format)
+            arguments = values, *values.stride(), slots.flatten(), grad, *grad.stride(), r, d, _columns(d)
+            _dot_rows[slots.numel(),](grad_weights, *arguments)
+        return grad_rows, None, grad_weights
+
+
+def _bags(source: Tensor, index: Tensor, weights: Tensor, first: Tensor, dtype: torch.dtype) -> Tensor:
+    """(bags, width) of source (any, width): of each bag the sum of weights[j] * source[index[j]], from its first on."""
+    bags, width = len(first) - 1, source.shape[1]
+    out = source.new_empty(bags, width, dtype=dtype)
+    columns = _columns(width)
+    grid = bags, triton.cdiv(width, columns)
+    _sum_rows[grid](out, source, *source.stride(), index, weights, first, width, columns)
+    return out
+
+
+def _columns(width: int) -> int:
+    return min(MOST_COLUMNS, triton.next_power_of_2(width))
+
+
+# Positions in a table are of 64 bits: rows times width may pass 2**31.
+
+
+@triton.jit
+def _sum_rows(out, source, to_row, to_column, index, weights, first, width, COLUMNS: tl.constexpr):
+    bag = tl.program_id(0).to(tl.int64)
+    columns = tl.program_id(1).to(tl.int64) * COLUMNS + tl.arange(0, COLUMNS)
+    inside = columns < width
+    total = tl.zeros((COLUMNS,), tl.float32)
+    for j in range(tl.load(first + bag), tl.load(first + bag + 1)):
+        row = tl.load(source + tl.load(index + j) * to_row + columns * to_column, mask=inside, other=0.0)
+        total += tl.load(weights + j).to(tl.float32) * row.to(tl.float32)
+    tl.store(out + bag * width + columns, total, mask=inside)
+
+
+@triton.jit
+def _dot_rows(out, source, to_row, to_column, index, grad, to_token, to_entry, r, width, COLUMNS: tl.constexpr):
+    j = tl.program_id(0).to(tl.int64)
+    row, token = source + tl.load(index + j) * to_row, grad + j // r * to_token
+    total = tl.zeros((COLUMNS,), tl.float32)
+    for begin in range(0, width, COLUMNS):
+        columns = begin + tl.arange(0, COLUMNS).to(tl.int64)
+        inside = columns < width
+        left = tl.load(row + columns * to_column, mask=inside, other=0.0).to(tl.float32)
+        total += left * tl.load(token + columns * to_entry, mask=inside, other=0.0).to(tl.float32)
+    tl.store(out + j, tl.sum(total))
+
+
+INTERPRETED = not isinstance(_sum_rows, triton.JITFunction)
