@@ -17,7 +17,7 @@ OURS = "memlayers"
 
 def load(folder: Path) -> dict[str, Any]:
     """part -> what was measured, of the parts that were saved."""
-    names = ("flat", "level", "peers", "limit", "parts", "summary")
+    names = ("flat", "level", "peers", "limit", "parts", "trace", "summary")
     texts = {name: folder / f"{name}.json" for name in names}
     return {part: json.loads(path.read_text()) for part, path in texts.items() if path.exists()}
 
@@ -60,6 +60,15 @@ def parts(found: dict[str, Any]) -> str:
     for part in next(iter(shapes.values())):
         times = [f"{one[part][how]['ms']:.2f}" for one in shapes.values() for how in ("reference", "auto")]
         lines.append(f"| {part} | " + " | ".join(times) + " |")
+    return "\n".join(lines)
+
+
+def trace(found: dict[str, Any]) -> str:
+    """Milliseconds a step of the study's runs, by kind of work, as a table."""
+    runs = found["trace"]["measured"]
+    lines = ["| ms a step | " + " | ".join(runs) + " |", "|" + " --- |" * (len(runs) + 1)]
+    for kind in next(iter(runs.values())):
+        lines.append(f"| {kind} | " + " | ".join(f"{one[kind]:.2f}" for one in runs.values()) + " |")
     return "\n".join(lines)
 
 

@@ -1,4 +1,4 @@
-"""Records of one setting at a time away from the defaults (experiment=tried) -> tables for LOG.md."""
+"""Records of one setting at a time away from the defaults (experiment=tried, kept) -> tables for LOG.md."""
 
 import statistics
 from collections import defaultdict
@@ -7,18 +7,18 @@ from typing import Any
 from memlayers.config.run import flatten
 from memlayers.record import Record
 from memlayers.studies import Studies, by_settings, grid
-from memlayers.table import rows
+from memlayers.table import estimate, rows
 
-NOTHING = "nothing"  # study tried_nothing: the defaults
+NOTHING = "nothing"  # studies tried_nothing and kept_nothing: the defaults
 
 
-def tried_tables(studies: Studies) -> str:
-    """For each world, recall of each arm under each change, and what it gains over the defaults on the same seeds.
+def tried_tables(studies: Studies, name: str) -> str:
+    """Of the studies NAME_..., for each world: recall of each arm under each change, and its gain over the defaults.
 
     What was changed is read off the records' configurations; a change by patch of the code shows none.
     """
     worlds: dict[str, dict[str, list[Record]]] = defaultdict(dict)
-    for world, settings in by_settings(studies, "tried").items():
+    for world, settings in by_settings(studies, name).items():
         for words, records in settings.items():
             worlds[world]["_".join(words)] = records
     parts = []
@@ -26,10 +26,10 @@ def tried_tables(studies: Studies) -> str:
         base = by_arm(found.pop(NOTHING, []))
         arms = sorted({record["arm"] for records in found.values() for record in records} | base.keys())
         lines = {NOTHING: ["", *(cell(base.get(arm), None) for arm in arms)]} if base else {}
-        for name, records in sorted(found.items()):
+        for change, records in sorted(found.items()):
             own = by_arm(records)
-            lines[name] = [changes(own, base), *(cell(own.get(arm), base.get(arm)) for arm in arms)]
-        parts.append(f"{world}:\n\n" + grid("tried", ["setting", *arms], lines))
+            lines[change] = [changes(own, base), *(cell(own.get(arm), base.get(arm)) for arm in arms)]
+        parts.append(f"{world}:\n\n" + grid(name, ["setting", *arms], lines))
     return "\n\n".join(parts)
 
 
@@ -54,12 +54,13 @@ def changes(own: dict[str, dict[int, Record]], base: dict[str, dict[int, Record]
 
 
 def cell(own: dict[int, Record] | None, base: dict[int, Record] | None) -> str:
-    """0.812 (+0.010), n = 3: the mean, and the mean difference over the seeds that both have."""
+    """0.812 (+0.010 ± 0.02), n = 3: the mean; the mean difference over the seeds that both have, its 95% t interval."""
     if not own:
         return "-"
     recall = {seed: record["recall"]["exact"] for seed, record in own.items()}
     text = f"{statistics.fmean(recall.values()):.3f}"
     if base and (shared := recall.keys() & base.keys()):
-        gain = statistics.fmean(recall[seed] - base[seed]["recall"]["exact"] for seed in shared)
-        text += f" ({gain:+.3f})"
+        gain = estimate([recall[seed] - base[seed]["recall"]["exact"] for seed in sorted(shared)])
+        within = "" if gain.high is None else f" ± {gain.high - gain.mean:.2f}"
+        text += f" ({gain.mean:+.3f}{within})"
     return text + f", n = {len(own)}"

@@ -17,7 +17,7 @@ from memlayers.tried import tried_tables
 ROOT = Path(__file__).resolve().parent.parent
 ORDER = ("atlas_readings", "biographies", "atlas_airports", "triples")
 STUDY = "memory_vs_dense"
-WITH_TABLE = ("values_rule", "fourth_recipe", "third_recipe", "second_recipe", "first_recipe")
+WITH_TABLE = ("values_rule", "fifth_recipe", "fourth_recipe", "third_recipe", "second_recipe", "first_recipe")
 
 
 def sections(studies: Studies) -> dict[str, str]:
@@ -26,7 +26,8 @@ def sections(studies: Studies) -> dict[str, str]:
         "rates": rate_tables(studies),
         "robustness": robustness_tables(studies),
         "plateau": plateau_tables(studies),
-        "tried": tried_tables(studies),
+        "tried": tried_tables(studies, "tried"),
+        "kept": tried_tables(studies, "kept"),
     } | {name: world_tables(studies.get(name, {})) for name in WITH_TABLE}
 
 
@@ -51,8 +52,9 @@ def main() -> int:
         measured = speed.load(results / "bench")
         if {"flat", "level", "peers", "summary"} <= measured.keys():
             update(ROOT / "README.md", "speed", speed.section(measured))
-            if "parts" in measured:
-                update(ROOT / "LOG.md", "parts", speed.parts(measured))
+            for name, table in (("parts", speed.parts), ("trace", speed.trace)):
+                if name in measured:
+                    update(ROOT / "LOG.md", name, table(measured))
             written += speed.draw(measured, results / "bench" / "speed")
     except ValueError as error:
         fail(error)

@@ -20,7 +20,7 @@ def test_quick_runs_every_part_and_saves_nothing() -> None:
     done = subprocess.run([*BENCH, "--quick"], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     parts = re.findall(r"^(\w+)(?: \.\.\.|: left out)", done.stdout, re.MULTILINE)
-    assert sorted(parts) == ["flat", "level", "limit", "parts", "peers"]
+    assert sorted(parts) == ["flat", "level", "limit", "parts", "peers", "trace"]
     assert {path: path.stat().st_mtime_ns for path in (ROOT / "results" / "bench").iterdir()} == before
 
 
