@@ -54,13 +54,13 @@ def changes(own: dict[str, dict[int, Record]], base: dict[str, dict[int, Record]
 
 
 def cell(own: dict[int, Record] | None, base: dict[int, Record] | None) -> str:
-    """0.812 (+0.010 ± 0.02), n = 3: the mean; the mean difference over the seeds that both have, its 95% t interval."""
+    """0.812 (+0.010 ± 0.020), n = 3: the mean; the mean difference over shared seeds, its 95% t interval."""
     if not own:
         return "-"
     recall = {seed: record["recall"]["exact"] for seed, record in own.items()}
     text = f"{statistics.fmean(recall.values()):.3f}"
     if base and (shared := recall.keys() & base.keys()):
         gain = estimate([recall[seed] - base[seed]["recall"]["exact"] for seed in sorted(shared)])
-        within = "" if gain.high is None else f" ± {gain.high - gain.mean:.2f}"
+        within = "" if gain.high is None else f" ± {gain.high - gain.mean:.3f}"
         text += f" ({gain.mean:+.3f}{within})"
     return text + f", n = {len(own)}"

@@ -1,6 +1,6 @@
 """Measure speed, sides taking turns in one process, as medians of their ratios round by round: see scripts/benches/.
 
-python scripts/bench.py                # everything, about 25 minutes; saves results/bench/*.json and summary.json
+python scripts/bench.py                # everything, about half an hour; saves results/bench/*.json and summary.json
 python scripts/bench.py level limit    # these: flat, level, peers, limit, parts, trace
 python scripts/bench.py --quick        # every part on small shapes, nothing saved: for function, not for speed
 
@@ -38,7 +38,7 @@ def measured(part: str, quick: bool) -> Any:
     if part == "level":
         return level.measure(6, (32,)) if quick else level.measure(90)
     if part == "peers":
-        return peers.measure(4, [(32, 12, 8)], 5.0) if quick else peers.measure(12, peers.SHAPES, 12.0)
+        return peers.measure(4, [(32, 12, 8)], 5.0) if quick else peers.measure(8, peers.SHAPES, 6.0)
     if part == "parts":
         return parts.measure(4, ("the study's",)) if quick else parts.measure(30)
     if part == "trace":

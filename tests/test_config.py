@@ -123,6 +123,12 @@ def test_the_digest_differs_between_kinds_of_the_same_settings():
     assert len({digest(config) for config in configs}) == len(configs)
 
 
+def test_rates_of_values_are_in_the_digest_of_arms_with_a_memory_alone():
+    dense = changed(FULL, ("model", "ffn"), FFNConfig())
+    other = changed(dense, ("optim", "values", "lr"), 0.123)
+    assert digest(dense) == digest(other) and "values" not in decisive(dense)["optim"]
+
+
 def test_a_rate_of_muon_that_is_not_used_is_not_in_the_digest():
     without = changed(FULL, ("optim", "muon_lr"), None)
     assert "muon_lr" not in decisive(without)["optim"] and digest(without) != digest(FULL)

@@ -23,7 +23,7 @@ def test_each_change_stands_beside_the_defaults_with_its_setting_and_gain():
     assert cells(found.split("w:")[1])[2:] == [
         ["nothing", "", "0.300, n = 2", "0.600, n = 2"],
         ["low_clip", "`optim.clip=0.3`", "0.500 (+0.100), n = 1", "0.900, n = 1"],  # no seed shared with the defaults
-        ["noise", "patch", "-", "0.250 (-0.350 ± 1.27), n = 2"],
+        ["noise", "patch", "-", "0.250 (-0.350 ± 1.271), n = 2"],
     ]
     assert found.startswith("v:") and cells(found.split("w:")[0])[2:] == [["noise", "?", "0.125, n = 1"]]
 

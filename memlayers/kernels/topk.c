@@ -161,18 +161,17 @@ int topk_forward(const float *query, const float *keys, int64_t tokens, int head
     return -failed;
 }
 
-/* One token and head: query, sum (2, c), keys and grad_keys (2, n, c). */
+/* One token, head and half: query, sum (c), keys and grad_keys (n, c). */
 INLINE void pass_back(const float *grad, const int64_t *slots, const float *query, const float *keys, int c, int n,
-                      int k, float *sum, float *grad_keys)
+                      int k, int column, float *sum, float *grad_keys)
 {
-    float own[2 * c];
+    float own[c];
     memset(own, 0, sizeof own);
     for (int p = 0; p < k; p++) {
-        uint32_t slot = slots[p], row = slot / n, column = n + slot - row * n;
-        add_scaled(own, keys + (int64_t)row * c, grad[p], c);
-        add_scaled(own + c, keys + (int64_t)column * c, grad[p], c);
-        add_scaled(grad_keys + (int64_t)row * c, query, grad[p], c);
-        add_scaled(grad_keys + (int64_t)column * c, query + c, grad[p], c);
+        uint32_t slot = slots[p], row = slot / n;
+        int64_t key = (int64_t)(column ? slot - row * n : row) * c;
+        add_scaled(own, keys + key, grad[p], c);
+        add_scaled(grad_keys + key, query, grad[p], c);
     }
     memcpy(sum, own, sizeof own);
 }
@@ -183,11 +182,11 @@ void topk_backward(const float *grad, const int64_t *slots, const float *query, 
                    int heads, int c, int n, int k, float *grad_query, float *grad_keys, int threads)
 {
     #pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
-    for (int h = 0; h < heads; h++) /* no two threads write to one key */
-        for (int64_t at = h; at < tokens * heads; at += heads) {
-            int64_t own = (int64_t)2 * h * n * c;
+    for (int half = 0; half < 2 * heads; half++) /* whose keys stay in the cache; no two threads write to one */
+        for (int64_t at = half / 2; at < tokens * heads; at += heads) {
+            int64_t own = (int64_t)half * n * c, mine = (2 * at + half % 2) * c;
 #define CALL(c)                                                                                                       \
-    pass_back(grad + at * k, slots + at * k, query + at * 2 * c, keys + own, c, n, k, grad_query + at * 2 * c,        \
+    pass_back(grad + at * k, slots + at * k, query + mine, keys + own, c, n, k, half % 2, grad_query + mine,          \
               grad_keys + own)
             BY_HALF_KEY(c, CALL)
 #undef CALL

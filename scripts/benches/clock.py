@@ -3,7 +3,8 @@
 import random
 import statistics
 import time
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Iterable
 from typing import Any
 
 Side = Callable[[], None]
@@ -28,6 +29,15 @@ def take_turns(sides: dict[str, Side], rounds: int, budget: float = float("inf")
         if turn >= WARM + 4 and time.perf_counter() - began > budget:
             break
     return {name: summary(values) for name, values in times.items()}
+
+
+def joined(parts: Iterable[dict[str, dict[str, Any]]]) -> dict[str, dict[str, Any]]:
+    """All rounds of the same sides, measured one part after the other."""
+    rounds: dict[str, list[float]] = defaultdict(list)
+    for part in parts:
+        for name, one in part.items():
+            rounds[name] += one["rounds"]
+    return {name: summary(values) for name, values in rounds.items()}
 
 
 def summary(values: list[float]) -> dict[str, Any]:

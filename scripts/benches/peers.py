@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from benches.clock import Side, ratio, take_turns
+from benches.clock import Side, joined, ratio, take_turns
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer, SparseAdam
 
@@ -23,6 +23,7 @@ from memlayers.layers.pool import MemoryPool
 from memlayers.lazy import LazyAdam, RowwiseAdagrad
 
 TOKENS, HEADS, SETS = 2048, 4, 8  # sets of inputs, in turn: the cache does not hold the last one's rows
+BUILDS = 2
 SHAPES = [(width, bits, k) for width in (128, 256) for bits in (14, 18, 20) for k in (8, 32)]
 
 
@@ -148,18 +149,22 @@ LAYERS: dict[str, Callable[[int, int, int], Side]] = {
 def measure(rounds: int, shapes: list[tuple[int, int, int]], budget: float) -> list[dict[str, Any]]:
     """One entry a shape: times of every side, and how many times as long as ours each takes.
 
-    Each takes turns with ours alone, as all tables together would not fit; our time is the median of those pairs.
+    Each takes turns with ours alone, as all tables together would not fit; our time is the median of those pairs. All
+    are made anew BUILDS times: where a table of a gigabyte comes to lie decides its speed by tens of percent.
     """
     found = []
     for width, bits, k in shapes:
         times: dict[str, dict[str, Any]] = {}
         ratios, own = {}, []
         for name, make in LAYERS.items():
-            pair = take_turns({"memlayers": ours(width, bits, k), name: make(width, bits, k)}, rounds, budget)
+            pair = joined(
+                take_turns({"memlayers": ours(width, bits, k), name: make(width, bits, k)}, rounds, budget)
+                for _ in range(BUILDS)
+            )
             own.append(pair["memlayers"])
             times[name], ratios[name] = pair[name], ratio(pair[name], pair["memlayers"])
         times["memlayers"] = sorted(own, key=lambda one: one["ms"])[len(own) // 2]
-        tables = take_turns(values_only(width, bits, k), rounds, budget)
+        tables = joined(take_turns(values_only(width, bits, k), rounds, budget) for _ in range(BUILDS))
         fbgemm = "fbgemm TBE, row-wise Adagrad"
         ratios[fbgemm] = ratio(tables[fbgemm], tables["memlayers, row-wise Adagrad"])
         found.append({"width": width, "log2_slots": bits, "topk": k, "times": times | tables, "ratios": ratios})
