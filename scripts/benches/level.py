@@ -31,11 +31,14 @@ def measure(rounds: int, widths: tuple[int, ...] = tuple(LIMITS)) -> dict[str, A
     for width in widths:
         steps = arms(width)
         sides: dict[str, Side] = dict(steps)
+        slow = sides.pop("memory, reference")  # apart: what it allocates empties the caches of the others
         times = take_turns(sides, rounds)
+        apart = take_turns({"dense": sides["dense"], "memory, reference": slow}, max(4, rounds // 3))
         flops = {name: step.plan.matched.cost.flops for name, step in steps.items()}
         found[str(width)] = {
-            name: one | {"to_dense": ratio(one, times["dense"]), "flops_per_token": flops[name]}
-            for name, one in times.items()
+            name: one | {"to_dense": ratio(one, turns["dense"]), "flops_per_token": flops[name]}
+            for turns in (apart, times)  # dense's own time is that of the latter
+            for name, one in turns.items()
         }
     return found
 
