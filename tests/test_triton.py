@@ -105,6 +105,7 @@ def test_fifty_steps_of_a_model_end_with_the_references_losses():
         ("values of torch.float64 on cpu", {"values": torch.zeros(ROWS, 4, dtype=torch.float64)}),
         ("slots of torch.int32 on cpu", {"slots": torch.zeros(3, 2, dtype=torch.int32)}),
         ("weights of torch.float16 on cpu", {"weights": torch.zeros(3, 2, dtype=torch.float16)}),
+        ("tensors on cpu, cpu and meta", {"weights": torch.ones(3, 2, device="meta")}),
         (r"slots \(2, 3\) and weights \(3, 2\)", {"slots": torch.zeros(2, 3, dtype=torch.int64)}),
         (f"slots from 0 to {ROWS}", {"slots": torch.tensor([[0, 1], [2, 3], [4, ROWS]])}),
         ("slots from -1 to 3", {"slots": torch.tensor([[0, 1], [2, 3], [-1, 2]])}),

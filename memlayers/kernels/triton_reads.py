@@ -29,6 +29,8 @@ def weighted_read(values: Tensor, slots: Tensor, weights: Tensor, *, sparse: boo
     _accept("values", values, torch.float32, torch.bfloat16)
     _accept("slots", slots, torch.int64)
     _accept("weights", weights, torch.float32, torch.bfloat16)
+    if not values.device == slots.device == weights.device:
+        raise Unsupported(f"tensors on {values.device}, {slots.device} and {weights.device}; accepted: one device")
     if slots.shape != weights.shape or slots.ndim != 2 or slots.numel() >= 2**31:
         shapes = f"slots {tuple(slots.shape)} and weights {tuple(weights.shape)}"
         raise Unsupported(f"{shapes}; accepted: the same shape (t, r), fewer than 2**31 reads")
@@ -68,7 +70,8 @@ class _Read(torch.autograd.Function):
         if ctx.needs_input_grad[2]:
             grad_weights = torch.empty_like(weights, memory_format=torch.contiguous_format)
             arguments = values, *values.stride(), slots.flatten(), grad, *grad.stride(), r, d, _columns(d)
-            _dot_rows[slots.numel(),](grad_weights, *arguments)
+            with torch.cuda.device_of(values):
+                _dot_rows[slots.numel(),](grad_weights, *arguments)
         return grad_rows, None, grad_weights
 
 
@@ -78,7 +81,8 @@ def _bags(source: Tensor, index: Tensor, weights: Tensor, first: Tensor, dtype: 
     out = source.new_empty(bags, width, dtype=dtype)
     columns = _columns(width)
     grid = bags, triton.cdiv(width, columns)
-    _sum_rows[grid](out, source, *source.stride(), index, weights, first, width, columns)
+    with torch.cuda.device_of(source):  # Triton launches on the current GPU, wherever tensors are
+        _sum_rows[grid](out, source, *source.stride(), index, weights, first, width, columns)
     return out
 
 

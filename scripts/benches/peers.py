@@ -23,7 +23,7 @@ from memlayers.layers.pool import MemoryPool
 from memlayers.lazy import LazyAdam, RowwiseAdagrad
 
 TOKENS, HEADS, SETS = 2048, 4, 8  # sets of inputs, in turn: the cache does not hold the last one's rows
-BUILDS = 2
+BUILDS = 2  # of every layer and table, each for as many rounds
 SHAPES = [(width, bits, k) for width in (128, 256) for bits in (14, 18, 20) for k in (8, 32)]
 
 
