@@ -108,7 +108,7 @@ def build_memory(config: MemoryConfig, d_model: int, pools: list[MemoryPool], ke
         topk=config.topk,
         d_key=config.key_width(d_model),
         qk_norm=config.qk_norm,
-        **kernels.of_lookup,
+        look_up=kernels.look_up,
     )
     shared = config.name == "memory_plus"
     if not (shared and pools):

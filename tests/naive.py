@@ -40,13 +40,12 @@ def weighted_read(values: Tensor, slots: Tensor, weights: Tensor) -> Tensor:
     return torch.stack(out) if out else weights.new_zeros(0, values.shape[1])
 
 
-def norm(layer: nn.Module, x: Tensor) -> Tensor:
-    """RMSNorm of one vector, or the vector itself where the layer has no norm (nn.Identity)."""
-    if isinstance(layer, nn.Identity):
+def norm(x: Tensor, gain: Tensor | None) -> Tensor:
+    """RMSNorm of one vector, or without a gain the vector itself."""
+    if gain is None:
         return x
-    assert isinstance(layer, nn.RMSNorm)
     mean_square = sum(value * value for value in x) / len(x)
-    return x / torch.sqrt(mean_square + torch.finfo(x.dtype).eps) * layer.weight
+    return x / torch.sqrt(mean_square + torch.finfo(x.dtype).eps) * gain
 
 
 def silu(x: Tensor) -> Tensor:
@@ -68,6 +67,7 @@ def swiglu(layer: SwiGLU, x: Tensor) -> Tensor:
 def lookup(layer: ProductKeyLookup, x: Tensor) -> list[tuple[int, int, int, Tensor]]:
     """Every read as (batch, position, slot, weight), from the scores of all slots."""
     heads, _, n, width = layer.keys.shape
+    gains = layer.gains or (None, None)
     reads = []
     for b, s in positions(x):
         query = (layer.to_query.weight @ x[b, s]).view(heads, 2, width)
@@ -76,7 +76,7 @@ def lookup(layer: ProductKeyLookup, x: Tensor) -> list[tuple[int, int, int, Tens
             for slot in range(n * n):
                 score = torch.zeros(())
                 for half, key in enumerate((slot // n, slot % n)):
-                    normed = norm(layer.query_norm, query[h, half]), norm(layer.key_norm, layer.keys[h, half, key])
+                    normed = norm(query[h, half], gains[0]), norm(layer.keys[h, half, key], gains[1])
                     score = score + torch.dot(*normed) / math.sqrt(width)
                 scores.append(score)
             best = sorted(range(n * n), key=lambda slot: -scores[slot].item())[: layer.topk]
@@ -149,7 +149,7 @@ def transformer(model: Transformer, tokens: Tensor) -> Tensor:
 def norm_all(layer: nn.Module, x: Tensor) -> Tensor:
     out = torch.zeros_like(x)
     for b, s in positions(x):
-        out[b, s] = norm(layer, x[b, s])
+        out[b, s] = norm(x[b, s], layer.weight)
     return out
 
 

@@ -44,72 +44,81 @@ def compiler(folder, body: str) -> str:
     return str(path)
 
 
-def search(choice: str, tokens: int, n: int, k: int, width: int, largest: int = 2**14) -> tuple[Tensor, ...]:
-    """Scores, slots in ascending order, and gradients, of numbers whose sums are exact in any order.
+def look_up(choice: str, tokens: int, n: int, k: int, width: int, largest: int = 2**14) -> tuple[Tensor, ...]:
+    """Weights, slots in ascending order, and gradients, of numbers whose sums are exact in any order.
 
-    Queries and keys come with gaps in their memory. Few slots have equal scores if largest is large.
+    So are the scaled ones, if the width is a power of 4. Queries and keys come with gaps in their memory. Few slots
+    have equal scores if largest is large.
     """
     generator = torch.Generator().manual_seed(0)
     query = torch.randint(-4, 5, (tokens, 2, 4, width), generator=generator).float().transpose(1, 2)
     keys = torch.randint(-largest, largest + 1, (4, 2, width, n), generator=generator).transpose(2, 3) / largest
     query, keys = query.detach().requires_grad_(), keys.detach().requires_grad_()
-    scores, slots = kernels.choose(choice).product_key_topk(query, keys, k)
+    slots, weights = kernels.choose(choice).look_up(query, keys, None, k)
     upstream = (0.37 * slots).sin()  # of the slot, not of its rank: equal scores may come in any order
-    return scores, slots.sort(dim=-1).values, *torch.autograd.grad(scores, (query, keys), upstream)
+    return weights, slots.sort(dim=-1).values, *torch.autograd.grad(weights, (query, keys), upstream)
 
 
 @pytest.mark.parametrize("tokens", [0, 1, 50])
 @pytest.mark.parametrize(
     ("n", "k", "width"),
-    [(1, 1, 1), (64, 1, 8), (33, 32, 7), (96, 8, 8), (129, 64, 8), (130, 8, 8), (300, 32, 20), (600, 256, 12)],
+    [(1, 1, 1), (32, 8, 4), (64, 1, 16), (33, 32, 4), (96, 8, 16), (129, 64, 16), (130, 8, 64), (300, 32, 4)],
 )
 def test_the_search_is_the_references_forward_and_backward(compiled, threads, tokens, n, k, width):
-    wanted, got = (search(choice, tokens, n, k, width) for choice in ("reference", "native"))
-    assert got[0].equal(wanted[0]) and got[1].equal(wanted[1])
+    wanted, got = (look_up(choice, tokens, n, k, width) for choice in ("reference", "native"))
+    assert got[1].equal(wanted[1])
     for mine, theirs in zip(got, wanted, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-4)
 
 
 @pytest.mark.parametrize(("n", "k"), [(33, 32), (96, 8), (600, 9)])
 def test_of_ties_the_search_finds_as_many_and_the_lower_keys(compiled, n, k):
-    wanted, got = (search(choice, 20, n, k, 2, largest=1) for choice in ("reference", "native"))
-    assert got[0].equal(wanted[0])
+    wanted, got = (look_up(choice, 20, n, k, 4, largest=1) for choice in ("reference", "native"))
+    torch.testing.assert_close(got[0], wanted[0])
     for row in got[1].flatten(0, 1):
         assert len(set(row.tolist())) == k
     flat = torch.zeros(3, 1, 2, 4), torch.ones(1, 2, n, 4)
-    assert kernels.choose("native").product_key_topk(*flat, k)[1].unique(dim=-1).shape[-1] == k
+    assert kernels.choose("native").look_up(*flat, None, k)[0].unique(dim=-1).shape[-1] == k
 
 
 @pytest.mark.parametrize(("n", "k"), [(5, 3), (40, 8), (40, 20), (97, 13), (150, 40), (300, 8)])
 def test_of_equal_half_scores_the_lower_key_comes_first_and_of_equal_sums_the_better_row(compiled, n, k):
     generator = torch.Generator().manual_seed(0)
-    query = torch.randint(-2, 3, (20, 1, 2, 3), generator=generator).float()
-    keys = torch.randint(-2, 3, (1, 2, n, 3), generator=generator).float()
-    scores, slots = kernels.choose("native").product_key_topk(query, keys, k)
-    for token, score, slot in zip(query[:, 0], scores[:, 0], slots[:, 0], strict=True):
+    query = torch.randint(-2, 3, (20, 1, 2, 4), generator=generator).float()
+    keys = torch.randint(-2, 3, (1, 2, n, 4), generator=generator).float()
+    slots, weights = kernels.choose("native").look_up(query, keys, None, k)
+    for token, slot, weight in zip(query[:, 0], slots[:, 0], weights[:, 0], strict=True):
         rows, columns = (
             sorted(((-float(half @ key), index) for index, key in enumerate(own)))
             for half, own in zip(token, keys[0], strict=True)
         )
         pairs = [(r[0] + c[0], a, b, r[1] * n + c[1]) for a, r in enumerate(rows) for b, c in enumerate(columns)]
         wanted = sorted(pairs)[:k]
-        assert slot.tolist() == [pair[-1] for pair in wanted] and score.tolist() == [-pair[0] for pair in wanted]
+        assert slot.tolist() == [pair[-1] for pair in wanted]
+        torch.testing.assert_close(weight, torch.tensor([-pair[0] / 2 for pair in wanted]).softmax(dim=0))
 
 
-@pytest.mark.parametrize("shape", [(0, 8), (3, 2, 5, 8), (1, 1), (700, 7), (1100, 20), (40, 64), (2, 3, 33)])
-def test_norms_and_softmaxes_are_the_references_forward_and_backward(compiled, threads, shape):
+@pytest.mark.parametrize("width", [3, 7, 8, 20, 64, 72])
+@pytest.mark.parametrize("heads", [1, 3, 4])
+def test_norms_are_the_references_forward_and_backward(compiled, threads, heads, width):
+    """Of more tokens and keys than the gains' gradients are summed at a time, and of a remainder."""
+
     def both(choice: str) -> list[Tensor]:
-        generator, chosen = torch.Generator().manual_seed(0), kernels.choose(choice)
-        x = (3 * torch.randn(shape[::-1], generator=generator)).permute(*reversed(range(len(shape)))).requires_grad_()
-        gain = torch.rand(shape[-1], generator=generator).requires_grad_()
-        scores = x.detach().sort(dim=-1, descending=True).values.requires_grad_()
-        upstream = torch.randn(shape, generator=generator)
-        normed, weights = chosen.rms_norm(x, gain), chosen.softmax_of_sorted(scores)
-        gradients = torch.autograd.grad([normed, weights], [x, gain, scores], [upstream, upstream])
-        return [normed, weights, *gradients]
+        generator = torch.Generator().manual_seed(0)
+        query = 3 * torch.randn(2, heads, width, 300, generator=generator).permute(3, 1, 0, 2)
+        keys = 3 * torch.randn(heads, 2, 190, width, generator=generator)
+        inputs = [query, keys, *(torch.rand(2, width, generator=generator) + 0.5)]
+        inputs = [x.detach().requires_grad_() for x in inputs]
+        slots, weights = kernels.choose(choice).look_up(*inputs[:2], inputs[2:], 5)
+        upstream = (0.37 * slots).sin()
+        return [slots.sort(dim=-1).values, *torch.autograd.grad(weights, inputs, upstream)]
 
-    for mine, theirs in zip(both("native"), both("reference"), strict=True):
-        torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-5)
+    wanted, got = both("reference"), both("native")
+    agree = (wanted[0] == got[0]).all(dim=-1)
+    assert agree.float().mean() > 0.99  # scores that are equal but for rounding
+    if agree.all():
+        for mine, theirs in zip(got, wanted, strict=True):
+            torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("n", [96, 300])
@@ -117,8 +126,8 @@ def test_a_nan_is_seen_and_does_not_hang_the_search(compiled, n):
     query, keys = torch.randn(3, 1, 2, 4), torch.randn(1, 2, n, 4)
     query[1] = float("nan")
     query[2] = float("inf")
-    scores, slots = kernels.choose("native").product_key_topk(query, keys, 8)
-    assert not scores[1].isfinite().any() and scores[0].isfinite().all()
+    slots, weights = kernels.choose("native").look_up(query, keys, None, 8)
+    assert not weights[1].isfinite().any() and weights[0].isfinite().all()
     assert ((slots >= 0) & (slots < n**2)).all()
 
 
@@ -206,8 +215,8 @@ def odd_calls() -> dict[str, tuple[Callable[[kernels.Kernels], object], str]]:
     query, keys, values = torch.randn(3, 2, 2, 4), torch.randn(2, 2, 300, 4), torch.randn(8, 4)
     slots, weights, gaps = torch.randint(8, (3, 2)), torch.rand(3, 2), torch.randn(4, 8).T
     return {
-        "float64 queries": (lambda k: k.product_key_topk(query.double(), keys.double(), 3), "query of torch.float64"),
-        "a large k": (lambda k: k.product_key_topk(query, keys, 257), "topk=257; accepted: 1 to 256"),
+        "float64 queries": (lambda k: k.look_up(query.double(), keys.double(), None, 3), "query of torch.float64"),
+        "a large k": (lambda k: k.look_up(query, keys, None, 257), "topk=257; accepted: 1 to 256"),
         "float64 values": (
             lambda k: k.weighted_read(values.double(), slots, weights.double()),
             "values of torch.float",
@@ -250,8 +259,11 @@ def test_what_would_leave_the_table_is_refused_and_the_reference_says_why(compil
         "rows from 9": lambda k: k.sgd_rows(values, torch.tensor([9]), torch.ones(1, 4), rate=0.1),
         "2 rows and gradient": lambda k: k.sgd_rows(values, torch.arange(2), torch.ones(1, 4), rate=0.1),
         "state": lambda k: k.adam_rows(values, state, state, torch.arange(1), torch.ones(1, 4), **adam),
-        "topk=4; accepted: 1 to 3": lambda k: k.product_key_topk(torch.ones(1, 1, 2, 2), torch.ones(1, 2, 3, 2), 4),
-        "query": lambda k: k.product_key_topk(torch.ones(1, 1, 2, 2), torch.ones(2, 2, 3, 2), 1),
+        "topk=4; accepted: 1 to 3": lambda k: k.look_up(torch.ones(1, 1, 2, 2), torch.ones(1, 2, 3, 2), None, 4),
+        "query": lambda k: k.look_up(torch.ones(1, 1, 2, 2), torch.ones(2, 2, 3, 2), None, 1),
+        "gains .3,., .2,.; accepted: .2,. both": lambda k: k.look_up(
+            torch.ones(1, 1, 2, 2), torch.ones(1, 2, 3, 2), [torch.ones(3), torch.ones(2)], 1
+        ),
     }
     for said, call in calls.items():
         with pytest.raises(ValueError, match=f"^kernels=native: {said}"):
@@ -309,7 +321,7 @@ def test_a_dense_gradient_is_the_references(compiled):
     ("body", "said"),
     [
         (None, "No such file or directory"),
-        ("echo 'topk.c:1: first complaint' >&2; echo 'second line' >&2; exit 1", "first complaint"),
+        ("echo 'look_up.c:1: first complaint' >&2; echo 'second line' >&2; exit 1", "first complaint"),
         ("exit 1", "could not compile the kernels"),
         ('while [ "$1" != -o ]; do shift; done; echo rubbish > "$2"', "kernels-"),
     ],
@@ -358,5 +370,5 @@ def test_without_openmp_it_is_built_for_one_thread(compiled, fresh, monkeypatch)
     named = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     body = f'for word in "$@"; do if [ "$word" = -fopenmp ]; then exit 1; fi; done; exec {named} "$@"'
     monkeypatch.setenv("CC", compiler(fresh, body))
-    wanted, got = (search(choice, 50, 96, 8, 8) for choice in ("reference", "native"))
+    wanted, got = (look_up(choice, 50, 96, 8, 16) for choice in ("reference", "native"))
     assert got[1].equal(wanted[1])

@@ -152,7 +152,7 @@ def test_settings_of_the_memory_reach_its_layers():
     model = build(ffn, blocks=[1])
     memory = model.blocks[1].ffn
     assert memory.lookup.keys.shape == (2, 2, 5, 2)  # d_key: half of d_model
-    assert isinstance(memory.lookup.query_norm, nn.Identity) and isinstance(memory.lookup.key_norm, nn.Identity)
+    assert memory.lookup.gains is None
     assert memory.pool.values.shape == (25, 8) and memory.pool.values.dtype == torch.bfloat16
     out = model(torch.arange(NUM_TOKENS)[None])
     assert out.reads[1].slots.shape == (1, NUM_TOKENS, 2 * 4)
@@ -187,7 +187,7 @@ def test_parameters_start_with_the_spread_that_is_promised(ffn, value_dtype):
     met = set()
     for name, _, parameter in parameters_with_roles(model):
         if parameter.ndim == 1:
-            assert parameter.equal(torch.ones_like(parameter)) and "norm" in name
+            assert parameter.equal(torch.ones_like(parameter)) and ("norm" in name or "gains" in name)
             continue
         (key,) = [ending for ending in promised if name.endswith(ending)]
         met.add(key)

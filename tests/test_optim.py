@@ -191,7 +191,7 @@ def test_roles_are_what_the_modules_declare():
         "blocks.1.ffn.memory.out.weight": "output",
         "blocks.1.ffn.memory.lookup.keys": "memory_key",
         "blocks.1.ffn.memory.lookup.to_query.weight": "matrix",
-        "blocks.1.ffn.memory.lookup.key_norm.weight": "vector",
+        "blocks.1.ffn.memory.lookup.gains.1": "vector",
     }
     assert {name: roles[name] for name in parts} == parts
 

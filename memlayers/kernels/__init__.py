@@ -8,10 +8,9 @@ from typing import Any
 
 from torch import Tensor
 
-from memlayers.kernels import build, reads, rows, topk, updates
+from memlayers.kernels import build, look_up, reads, updates
 from memlayers.kernels.checks import Unsupported
 from memlayers.layers import pool, product_keys
-from memlayers.layers import rows as reference_rows
 from memlayers.layers import updates as reference_updates
 
 
@@ -30,9 +29,7 @@ def leave_to_step(values: Tensor, slots: Tensor, weights: Tensor, *, sparse: boo
 class Kernels:
     """One implementation of each function that decides how fast a memory layer is."""
 
-    product_key_topk: Callable[..., Any] = product_keys.product_key_topk
-    rms_norm: Callable[..., Any] = reference_rows.rms_norm
-    softmax_of_sorted: Callable[..., Any] = reference_rows.softmax_of_sorted
+    look_up: Callable[..., Any] = product_keys.look_up
     weighted_read: Callable[..., Any] = pool.weighted_read
     updating_read: Callable[..., Any] = leave_to_step
     adam_rows: Callable[..., None] = reference_updates.adam_rows
@@ -40,17 +37,10 @@ class Kernels:
     sgd_rows: Callable[..., None] = reference_updates.sgd_rows
     huge_pages: Callable[[Tensor], Tensor] = leave
 
-    @property
-    def of_lookup(self) -> dict[str, Callable[..., Any]]:
-        """Those that a ProductKeyLookup takes, by the names of its arguments."""
-        return {"search": self.product_key_topk, "norm": self.rms_norm, "softmax": self.softmax_of_sorted}
-
 
 REFERENCE = Kernels()
 IN_C = Kernels(
-    topk.product_key_topk,
-    rows.rms_norm,
-    rows.softmax_of_sorted,
+    look_up.look_up,
     reads.weighted_read,
     reads.updating_read,
     updates.adam_rows,

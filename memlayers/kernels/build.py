@@ -12,18 +12,17 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-SOURCES = [HERE / name for name in ("topk.c", "rows.c", "reads.c", "updates.c")]
+SOURCES = [HERE / name for name in ("look_up.c", "look_up_back.c", "reads.c", "updates.c")]
 HEADERS = sorted(HERE.glob("*.h"))
 # Without errno, sqrtf is one instruction. Nothing here assumes that numbers are finite, or reorders sums but dot's.
 FLAGS = ("-D_GNU_SOURCE", "-O3", "-march=native", "-fno-math-errno", "-Wno-psabi", "-shared", "-fPIC")
 
 POINTER, INT, LONG, REAL = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64, ctypes.c_double
 SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
-    "topk_forward": (INT, [POINTER, POINTER, LONG, INT, INT, INT, INT, POINTER, POINTER, INT]),
-    "topk_backward": (None, [POINTER] * 4 + [LONG, INT, INT, INT, INT, POINTER, POINTER, INT]),
-    "norm_forward": (None, [POINTER, POINTER, LONG, INT, REAL, POINTER, POINTER, INT]),
-    "norm_backward": (None, [POINTER] * 4 + [LONG, INT, LONG, POINTER, POINTER, INT]),
-    "softmax_backward": (None, [POINTER, POINTER, LONG, INT, POINTER, INT]),
+    "ready_keys": (None, [POINTER, POINTER, LONG, INT, REAL, REAL, POINTER, POINTER]),
+    "look_up": (INT, [POINTER] * 3 + [LONG, INT, INT, INT, INT, REAL] + [POINTER] * 3 + [INT]),
+    "look_up_back": (None, [POINTER] * 7 + [LONG, INT, INT, INT, INT, LONG] + [POINTER] * 4 + [INT]),
+    "ready_keys_back": (None, [POINTER] * 4 + [LONG, INT, REAL, LONG, POINTER]),
     "read_forward": (INT, [POINTER, INT, LONG, INT, POINTER, POINTER, LONG, INT, POINTER, INT]),
     "sort_reads": (LONG, [POINTER, LONG, LONG, POINTER, POINTER, POINTER]),
     "read_backward": (None, [POINTER, INT, INT] + [POINTER] * 3 + [LONG, INT] + [POINTER] * 4 + [INT]),

@@ -12,8 +12,7 @@ from torch import Tensor, nn
 
 from memlayers.layers.feedforward import Cost, FFNOutput, Reads, Workload, matrix_cost
 from memlayers.layers.pool import MemoryPool
-from memlayers.layers.product_keys import product_key_topk, selection_flops, staircase
-from memlayers.layers.rows import HalfNorm, rms_norm, softmax_of_sorted
+from memlayers.layers.product_keys import look_up, selection_flops, staircase
 
 
 class ProductKeyLookup(nn.Module):
@@ -35,32 +34,28 @@ class ProductKeyLookup(nn.Module):
         topk: int,
         d_key: int,
         qk_norm: bool = True,
-        search: Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]] = product_key_topk,  # or faster ones
-        norm: Callable[[Tensor, Tensor], Tensor] = rms_norm,
-        softmax: Callable[[Tensor], Tensor] = softmax_of_sorted,
+        look_up: Callable[..., tuple[Tensor, Tensor]] = look_up,  # or a faster one
     ):
         super().__init__()
-        self.heads, self.topk, self.search, self.softmax = heads, topk, search, softmax
+        self.heads, self.topk, self.look_up = heads, topk, look_up
         self.to_query = nn.Linear(d_model, heads * d_key, bias=False)
         self.keys = nn.Parameter(torch.empty(heads, 2, num_keys, d_key // 2))
-        self.query_norm = HalfNorm(d_key // 2, norm) if qk_norm else nn.Identity()
-        self.key_norm = HalfNorm(d_key // 2, norm) if qk_norm else nn.Identity()
+        ones = [torch.ones(d_key // 2) for _ in ("queries", "keys")]
+        self.gains = nn.ParameterList(ones) if qk_norm else None
 
     def forward(self, x: Tensor) -> Reads:
         """x (b, s, d_model) -> slots and weights, each (b, s, h * topk); the weights of a head sum to 1."""
         query = self.to_query(x).to(self.keys.dtype)  # under autocast, norms are in the dtype of the parameters
         query = rearrange(query, "b s (h two c) -> (b s) h two c", h=self.heads, two=2)
-        keys = self.key_norm(self.keys) * query.shape[-1] ** -0.5  # scaled once, not for every token
-        score, slots = self.search(self.query_norm(query), keys, self.topk)
-        weights = self.softmax(score.float())
-        return Reads(*(rearrange(y, "t h k -> t (h k)").unflatten(0, x.shape[:2]) for y in (slots, weights)))
+        slots, weights = self.look_up(query, self.keys, self.gains, self.topk)
+        return Reads(*(y.flatten(1).unflatten(0, x.shape[:2]) for y in (slots, weights)))
 
     def cost(self, work: Workload) -> Cost:
         """Query projection, half scores, and the comparisons of both selections."""
         n = self.keys.shape[-2]
         pairs = len(staircase(self.topk, torch.device("cpu"))[0])
         chosen = self.heads * (2 * selection_flops(n, self.topk) + selection_flops(pairs, self.topk))
-        gains = sum(p.numel() for norm in (self.query_norm, self.key_norm) for p in norm.parameters())
+        gains = sum(gain.numel() for gain in self.gains or ())
         return matrix_cost(*self.to_query.weight.shape) + matrix_cost(*self.keys.shape) + Cost(chosen, params=gains)
 
 

@@ -8,10 +8,26 @@ The key of slot i * n + j is the pair (row key i, column key j); its score is th
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 from einops import einsum, rearrange
 from torch import Tensor
+
+from memlayers.layers.rows import rms_norm, softmax_of_sorted
+
+
+def look_up(query: Tensor, keys: Tensor, gains: Sequence[Tensor] | None, k: int) -> tuple[Tensor, Tensor]:
+    """Slots of the k best product keys, best first, and the softmax of their scores, each (t, h, k).
+
+    Shapes as below. With gains, of halves of queries and of keys, each (c,), both are normed first; scores are over
+    sqrt(c).
+    """
+    if gains:
+        query, keys = rms_norm(query, gains[0]), rms_norm(keys, gains[1])
+    keys = keys * query.shape[-1] ** -0.5  # scaled once, not for every token
+    score, slots = product_key_topk(query, keys, k)
+    return slots, softmax_of_sorted(score.float())
 
 
 def product_key_topk(query: Tensor, keys: Tensor, k: int) -> tuple[Tensor, Tensor]:

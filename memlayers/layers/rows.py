@@ -1,8 +1,6 @@
 """What a lookup does to each of many short rows: half queries and keys, and the scores of a head."""
 
-from collections.abc import Callable
-
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 
@@ -15,14 +13,3 @@ def softmax_of_sorted(score: Tensor) -> Tensor:
     """Softmax over the last axis, whose first score is the best: torch's own is slow over rows as short as topk."""
     power = (score - score[..., :1].detach()).exp()
     return power / power.sum(dim=-1, keepdim=True)
-
-
-class HalfNorm(nn.RMSNorm):
-    """RMSNorm of half queries or half keys (..., width), with learned gains."""
-
-    def __init__(self, width: int, norm: Callable[[Tensor, Tensor], Tensor] = rms_norm):
-        super().__init__(width)
-        self.norm = norm
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.norm(x, self.weight)

@@ -42,20 +42,20 @@ def searching(step: TrainingStep) -> Side:
     """The search of the step's own memory, forward and backward, on queries that were caught in passing."""
     lookup = next(block.ffn.lookup for block in step.model.blocks if hasattr(block.ffn, "lookup"))
     caught: list[Tensor] = []
-    search = lookup.search
+    look_up = lookup.look_up
 
-    def catch(query: Tensor, keys: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    def catch(query: Tensor, keys: Tensor, gains: Any, k: int) -> tuple[Tensor, Tensor]:
         caught[:] = [query.detach(), keys.detach()]
-        return search(query, keys, k)
+        return look_up(query, keys, gains, k)
 
-    lookup.search = catch
+    lookup.look_up = catch
     step()
-    lookup.search = search
+    lookup.look_up = look_up
     query, keys = (one.clone().requires_grad_() for one in caught)
 
     def run() -> None:
-        scores, _ = search(query, keys, lookup.topk)
-        torch.autograd.grad(scores, (query, keys), torch.ones_like(scores))
+        _, weights = look_up(query, keys, None, lookup.topk)  # without norms, which do not grow with the table
+        torch.autograd.grad(weights, (query, keys), torch.ones_like(weights))
 
     return run
 

@@ -1,7 +1,9 @@
 """Does a memory arm's training step cost what the dense arm's costs, at equal FLOPs per token?
 
 The study's arms on the study's batch, at three widths; keys are half as wide as the model, but 16 at width 32. Matrices
-are stepped on by AdamW in all arms: Muon, which dense has in the study, takes longer, and would flatter memory.
+are stepped on by AdamW in all arms: Muon, which dense has in the study, takes longer, and would flatter memory. All
+have memory's rate: at dense's, which is for what Muon leaves, AdamW saturates its attention, and its gradients become
+too small for normal floats, at which some processors are slow; that would flatter memory too.
 """
 
 from typing import Any
@@ -16,7 +18,7 @@ def arms(width: int) -> dict[str, TrainingStep]:
     """The three arms at one width, hidden widths solved to match."""
     shape = [f"model.d_model={width}", f"model.hidden={round(2.75 * width)}", f"model.num_heads={max(2, width // 32)}"]
     key = max(16, width // 2)
-    shape += [f"match.reference.d_key={key}", "optim.muon_lr=null"]
+    shape += [f"match.reference.d_key={key}", "optim.muon_lr=null", "optim.lr=3e-3"]
     made = {"dense": TrainingStep(configured("arm=dense", *shape))}
     for arm in ("memory", "memory_plus"):
         made[arm] = TrainingStep(configured(f"arm={arm}", *shape, f"model.ffn.d_key={key}"))

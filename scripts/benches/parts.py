@@ -22,13 +22,11 @@ def sides(shape: tuple[int, ...], kernels: Kernels) -> dict[str, Side]:
     query = torch.randn(tokens, heads, 2, c, generator=generator).requires_grad_()
     keys = torch.randn(heads, 2, n, c, generator=generator).requires_grad_()
     values = nn.Parameter(torch.randn(n * n, width, generator=generator))
-    scores, slots = kernels.product_key_topk(query, keys, k)
-    weights = scores.detach().softmax(-1).flatten(1).requires_grad_()
+    gains = [torch.ones(c, requires_grad=True) for _ in ("queries", "keys")]
+    slots, found = kernels.look_up(query, keys, gains, k)
+    weights = found.detach().flatten(1).requires_grad_()
     read = kernels.weighted_read(values, slots.flatten(1), weights)
-    to_scores, to_read = torch.randn_like(scores), torch.randn_like(read)
-    gain, upstream = torch.ones(c, requires_grad=True), torch.randn_like(query)
-    unsoftened = scores.detach().requires_grad_()
-    normed, softened = kernels.rms_norm(query, gain), kernels.softmax_of_sorted(unsoftened)
+    to_found, to_read = torch.randn_like(found), torch.randn_like(read)
     table = nn.Parameter(values.detach().clone())  # a step changes it in place, and backward still needs the other
     table.grad = torch.autograd.grad(read, values, to_read, retain_graph=True)[0]
     adam = LazyAdam([table], 1e-3, (0.9, 0.99), 1e-8, kernels=kernels)
@@ -47,12 +45,8 @@ def sides(shape: tuple[int, ...], kernels: Kernels) -> dict[str, Side]:
         return lambda: void(torch.autograd.grad(output, inputs, upstream, retain_graph=True))
 
     return {
-        "search, forward": lambda: void(kernels.product_key_topk(query, keys, k)),
-        "search, backward": back(scores, (query, keys), to_scores),
-        "norm of queries, forward": lambda: void(kernels.rms_norm(query, gain)),
-        "norm of queries, backward": back(normed, (query, gain), upstream),
-        "softmax, forward": lambda: void(kernels.softmax_of_sorted(unsoftened)),
-        "softmax, backward": back(softened, (unsoftened,), to_scores),
+        "look-up, forward": lambda: void(kernels.look_up(query, keys, gains, k)),
+        "look-up, backward": back(found, (query, keys, *gains), to_found),
         "read, forward": lambda: void(kernels.weighted_read(values, slots.flatten(1), weights)),
         "read, backward": back(read, (values, weights), to_read),
         "update, lazy Adam": lambda: void(adam.step()),

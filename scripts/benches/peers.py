@@ -46,7 +46,7 @@ def ours(width: int, bits: int, k: int, adam: bool = False) -> Side:
     fast, keys = choose("auto"), 2 ** (bits // 2)
     pool = MemoryPool(keys**2, width, read=fast.weighted_read)
     fast.huge_pages(pool.values)
-    lookup = ProductKeyLookup(width, num_keys=keys, heads=HEADS, topk=k, d_key=width // 2, **fast.of_lookup)
+    lookup = ProductKeyLookup(width, num_keys=keys, heads=HEADS, topk=k, d_key=width // 2, look_up=fast.look_up)
     for parameter in (pool.values, lookup.keys):
         nn.init.normal_(parameter, std=width**-0.5)
     rest = AdamW(lookup.parameters(), 1e-3, fused=True)

@@ -31,7 +31,7 @@ RUNS = {
     "memory, in C": ("arm=memory",),
 }
 KINDS = {  # the first that fits an operator's name
-    "search, norms and softmax in C": r"_TopK|_Norm|_Softmax",
+    "lookup in C": r"_LookUp",
     "read and update in C": r"_Read|RowwiseAdagrad",
     "top-k, sort, unique": r"aten::.*(topk|sort|unique)",
     "gather and scatter": r"aten::.*(gather|scatter|index|embedding|take|sparse|coalesce)",
