@@ -4,6 +4,8 @@
  */
 #include "native.h"
 
+enum { NEAR = 6 }; /* reads whose gradients are fetched before they are needed: they are in the second cache */
+
 /* The sum of one token's reads, whatever the type and width of the rows. `left` reads are left, of this token and others:
  * rows are fetched AHEAD of their turn, one for each that is added, so that memory is never asked for more than it brings. */
 INLINE void sum_rows(const void *values, int bf16, int d, const int64_t *slots, int64_t left, const float *weights,
@@ -112,10 +114,10 @@ int64_t sort_reads(const int64_t *slots, int64_t count, int64_t num_slots, uint6
 }
 
 /* The row at `at`: its gradient, the weighted sum of the gradients of its reads, rounded as the table is, and the gradients
- * of their weights. */
+ * of their weights. `left` reads are left, of this row and others. */
 INLINE void visit_row(const void *restrict values, int64_t at, int bf16, int d, const uint64_t *order, int64_t count,
-                      int reads, const float *weights, const float *grad, float *restrict grad_weights,
-                      float *restrict sum)
+                      int64_t left, int reads, const float *weights, const float *grad,
+                      float *restrict grad_weights, float *restrict sum)
 {
     float row[d];
     for (int j = 0; j < d; j++) {
@@ -123,7 +125,8 @@ INLINE void visit_row(const void *restrict values, int64_t at, int bf16, int d, 
         sum[j] = 0;
     }
     for (int64_t i = 0; i < count; i++) {
-        uint32_t read = (uint32_t)order[i];
+        uint32_t read = (uint32_t)order[i], next = (uint32_t)order[i + NEAR < left ? i + NEAR : i];
+        fetch(grad, next / (uint32_t)reads, d, 0);
         const float *restrict out = grad + (int64_t)(read / (uint32_t)reads) * d;
         float weight = weights[read], dot = 0;
         #pragma omp simd reduction(+ : dot)
@@ -141,11 +144,11 @@ INLINE void visit_row(const void *restrict values, int64_t at, int bf16, int d, 
 
 /* Gradients of the rows that were read, to `to` of grad_rows. */
 INLINE void give_row(const void *restrict values, int64_t at, int bf16, int d, const uint64_t *order, int64_t count,
-                     int reads, const float *weights, const float *grad, float *restrict grad_weights,
+                     int64_t left, int reads, const float *weights, const float *grad, float *restrict grad_weights,
                      void *restrict grad_rows, int64_t to)
 {
     float sum[d];
-    visit_row(values, at, bf16, d, order, count, reads, weights, grad, grad_weights, sum);
+    visit_row(values, at, bf16, d, order, count, left, reads, weights, grad, grad_weights, sum);
     for (int j = 0; j < d; j++)
         narrow(grad_rows, to + j, bf16, sum[j]);
 }
@@ -159,20 +162,20 @@ void read_backward(const void *values, int bf16, int d, const uint64_t *order, c
         if (u + AHEAD < found)
             fetch(values, rows[u + AHEAD], d, bf16);
 #define CALL(d)                                                                                                       \
-    give_row(values, rows[u] * d, bf16, d, order + first[u], first[u + 1] - first[u], reads, weights, grad,           \
-             grad_weights, grad_rows, u * d)
+    give_row(values, rows[u] * d, bf16, d, order + first[u], first[u + 1] - first[u], first[found] - first[u], reads, \
+             weights, grad, grad_weights, grad_rows, u * d)
         BY_WIDTH(d, CALL)
 #undef CALL
     }
 }
 
 /* The same, but the rows themselves move, by row-wise Adagrad or, without totals, gradient descent. */
-INLINE void move_row(void *restrict values, int64_t at, int bf16, int d, const uint64_t *order, int64_t count, int reads,
-                     const float *weights, const float *grad, float *restrict grad_weights, float *restrict total,
-                     double rate, double eps)
+INLINE void move_row(void *restrict values, int64_t at, int bf16, int d, const uint64_t *order, int64_t count,
+                     int64_t left, int reads, const float *weights, const float *grad, float *restrict grad_weights,
+                     float *restrict total, double rate, double eps)
 {
     float sum[d];
-    visit_row(values, at, bf16, d, order, count, reads, weights, grad, grad_weights, sum);
+    visit_row(values, at, bf16, d, order, count, left, reads, weights, grad, grad_weights, sum);
     adagrad_row(values, at, bf16, d, total, sum, rate, eps);
 }
 
@@ -188,8 +191,8 @@ void read_update(void *values, int bf16, int d, const uint64_t *order, const int
                 fetch(total, rows[u + AHEAD], 1, 0);
         }
 #define CALL(d)                                                                                                       \
-    move_row(values, rows[u] * d, bf16, d, order + first[u], first[u + 1] - first[u], reads, weights, grad,           \
-             grad_weights, total ? total + rows[u] : NULL, rate, eps)
+    move_row(values, rows[u] * d, bf16, d, order + first[u], first[u + 1] - first[u], first[found] - first[u], reads, \
+             weights, grad, grad_weights, total ? total + rows[u] : NULL, rate, eps)
         BY_WIDTH(d, CALL)
 #undef CALL
     }
