@@ -62,13 +62,24 @@ def look_up(choice: str, tokens: int, n: int, k: int, width: int, largest: int =
 @pytest.mark.parametrize("tokens", [0, 1, 50])
 @pytest.mark.parametrize(
     ("n", "k", "width"),
-    [(1, 1, 1), (32, 8, 4), (64, 1, 16), (33, 32, 4), (96, 8, 16), (129, 64, 16), (130, 8, 64), (300, 32, 4)],
+    [
+        (1, 1, 1),
+        (32, 8, 4),
+        (64, 1, 16),
+        (33, 32, 4),
+        (96, 8, 16),
+        (129, 64, 16),
+        (130, 8, 64),
+        (300, 32, 4),
+        (600, 256, 16),
+    ],
 )
 def test_the_search_is_the_references_forward_and_backward(compiled, threads, tokens, n, k, width):
     wanted, got = (look_up(choice, tokens, n, k, width) for choice in ("reference", "native"))
     assert got[1].equal(wanted[1])
-    for mine, theirs in zip(got, wanted, strict=True):
-        torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(got[0], wanted[0])
+    for mine, theirs in zip(got[2:], wanted[2:], strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(("n", "k"), [(33, 32), (96, 8), (600, 9)])
@@ -98,27 +109,27 @@ def test_of_equal_half_scores_the_lower_key_comes_first_and_of_equal_sums_the_be
         torch.testing.assert_close(weight, torch.tensor([-pair[0] / 2 for pair in wanted]).softmax(dim=0))
 
 
-@pytest.mark.parametrize("width", [3, 7, 8, 20, 64, 72])
+@pytest.mark.parametrize("width", [2, 7, 8, 20, 64, 72])
 @pytest.mark.parametrize("heads", [1, 3, 4])
-def test_norms_are_the_references_forward_and_backward(compiled, threads, heads, width):
+def test_norms_and_softmaxes_are_the_references_forward_and_backward(compiled, threads, heads, width):
     """Of more tokens and keys than the gains' gradients are summed at a time, and of a remainder."""
+    generator = torch.Generator().manual_seed(0)
+    query = 3 * torch.randn(2, heads, width, 300, generator=generator).permute(3, 1, 0, 2)
+    keys = 3 * torch.randn(heads, width, 2, 190, generator=generator).permute(0, 2, 3, 1)
+    inputs = [query, keys, *(torch.rand(2, width, generator=generator) + 0.5)]
 
-    def both(choice: str) -> list[Tensor]:
-        generator = torch.Generator().manual_seed(0)
-        query = 3 * torch.randn(2, heads, width, 300, generator=generator).permute(3, 1, 0, 2)
-        keys = 3 * torch.randn(heads, 2, 190, width, generator=generator)
-        inputs = [query, keys, *(torch.rand(2, width, generator=generator) + 0.5)]
-        inputs = [x.detach().requires_grad_() for x in inputs]
-        slots, weights = kernels.choose(choice).look_up(*inputs[:2], inputs[2:], 5)
-        upstream = (0.37 * slots).sin()
-        return [slots.sort(dim=-1).values, *torch.autograd.grad(weights, inputs, upstream)]
+    def own(choice: str) -> tuple[list[Tensor], Tensor, Tensor]:
+        mine = [x.detach().requires_grad_() for x in inputs]
+        return mine, *kernels.choose(choice).look_up(mine[0], mine[1], mine[2:], 5)
 
-    wanted, got = both("reference"), both("native")
-    agree = (wanted[0] == got[0]).all(dim=-1)
-    assert agree.float().mean() > 0.99  # scores that are equal but for rounding
-    if agree.all():
-        for mine, theirs in zip(got, wanted, strict=True):
-            torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-3)
+    (got, slots, weights), (wanted, their_slots, their_weights) = own("native"), own("reference")
+    torch.testing.assert_close(weights, their_weights, rtol=1e-5, atol=1e-5)
+    same = (slots.sort(dim=-1).values == their_slots.sort(dim=-1).values).all(dim=-1, keepdim=True)
+    assert same.float().mean() > 0.995  # in the rest the last of the best is as good as the next but for rounding
+    ours = torch.autograd.grad(weights, got, (0.37 * slots).sin() * same)
+    theirs = torch.autograd.grad(their_weights, wanted, (0.37 * their_slots).sin() * same)
+    for mine, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("n", [96, 300])
@@ -261,6 +272,9 @@ def test_what_would_leave_the_table_is_refused_and_the_reference_says_why(compil
         "state": lambda k: k.adam_rows(values, state, state, torch.arange(1), torch.ones(1, 4), **adam),
         "topk=4; accepted: 1 to 3": lambda k: k.look_up(torch.ones(1, 1, 2, 2), torch.ones(1, 2, 3, 2), None, 4),
         "query": lambda k: k.look_up(torch.ones(1, 1, 2, 2), torch.ones(2, 2, 3, 2), None, 1),
+        "gains of torch.float64": lambda k: k.look_up(
+            torch.ones(1, 1, 2, 2), torch.ones(1, 2, 3, 2), [torch.ones(2), torch.ones(2).double()], 1
+        ),
         "gains .3,., .2,.; accepted: .2,. both": lambda k: k.look_up(
             torch.ones(1, 1, 2, 2), torch.ones(1, 2, 3, 2), [torch.ones(3), torch.ones(2)], 1
         ),

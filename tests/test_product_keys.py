@@ -9,24 +9,30 @@ from torch import Tensor
 
 from memlayers import kernels
 from memlayers.kernels import build
-from memlayers.layers.product_keys import staircase
+from memlayers.layers.product_keys import product_key_topk, staircase
 
 
 @pytest.fixture(scope="module", params=["reference", "native"])
-def search(request):
+def look_up(request):
     if request.param == "native":
         try:
             build.library()
         except OSError as error:
             pytest.skip(str(error))
-    look_up = kernels.choose(request.param).look_up
+    return kernels.choose(request.param).look_up
 
-    def scores_and_slots(query: Tensor, keys: Tensor, k: int) -> tuple[Tensor, Tensor]:
+
+@pytest.fixture(scope="module", params=["alone", "in look_up"])
+def search(request, look_up):
+    """(query, keys, k) -> scores and slots: the reference's own, and those behind what look_up returns."""
+    if request.param == "alone":
+        return product_key_topk
+
+    def behind(query: Tensor, keys: Tensor, k: int) -> tuple[Tensor, Tensor]:
         slots, _ = look_up(query, keys, None, k)
         return all_scores(query, keys).gather(-1, slots), slots
 
-    scores_and_slots.look_up = look_up
-    return scores_and_slots
+    return behind
 
 
 @st.composite
@@ -56,17 +62,29 @@ def test_the_k_best_of_all_slots_with_any_ties(search, problem):
 
 
 @given(problem=integer_problems(least_tokens=1))
-def test_gradients_are_those_of_scoring_all_slots(search, problem):
+def test_gradients_are_those_of_scoring_all_slots(problem):
     query, keys, k = problem
     upstream = torch.arange(1, k + 1).float()
     mine, theirs = ([x.clone().requires_grad_() for x in (query, keys)] for _ in range(2))
-    slots, weights = search.look_up(*mine, None, k)
+    scores, slots = product_key_topk(*mine, k)
+    (scores * upstream).sum().backward()
+    (all_scores(*theirs).gather(-1, slots) * upstream).sum().backward()
+    for got, wanted in zip(mine, theirs, strict=True):
+        assert got.grad.equal(wanted.grad)
+
+
+@given(problem=integer_problems(least_tokens=1))
+def test_weights_are_the_softmax_of_all_slots_scores_and_so_are_their_gradients(look_up, problem):
+    query, keys, k = problem
+    upstream = torch.arange(1, k + 1).float()
+    mine, theirs = ([x.clone().requires_grad_() for x in (query, keys)] for _ in range(2))
+    slots, weights = look_up(*mine, None, k)
     (weights * upstream).sum().backward()
     wanted = (all_scores(*theirs) * query.shape[-1] ** -0.5).gather(-1, slots).softmax(dim=-1)
     (wanted * upstream).sum().backward()
     torch.testing.assert_close(weights, wanted)
     for got, own in zip(mine, theirs, strict=True):
-        torch.testing.assert_close(got.grad, own.grad, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(got.grad, own.grad, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(("n", "k"), [(1, 1), (7, 1), (7, 7), (33, 32), (40, 8)])

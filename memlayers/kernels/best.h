@@ -36,75 +36,17 @@ INLINE uint32_t index_of(const wide *x, int lane)
     return ~(uint32_t)((const int64_t *)x)[lane];
 }
 
-/* What compilers do not find by themselves in the general form. */
-INLINE wide wide_larger(wide a, wide b)
-{
-#ifdef __AVX512F__
-    return (wide)_mm512_max_epi64((__m512i)a, (__m512i)b);
-#else
-    return ((a > b) & a) | (~(a > b) & b);
-#endif
-}
-
-INLINE wide wide_smaller(wide a, wide b)
-{
-#ifdef __AVX512F__
-    return (wide)_mm512_min_epi64((__m512i)a, (__m512i)b);
-#else
-    return ((a > b) & b) | (~(a > b) & a);
-#endif
-}
-
-INLINE int wide_any_larger(wide a, wide b)
-{
-#ifdef __AVX512F__
-    return _mm512_cmpgt_epi64_mask((__m512i)a, (__m512i)b) != 0;
-#else
-    int found = 0;
-    wide more = a > b;
-    for (int i = 0; i < GROUP; i++)
-        found |= more[i] != 0;
-    return found;
-#endif
-}
-
-INLINE ivec rank_larger(ivec a, ivec b)
-{
-#ifdef __AVX512F__
-    return (ivec)_mm512_max_epi32((__m512i)a, (__m512i)b);
-#else
-    return ((a > b) & a) | (~(a > b) & b);
-#endif
-}
-
-INLINE ivec rank_smaller(ivec a, ivec b)
-{
-#ifdef __AVX512F__
-    return (ivec)_mm512_min_epi32((__m512i)a, (__m512i)b);
-#else
-    return ((a > b) & b) | (~(a > b) & a);
-#endif
-}
-
-INLINE int rank_any_larger(ivec a, ivec b)
-{
-#ifdef __AVX512F__
-    return _mm512_cmpgt_epi32_mask((__m512i)a, (__m512i)b) != 0;
-#else
-    int found = 0;
-    ivec more = a > b;
-    for (int i = 0; i < LANES; i++)
-        found |= more[i] != 0;
-    return found;
-#endif
-}
+#define JOIN_(a, b) a##b
+#define JOIN(a, b) JOIN_(a, b)
 
 #define T wide
+#define BITS 64
 #define LEAST INT64_MIN
 #define NAME(x) wide_##x
 #include "network.h"
 
 #define T ivec
+#define BITS 32
 #define LEAST INT32_MIN
 #define NAME(x) rank_##x
 #include "network.h"

@@ -19,10 +19,10 @@ FLAGS = ("-D_GNU_SOURCE", "-O3", "-march=native", "-fno-math-errno", "-Wno-psabi
 
 POINTER, INT, LONG, REAL = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64, ctypes.c_double
 SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
-    "ready_keys": (None, [POINTER, POINTER, LONG, INT, REAL, REAL, POINTER, POINTER]),
+    "ready_keys": (None, [POINTER, POINTER, LONG, INT, REAL, REAL, POINTER, POINTER, INT]),
     "look_up": (INT, [POINTER] * 3 + [LONG, INT, INT, INT, INT, REAL] + [POINTER] * 3 + [INT]),
     "look_up_back": (None, [POINTER] * 7 + [LONG, INT, INT, INT, INT, LONG] + [POINTER] * 4 + [INT]),
-    "ready_keys_back": (None, [POINTER] * 4 + [LONG, INT, REAL, LONG, POINTER]),
+    "ready_keys_back": (None, [POINTER] * 4 + [LONG, INT, REAL, LONG, POINTER, INT]),
     "read_forward": (INT, [POINTER, INT, LONG, INT, POINTER, POINTER, LONG, INT, POINTER, INT]),
     "sort_reads": (LONG, [POINTER, LONG, LONG, POINTER, POINTER, POINTER]),
     "read_backward": (None, [POINTER, INT, INT] + [POINTER] * 3 + [LONG, INT] + [POINTER] * 4 + [INT]),

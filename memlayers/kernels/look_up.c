@@ -37,13 +37,14 @@ static void rank_keys(const vec *query, const float *keys, int c, int n, ivec *r
         rank_some(query, keys + e * c, c, 1, ranks + e);
 }
 
-/* Vectors of room that a search needs: the queries, six lists, ranks, and what is found, twice: n keys and what is put
- * down behind them, or the pairs of k, which are fewer than 7 k, in whole blocks. */
+/* Vectors of room for what is found by one group of tokens: n keys and what is put down behind them, or the pairs of k,
+ * which are fewer than 7 k, in whole blocks. */
 INLINE int64_t room_for_found(int n, int k)
 {
     return (int64_t)n + 7 * k + 2 * FEW;
 }
 
+/* And for a search: the queries, six lists, ranks, and what is found, twice. */
 INLINE int64_t room_for(int c, int n, int k, int blocks)
 {
     return c + 6 * BLOCK * blocks + n + 2 * room_for_found(n, k);
@@ -104,15 +105,16 @@ INLINE void search(const Search *s, int64_t first, int h, int blocks, vec *room)
 
 /* Keys as they are scored, scaled; inverses (h, 2, n), of their root mean squares, are written where there is a gain. */
 void ready_keys(const float *keys, const float *gain, int64_t rows, int c, double eps, double scale, float *inverses,
-                float *ready)
+                float *ready, int threads)
 {
-    float by = scale, inverse = 1;
+    #pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
     for (int64_t r = 0; r < rows; r++) {
+        float inverse = gain ? inverse_of(keys + r * c, c, eps) : 1;
         if (gain)
-            inverses[r] = inverse = inverse_of(keys + r * c, c, eps);
+            inverses[r] = inverse;
         norm_row(keys + r * c, gain, c, inverse, ready + r * c);
         for (int j = 0; j < c; j++)
-            ready[r * c + j] *= by;
+            ready[r * c + j] *= (float)scale;
     }
 }
 

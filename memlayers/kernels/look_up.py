@@ -20,7 +20,7 @@ def look_up(query: Tensor, keys: Tensor, gains: Sequence[Tensor] | None, k: int)
 
     No half score and no normed query is written to memory, and backward touches the k chosen keys, not all n.
     """
-    for name, tensor in {"query": query, "keys": keys, "gains": gains[0] if gains else keys}.items():
+    for name, tensor in [("query", query), ("keys", keys), *(("gains", gain) for gain in gains or ())]:
         accept(name, tensor, torch.float32)
     n, c = keys.shape[2:]
     if not 1 <= k <= min(n, MOST_TOPK):
@@ -48,7 +48,7 @@ class _LookUp(torch.autograd.Function):
         ready, scores = torch.empty_like(keys), query.new_empty(t, h, k)
         slots = torch.empty_like(scores, dtype=torch.int64)
         eps = torch.finfo(query.dtype).eps
-        made = at(key_inverses), at(ready)
+        made = at(key_inverses), at(ready), torch.get_num_threads()
         library().ready_keys(at(keys), at(key_gain), 2 * h * n, c, eps, c**-0.5, *made)
         given, out = (at(query), at(query_gain), at(ready)), (at(inverses), at(scores), at(slots))
         if library().look_up(*given, t, h, c, n, k, eps, *out, torch.get_num_threads()):
@@ -73,7 +73,7 @@ class _LookUp(torch.autograd.Function):
         shape = t, h, c, n, slots.shape[-1], few
         library().look_up_back(*map(at, given), *shape, *map(at, out), torch.get_num_threads())
         own = (grad_keys, keys, key_gain, key_inverses)
-        library().ready_keys_back(*map(at, own), 2 * h * n, c, c**-0.5, PART, at(key_parts))
+        library().ready_keys_back(*map(at, own), 2 * h * n, c, c**-0.5, PART, at(key_parts), torch.get_num_threads())
         gains = (None, None) if query_gain is None else (parts.sum(dim=0), key_parts.sum(dim=0))
         return grad_query, grad_keys, *gains, None
 

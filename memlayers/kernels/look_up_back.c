@@ -76,11 +76,14 @@ void look_up_back(const float *grad, const float *weights, const int64_t *slots,
 
 /* The gradient of keys from that of keys made ready, in its place, and that of the gain in parts of `few` rows. */
 void ready_keys_back(float *grad, const float *keys, const float *gain, const float *inverses, int64_t rows, int c,
-                     double scale, int64_t few, float *parts)
+                     double scale, int64_t few, float *parts, int threads)
 {
-    float by = scale;
-    for (int64_t i = 0; i < rows * c; i++)
-        grad[i] *= by;
-    for (int64_t from = 0; gain && from < rows; from += few)
-        norms_back(grad, keys, gain, inverses, from, from + few < rows ? from + few : rows, c, parts + from / few * c);
+    #pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
+    for (int64_t from = 0; from < rows; from += few) {
+        int64_t to = from + few < rows ? from + few : rows;
+        for (int64_t i = from * c; i < to * c; i++)
+            grad[i] *= (float)scale;
+        if (gain)
+            norms_back(grad, keys, gain, inverses, from, to, c, parts + from / few * c);
+    }
 }

@@ -2,9 +2,48 @@
  * are the same whatever the candidates are. To be included once for each type of candidate, with
  *
  *   T        a vector of them
+ *   BITS     of one of them
  *   LEAST    what is below all of them
- *   NAME(x)  what this type's functions are called: larger and smaller, lane by lane, and any_larger, are there already
+ *   NAME(x)  what this type's functions are called
  */
+
+#ifdef __AVX512F__ /* what compilers do not find by themselves in the general form */
+#define OF_BITS(before, after) JOIN(JOIN(before, BITS), after)
+INLINE T NAME(larger)(T a, T b)
+{
+    return (T)OF_BITS(_mm512_max_epi, )((__m512i)a, (__m512i)b);
+}
+
+INLINE T NAME(smaller)(T a, T b)
+{
+    return (T)OF_BITS(_mm512_min_epi, )((__m512i)a, (__m512i)b);
+}
+
+INLINE int NAME(any_larger)(T a, T b)
+{
+    return OF_BITS(_mm512_cmpgt_epi, _mask)((__m512i)a, (__m512i)b) != 0;
+}
+#undef OF_BITS
+#else
+INLINE T NAME(larger)(T a, T b)
+{
+    return ((a > b) & a) | (~(a > b) & b);
+}
+
+INLINE T NAME(smaller)(T a, T b)
+{
+    return ((a > b) & b) | (~(a > b) & a);
+}
+
+INLINE int NAME(any_larger)(T a, T b)
+{
+    int found = 0;
+    T more = a > b;
+    for (size_t i = 0; i < sizeof(T) * 8 / BITS; i++)
+        found |= more[i] != 0;
+    return found;
+}
+#endif
 
 INLINE void NAME(sort_two)(T *a, T *b)
 {
@@ -71,5 +110,6 @@ INLINE void NAME(best_of)(T *candidates, int count, T *list, int blocks)
 }
 
 #undef T
+#undef BITS
 #undef LEAST
 #undef NAME

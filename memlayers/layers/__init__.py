@@ -1,1 +1,4 @@
-"""The layers. Read in this order: feedforward, dense, product_keys, pool, memory, memory_plus, beside, attention."""
+"""The layers.
+
+Read in this order: feedforward, dense, rows, product_keys, pool, memory, memory_plus, beside, attention, updates.
+"""

@@ -40,8 +40,8 @@ class ProductKeyLookup(nn.Module):
         self.heads, self.topk, self.look_up = heads, topk, look_up
         self.to_query = nn.Linear(d_model, heads * d_key, bias=False)
         self.keys = nn.Parameter(torch.empty(heads, 2, num_keys, d_key // 2))
-        ones = [torch.ones(d_key // 2) for _ in ("queries", "keys")]
-        self.gains = nn.ParameterList(ones) if qk_norm else None
+        gains = torch.ones(d_key // 2), torch.ones(d_key // 2)  # of queries, of keys
+        self.gains = nn.ParameterList(gains) if qk_norm else None
 
     def forward(self, x: Tensor) -> Reads:
         """x (b, s, d_model) -> slots and weights, each (b, s, h * topk); the weights of a head sum to 1."""

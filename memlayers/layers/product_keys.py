@@ -17,19 +17,6 @@ from torch import Tensor
 from memlayers.layers.rows import rms_norm, softmax_of_sorted
 
 
-def look_up(query: Tensor, keys: Tensor, gains: Sequence[Tensor] | None, k: int) -> tuple[Tensor, Tensor]:
-    """Slots of the k best product keys, best first, and the softmax of their scores, each (t, h, k).
-
-    Shapes as below. With gains, of halves of queries and of keys, each (c,), both are normed first; scores are over
-    sqrt(c).
-    """
-    if gains:
-        query, keys = rms_norm(query, gains[0]), rms_norm(keys, gains[1])
-    keys = keys * query.shape[-1] ** -0.5  # scaled once, not for every token
-    score, slots = product_key_topk(query, keys, k)
-    return slots, softmax_of_sorted(score.float())
-
-
 def product_key_topk(query: Tensor, keys: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Scores and slots of the k best of n * n product keys, best first; exact.
 
@@ -45,6 +32,19 @@ def product_key_topk(query: Tensor, keys: Tensor, k: int) -> tuple[Tensor, Tenso
         where = pair.topk(k, dim=-1).indices
         chosen = index[0].gather(-1, row[where]), index[1].gather(-1, column[where])
     return winners(half, *chosen)
+
+
+def look_up(query: Tensor, keys: Tensor, gains: Sequence[Tensor] | None, k: int) -> tuple[Tensor, Tensor]:
+    """Slots of the k best product keys and their weights: the softmax over k scores / sqrt(c), best first.
+
+    query (t, h, two, c), keys (h, two, n, c), k <= n  ->  slots (t, h, k) int64, weights (t, h, k) that sum to 1.
+    With gains, of queries and of keys, each (c,), both are normed half by half before they are scored.
+    """
+    if gains:
+        query, keys = rms_norm(query, gains[0]), rms_norm(keys, gains[1])
+    keys = keys * query.shape[-1] ** -0.5  # scaled once, not for every token
+    score, slots = product_key_topk(query, keys, k)
+    return slots, softmax_of_sorted(score.float())
 
 
 def half_scores(query: Tensor, keys: Tensor) -> Tensor:
