@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-SOURCES = [HERE / name for name in ("look_up.c", "look_up_back.c", "reads.c", "updates.c")]
+SOURCES = [HERE / name for name in ("look_up.c", "look_up_back.c", "reads.c", "reads_back.c", "updates.c")]
 HEADERS = sorted(HERE.glob("*.h"))
 # Without errno, sqrtf is one instruction. Nothing here assumes that numbers are finite, or reorders sums but dot's.
 FLAGS = ("-D_GNU_SOURCE", "-O3", "-march=native", "-fno-math-errno", "-Wno-psabi", "-shared", "-fPIC")
@@ -70,7 +70,8 @@ def compiled(sources: list[Path]) -> Path:
             if not done.returncode:
                 fresh.replace(built)  # whole or not at all, whoever else builds it now
                 return built
-    raise OSError(f"{compiler[0]} could not compile the kernels: {(done.stderr.splitlines() or ['?'])[0]}")
+    said = [line for line in done.stderr.splitlines() if "error" in line] or done.stderr.splitlines() or ["?"]
+    raise OSError(f"{compiler[0]} could not compile the kernels: {said[0]}")
 
 
 def _processor() -> bytes:

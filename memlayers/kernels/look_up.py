@@ -66,10 +66,10 @@ class _LookUp(torch.autograd.Function):
         query, keys, query_gain, key_gain, inverses, key_inverses, ready, slots, weights = ctx.saved_tensors
         (t, h, _, c), n, grad = query.shape, keys.shape[2], grad.contiguous()
         few = max(1, PART // (2 * h))  # tokens
-        grad_query, grad_keys, scores = torch.empty_like(query), torch.zeros_like(keys), torch.empty_like(weights)
+        grad_query, grad_keys, chosen = torch.empty_like(query), torch.zeros_like(keys), torch.empty_like(slots)
         parts, key_parts = query.new_zeros(-(-t // few), c), keys.new_zeros(-(-2 * h * n // PART), c)
         given = (grad, weights, slots, query, query_gain, inverses, ready)
-        out = (scores, grad_query, grad_keys, parts)
+        out = (chosen, grad_query, grad_keys, parts)
         shape = t, h, c, n, slots.shape[-1], few
         library().look_up_back(*map(at, given), *shape, *map(at, out), torch.get_num_threads())
         own = (grad_keys, keys, key_gain, key_inverses)

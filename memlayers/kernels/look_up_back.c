@@ -1,29 +1,34 @@
 /* The gradient of a lookup: of queries, keys and gains from that of the weights. Letters as in look_up.c. */
 #include "norms.h"
 
-/* Of rows of k weights that are softmaxes, and their gradients, the gradients of the scores. */
-INLINE void softmax_back(const float *grad, const float *weights, int k, float *to)
+enum { SOON = 2 }; /* tokens: the loop over them goes in steps too long for the processor to foresee */
+
+typedef struct {
+    float grad; /* of the score */
+    uint16_t key[2]; /* row and column */
+} Chosen;
+
+/* One token and head: from the gradients of its k weights, a softmax, those of their scores. */
+INLINE void softmax_back(const float *grad, const float *weights, const int64_t *slots, int n, int k, Chosen *to)
 {
     float mean = dot(grad, weights, k);
-    int i = 0;
-    for (; i + 8 <= k; i += 8)
-        *(eight *)(to + i) = *(const eight *)(weights + i) * (*(const eight *)(grad + i) - mean);
-    for (; i < k; i++)
-        to[i] = weights[i] * (grad[i] - mean);
+    for (int i = 0; i < k; i++) {
+        uint32_t slot = slots[i], row = slot / n;
+        to[i] = (Chosen){weights[i] * (grad[i] - mean), {row, slot - row * n}};
+    }
 }
 
 /* One token, head and half: query, grad_query (c), keys and grad_keys (n, c). */
-INLINE void score_back(const float *grad, const int64_t *slots, const float *query, const float *gain, float inverse,
-                       const float *keys, int c, int n, int k, int column, float *grad_query, float *grad_keys)
+INLINE void score_back(const Chosen *chosen, int half, const float *query, const float *gain, float inverse,
+                       const float *keys, int c, int k, float *grad_query, float *grad_keys)
 {
     float own[c], normed[c];
     memset(own, 0, sizeof own);
     norm_row(query, gain, c, inverse, normed);
     for (int p = 0; p < k; p++) {
-        uint32_t slot = slots[p], row = slot / n;
-        int64_t key = (int64_t)(column ? slot - row * n : row) * c;
-        add_scaled(own, keys + key, grad[p], c);
-        add_scaled(grad_keys + key, normed, grad[p], c);
+        int key = chosen[p].key[half] * c;
+        add_scaled(own, keys + key, chosen[p].grad, c);
+        add_scaled(grad_keys + key, normed, chosen[p].grad, c);
     }
     memcpy(grad_query, own, sizeof own);
 }
@@ -40,28 +45,27 @@ INLINE void norms_back(float *grad, const float *x, const float *gain, const flo
 }
 
 /* The score of a slot is query . (row key + column key): its gradient reaches k keys a half, not n. Gradients of keys and
- * parts start at zero; there is a part for every `few` tokens, whatever the threads. `scores` (t, h, k) is room. */
+ * parts start at zero; there is a part for every `few` tokens, whatever the threads. `chosen` (t, h, k) is room. */
 void look_up_back(const float *grad, const float *weights, const int64_t *slots, const float *query, const float *gain,
                   const float *inverses, const float *keys, int64_t tokens, int heads, int c, int n, int k, int64_t few,
-                  float *scores, float *grad_query, float *grad_keys, float *parts, int threads)
+                  Chosen *chosen, float *grad_query, float *grad_keys, float *parts, int threads)
 {
     #pragma omp parallel num_threads(threads) if (threads > 1)
     for (int64_t first = 0; first < tokens; first += few * threads) { /* whose gradients stay in the cache */
         int64_t end = first + few * threads < tokens ? first + few * threads : tokens;
         #pragma omp for schedule(static)
-        for (int64_t row = first * heads; row < end * heads; row++) {
-            for (int j = 0; j < 2 * c; j += 16) { /* the loop below comes by in steps too long to foresee */
-                __builtin_prefetch(query + row * 2 * c + j, 0, 2);
-                __builtin_prefetch(grad_query + row * 2 * c + j, 1, 2);
-            }
-            softmax_back(grad + row * k, weights + row * k, k, scores + row * k);
-        }
+        for (int64_t row = first * heads; row < end * heads; row++)
+            softmax_back(grad + row * k, weights + row * k, slots + row * k, n, k, chosen + row * k);
         #pragma omp for schedule(static)
         for (int half = 0; half < 2 * heads; half++) /* whose keys stay in it too; no two threads write to one */
             for (int64_t t = first; t < end; t++) {
                 int64_t at = (t * heads + half / 2) * k, row = t * 2 * heads + half, own = (int64_t)half * n * c;
+                int64_t next = t + SOON < end ? row + SOON * 2 * heads : row;
+                fetch(query, next, c, 0);
+                for (int j = 0; j < c; j += 16)
+                    __builtin_prefetch(grad_query + next * c + j, 1);
 #define CALL(c)                                                                                                       \
-    score_back(scores + at, slots + at, query + row * c, gain, gain ? inverses[row] : 1, keys + own, c, n, k, half % 2, \
+    score_back(chosen + at, half % 2, query + row * c, gain, gain ? inverses[row] : 1, keys + own, c, k,              \
                grad_query + row * c, grad_keys + own)
                 BY_HALF_KEY(c, CALL)
 #undef CALL

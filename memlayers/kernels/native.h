@@ -34,9 +34,20 @@ INLINE void store_vec(float *to, vec x)
 /* Half a dozen kernels have rows as short as this, of which compilers make single numbers if they are let. */
 typedef float eight __attribute__((vector_size(32), aligned(4), may_alias));
 
+typedef float four __attribute__((vector_size(16), aligned(4), may_alias));
+
 INLINE float sum_eight(eight x)
 {
-    return ((x[0] + x[4]) + (x[2] + x[6])) + ((x[1] + x[5]) + (x[3] + x[7]));
+    four s = *(const four *)&x + *((const four *)&x + 1);
+    return (s[0] + s[2]) + (s[1] + s[3]);
+}
+
+/* Sixteen partial sums, in as many vectors as that takes, so that the sum has the same order whatever a vector's width. */
+enum { PARTS = 16 / LANES };
+
+INLINE float sum_parts(const vec *parts)
+{
+    return sum_eight(*(const eight *)parts + *((const eight *)parts + 1));
 }
 
 /* to += by * from */
@@ -77,9 +88,13 @@ INLINE void narrow(void *table, int64_t i, int bf16, float value)
 
 INLINE float mean_square(const float *x, int d)
 {
-    float sum = 0;
-    #pragma omp simd reduction(+ : sum)
-    for (int i = 0; i < d; i++)
+    vec parts[PARTS] = {{0}};
+    int i = 0;
+    for (; i + 16 <= d; i += 16)
+        for (int p = 0; p < PARTS; p++)
+            parts[p] += load_vec(x + i + p * LANES) * load_vec(x + i + p * LANES);
+    float sum = sum_parts(parts);
+    for (; i < d; i++)
         sum += x[i] * x[i];
     return sum / d;
 }

@@ -4,8 +4,6 @@
  */
 #include "native.h"
 
-enum { NEAR = 6 }; /* reads whose gradients are fetched before they are needed: they are in the second cache */
-
 /* The sum of one token's reads, whatever the type and width of the rows. `left` reads are left, of this token and others:
  * rows are fetched AHEAD of their turn, one for each that is added, so that memory is never asked for more than it brings. */
 INLINE void sum_rows(const void *values, int bf16, int d, const int64_t *slots, int64_t left, const float *weights,
@@ -111,89 +109,4 @@ int64_t sort_reads(const int64_t *slots, int64_t count, int64_t num_slots, uint6
         }
     first[found] = count;
     return found;
-}
-
-/* The row at `at`: its gradient, the weighted sum of the gradients of its reads, rounded as the table is, and the gradients
- * of their weights. `left` reads are left, of this row and others. */
-INLINE void visit_row(const void *restrict values, int64_t at, int bf16, int d, const uint64_t *order, int64_t count,
-                      int64_t left, int reads, const float *weights, const float *grad,
-                      float *restrict grad_weights, float *restrict sum)
-{
-    float row[d];
-    for (int j = 0; j < d; j++) {
-        row[j] = widen(values, at + j, bf16);
-        sum[j] = 0;
-    }
-    for (int64_t i = 0; i < count; i++) {
-        uint32_t read = (uint32_t)order[i], next = (uint32_t)order[i + NEAR < left ? i + NEAR : i];
-        fetch(grad, next / (uint32_t)reads, d, 0);
-        const float *restrict out = grad + (int64_t)(read / (uint32_t)reads) * d;
-        float weight = weights[read], dot = 0;
-        #pragma omp simd reduction(+ : dot)
-        for (int j = 0; j < d; j++) {
-            dot += out[j] * row[j];
-            sum[j] += weight * out[j];
-        }
-        grad_weights[read] = dot;
-    }
-    for (int j = 0; bf16 && j < d; j++) {
-        uint16_t narrowed = rounded(sum[j]);
-        sum[j] = widen(&narrowed, 0, 1);
-    }
-}
-
-/* Gradients of the rows that were read, to `to` of grad_rows. */
-INLINE void give_row(const void *restrict values, int64_t at, int bf16, int d, const uint64_t *order, int64_t count,
-                     int64_t left, int reads, const float *weights, const float *grad, float *restrict grad_weights,
-                     void *restrict grad_rows, int64_t to)
-{
-    float sum[d];
-    visit_row(values, at, bf16, d, order, count, left, reads, weights, grad, grad_weights, sum);
-    for (int j = 0; j < d; j++)
-        narrow(grad_rows, to + j, bf16, sum[j]);
-}
-
-void read_backward(const void *values, int bf16, int d, const uint64_t *order, const int64_t *rows,
-                   const int64_t *first, int64_t found, int reads, const float *weights, const float *grad,
-                   float *grad_weights, void *grad_rows, int threads)
-{
-    #pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
-    for (int64_t u = 0; u < found; u++) {
-        if (u + AHEAD < found)
-            fetch(values, rows[u + AHEAD], d, bf16);
-#define CALL(d)                                                                                                       \
-    give_row(values, rows[u] * d, bf16, d, order + first[u], first[u + 1] - first[u], first[found] - first[u], reads, \
-             weights, grad, grad_weights, grad_rows, u * d)
-        BY_WIDTH(d, CALL)
-#undef CALL
-    }
-}
-
-/* The same, but the rows themselves move, by row-wise Adagrad or, without totals, gradient descent. */
-INLINE void move_row(void *restrict values, int64_t at, int bf16, int d, const uint64_t *order, int64_t count,
-                     int64_t left, int reads, const float *weights, const float *grad, float *restrict grad_weights,
-                     float *restrict total, double rate, double eps)
-{
-    float sum[d];
-    visit_row(values, at, bf16, d, order, count, left, reads, weights, grad, grad_weights, sum);
-    adagrad_row(values, at, bf16, d, total, sum, rate, eps);
-}
-
-void read_update(void *values, int bf16, int d, const uint64_t *order, const int64_t *rows, const int64_t *first,
-                 int64_t found, int reads, const float *weights, const float *grad, float *grad_weights, float *total,
-                 double rate, double eps, int threads)
-{
-    #pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
-    for (int64_t u = 0; u < found; u++) {
-        if (u + AHEAD < found) {
-            fetch(values, rows[u + AHEAD], d, bf16);
-            if (total)
-                fetch(total, rows[u + AHEAD], 1, 0);
-        }
-#define CALL(d)                                                                                                       \
-    move_row(values, rows[u] * d, bf16, d, order + first[u], first[u + 1] - first[u], first[found] - first[u], reads, \
-             weights, grad, grad_weights, total ? total + rows[u] : NULL, rate, eps)
-        BY_WIDTH(d, CALL)
-#undef CALL
-    }
 }

@@ -1,4 +1,4 @@
-"""Weighted reads in C: see reads.c."""
+"""Weighted reads in C: see reads.c and reads_back.c."""
 
 from collections.abc import Callable
 from typing import Any
