@@ -1,6 +1,8 @@
 """One run from its configuration to its record."""
 
+import ctypes
 import dataclasses
+import sys
 import time
 from typing import Any
 
@@ -67,6 +69,7 @@ def run(config: RunConfig) -> Record:
     if done is not None:
         return done
     torch.set_num_threads(config.threads)
+    keep_freed_memory()
     path = record_path(config)
     if config.checkpoint is not None:
         read_checkpoint(config)  # before the world is built: a mistake is told at once
@@ -98,6 +101,17 @@ def run(config: RunConfig) -> Record:
             if record["status"] == "ok" or record["error"] is not None:  # not after Ctrl-C: nothing is known then
                 write_json(path, record)
     return record
+
+
+def keep_freed_memory() -> None:
+    """Let malloc keep what a step frees for the next one, up to 2 GiB, instead of asking for cleared pages each time.
+
+    Where the C library is not glibc nothing changes.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        mallopt(-3, 2**25)  # M_MMAP_THRESHOLD: the most that is accepted; larger tensors are mapped one by one
+        mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
 
 
 def train(config: RunConfig, chosen: Plan, progress: RunProgress) -> dict[str, Any]:

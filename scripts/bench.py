@@ -26,6 +26,7 @@ from rich.table import Table
 
 from memlayers.cli import fail
 from memlayers.record import code_version, machine, write_json
+from memlayers.run import keep_freed_memory
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "results" / "bench"
@@ -83,6 +84,7 @@ def main() -> int:
         fail(ValueError(f"part {unknown[0]!r} is not known; accepted: {', '.join(PARTS)}"))
         return 2
     torch.set_num_threads(1)
+    keep_freed_memory()  # as a run does
     chosen = [part for part in PARTS if not given.parts or part in given.parts]
     if "peers" in chosen and not all(find_spec(name) for name in ("product_key_memory", "PEER_pytorch", "fbgemm_gpu")):
         print('peers: left out; pip install -e ".[peers]" -c constraints.txt brings them', flush=True)
