@@ -71,6 +71,16 @@ INLINE float widen(const void *table, int64_t i, int bf16)
     return x.value;
 }
 
+/* The d numbers of a table that begin `from` its start: its own, or widened to `room`. */
+INLINE const float *as_floats(const void *table, int64_t from, int bf16, int d, float *room)
+{
+    if (!bf16)
+        return (const float *)table + from;
+    for (int i = 0; i < d; i++)
+        room[i] = widen(table, from + i, 1);
+    return room;
+}
+
 /* Rounds to nearest, of ties to even, as torch does. */
 INLINE uint16_t rounded(float value)
 {
@@ -110,11 +120,20 @@ INLINE void adagrad_row(void *restrict values, int64_t at, int bf16, int d, floa
         narrow(values, at + i, bf16, widen(values, at + i, bf16) - scale * g[i]);
 }
 
+#define FETCH(table, row, d, bf16, level)                                                                             \
+    for (int64_t byte = 0, size = (d) * ((bf16) ? 2 : 4); byte < size; byte += 64)                                    \
+        __builtin_prefetch((const char *)(table) + (row) * size + byte, 0, level)
+
+/* A row that is needed soon, to the first cache; */
 INLINE void fetch(const void *table, int64_t row, int d, int bf16)
 {
-    const char *from = (const char *)table + row * d * (bf16 ? 2 : 4);
-    for (int byte = 0; byte < d * (bf16 ? 2 : 4); byte += 64)
-        __builtin_prefetch(from + byte);
+    FETCH(table, row, d, bf16, 3);
+}
+
+/* one that is needed AHEAD, to the second: the first is too small, and too few lines can be on their way to it. */
+INLINE void fetch_early(const void *table, int64_t row, int d, int bf16)
+{
+    FETCH(table, row, d, bf16, 2);
 }
 
 /* Calls with a known width, which lets the compiler keep a row in registers. It stands inside of parallel loops: what

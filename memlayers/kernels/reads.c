@@ -12,7 +12,7 @@ INLINE void sum_rows(const void *values, int bf16, int d, const int64_t *slots, 
     float sum[d];
     memset(sum, 0, sizeof sum);
     for (int r = 0; r < reads; r++) {
-        fetch(values, slots[r + AHEAD < left ? r + AHEAD : r], d, bf16);
+        fetch_early(values, slots[r + AHEAD < left ? r + AHEAD : r], d, bf16);
         for (int i = 0; i < d; i++)
             sum[i] += weights[r] * widen(values, slots[r] * d + i, bf16);
     }
@@ -28,7 +28,7 @@ INLINE void sum_block(const float *values, int d, int n, const int64_t *slots, i
         sum[i] = (vec){0};
     for (int r = 0; r < reads; r++) {
         const float *row = values + slots[r] * d, *ahead = values + slots[r + AHEAD < left ? r + AHEAD : r] * d;
-        fetch(ahead, 0, n * LANES, 0);
+        fetch_early(ahead, 0, n * LANES, 0);
         for (int i = 0; i < n; i++)
             sum[i] += weights[r] * load_vec(row + i * LANES);
     }

@@ -59,9 +59,8 @@ INLINE void visit_numbers(const float *restrict row, int d, const uint64_t *orde
 INLINE void visit_row(const void *values, int64_t at, int bf16, int d, const uint64_t *order, int64_t count, int64_t left,
                       int reads, const float *weights, const float *grad, float *grad_weights, float *sum)
 {
-    float row[d];
-    for (int j = 0; j < d; j++)
-        row[j] = widen(values, at + j, bf16);
+    float widened[d];
+    const float *row = as_floats(values, at, bf16, d, widened);
     if (d % 16 == 0 && d <= MOST_VECTORS * LANES)
         visit_vectors(row, d, order, count, left, reads, weights, grad, grad_weights, sum);
     else
@@ -90,7 +89,7 @@ void read_backward(const void *values, int bf16, int d, const uint64_t *order, c
     #pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
     for (int64_t u = 0; u < found; u++) {
         if (u + AHEAD < found)
-            fetch(values, rows[u + AHEAD], d, bf16);
+            fetch_early(values, rows[u + AHEAD], d, bf16);
 #define CALL(d)                                                                                                       \
     give_row(values, rows[u] * d, bf16, d, order + first[u], first[u + 1] - first[u], first[found] - first[u], reads, \
              weights, grad, grad_weights, grad_rows, u * d)
@@ -116,9 +115,9 @@ void read_update(void *values, int bf16, int d, const uint64_t *order, const int
     #pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
     for (int64_t u = 0; u < found; u++) {
         if (u + AHEAD < found) {
-            fetch(values, rows[u + AHEAD], d, bf16);
+            fetch_early(values, rows[u + AHEAD], d, bf16);
             if (total)
-                fetch(total, rows[u + AHEAD], 1, 0);
+                fetch_early(total, rows[u + AHEAD], 1, 0);
         }
 #define CALL(d)                                                                                                       \
     move_row(values, rows[u] * d, bf16, d, order + first[u], first[u + 1] - first[u], first[found] - first[u], reads, \

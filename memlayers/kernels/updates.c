@@ -29,14 +29,13 @@ void adam_rows(void *values, int bf16, int d, float *mean, float *square, const 
     #pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
     for (int64_t u = 0; u < found; u++) {
         if (u + AHEAD < found) {
-            fetch(values, rows[u + AHEAD], d, bf16);
-            fetch(mean, rows[u + AHEAD], d, 0);
-            fetch(square, rows[u + AHEAD], rowwise ? 1 : d, 0);
+            fetch_early(values, rows[u + AHEAD], d, bf16);
+            fetch_early(mean, rows[u + AHEAD], d, 0);
+            fetch_early(square, rows[u + AHEAD], rowwise ? 1 : d, 0);
         }
         int64_t at = rows[u] * d;
-        float g[d], change[d], *own = square + (rowwise ? rows[u] : at);
-        for (int i = 0; i < d; i++)
-            g[i] = widen(grads, u * d + i, bf16);
+        float widened[d], change[d], *own = square + (rowwise ? rows[u] : at);
+        const float *g = as_floats(grads, u * d, bf16, d, widened);
 #define CALL(d)                                                                                                       \
     adam_change(g, mean + at, own, d, rowwise, rate, 1 - beta1, beta2, 1 - beta2, correct, eps, change)
         BY_WIDTH(d, CALL)
@@ -49,10 +48,8 @@ void adam_rows(void *values, int bf16, int d, float *mean, float *square, const 
 INLINE void widened_adagrad_row(void *restrict values, int64_t at, int bf16, int d, float *restrict total,
                                 const void *restrict grads, int64_t from, double rate, double eps)
 {
-    float g[d];
-    for (int i = 0; i < d; i++)
-        g[i] = widen(grads, from + i, bf16);
-    adagrad_row(values, at, bf16, d, total, g, rate, eps);
+    float widened[d];
+    adagrad_row(values, at, bf16, d, total, as_floats(grads, from, bf16, d, widened), rate, eps);
 }
 
 /* total: one sum a row; or none at all. */
@@ -62,7 +59,7 @@ void adagrad_rows(void *values, int bf16, int d, float *total, const int64_t *ro
     #pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
     for (int64_t u = 0; u < found; u++) {
         if (u + AHEAD < found) {
-            fetch(values, rows[u + AHEAD], d, bf16);
+            fetch_early(values, rows[u + AHEAD], d, bf16);
             if (total)
                 fetch(total, rows[u + AHEAD], 1, 0);
         }

@@ -9,7 +9,7 @@ void gather(const float *table, const int64_t *rows, int64_t count, int d, float
     for (int64_t u = 0; u < count; u++) {
         if (u + AHEAD < count)
             for (int i = 0; i < d; i += 16)
-                __builtin_prefetch(table + rows[u + AHEAD] * d + i);
+                __builtin_prefetch(table + rows[u + AHEAD] * d + i, 0, 2);
         for (int i = 0; i < d; i++)
             out[i] += table[rows[u] * d + i];
     }
@@ -24,7 +24,7 @@ void touch(float *a, float *b, float *c, const int64_t *rows, int64_t count, int
         for (int table = 0; table < many; table++) {
             if (u + AHEAD < count)
                 for (int i = 0; i < d; i += 16)
-                    __builtin_prefetch(tables[table] + rows[u + AHEAD] * d + i);
+                    __builtin_prefetch(tables[table] + rows[u + AHEAD] * d + i, 0, 2);
             float *row = tables[table] + rows[u] * d;
             for (int i = 0; i < d; i++)
                 row[i] += grads[u * d + i];
