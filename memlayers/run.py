@@ -106,7 +106,7 @@ def run(config: RunConfig) -> Record:
 def keep_freed_memory() -> None:
     """Let malloc keep what a step frees for the next one, up to 2 GiB, instead of asking for cleared pages each time.
 
-    Where the C library is not glibc nothing changes.
+    This is for the whole process, whatever MALLOC_TRIM_THRESHOLD_ says. Without glibc nothing changes.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:

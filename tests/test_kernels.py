@@ -3,6 +3,7 @@
 import copy
 import os
 import pickle
+import platform
 import shutil
 import warnings
 from collections.abc import Callable
@@ -155,13 +156,27 @@ def read(choice: str, dtype: torch.dtype, tokens: int, width: int) -> tuple[Tens
 
 
 @pytest.mark.parametrize("tokens", [0, 1, 40])
-@pytest.mark.parametrize("width", [1, 20, 32, 64, 128, 256])
+@pytest.mark.parametrize("width", [1, 20, 32, 48, 64, 128, 256, 272])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_read_is_the_references_forward_and_backward(compiled, threads, dtype, tokens, width):
     wanted, got = (read(choice, dtype, tokens, width) for choice in ("reference", "native"))
     near = {"rtol": 1e-5, "atol": 1e-5} if dtype == torch.float32 else {"rtol": 3e-2, "atol": 6e-2}
     for mine, theirs in zip(got, wanted, strict=True):
         torch.testing.assert_close(mine, theirs, **near)
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="flags of gcc for x86")
+@pytest.mark.parametrize("narrower", ["-mno-avx512f", "-mno-avx2"])
+def test_on_narrower_vectors_the_digits_are_the_same(compiled, fresh, monkeypatch, narrower):
+    """Of reads whose rows are whole sixteens, and of lookups of numbers that are exact; tokens fill no vector."""
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    cases = [lambda: read("native", torch.float32, 40, 48), lambda: look_up("native", 37, 40, 9, 16)]
+    wanted = [case() for case in cases]
+    monkeypatch.setenv("XDG_CACHE_HOME", str(fresh))
+    monkeypatch.setenv("CC", f"cc {narrower}")
+    build.library.cache_clear()
+    for case, theirs in zip(cases, wanted, strict=True):
+        assert all(torch.equal(one, other) for one, other in zip(case(), theirs, strict=True))
 
 
 def test_reads_are_sorted_in_tables_of_any_size(compiled):
@@ -187,7 +202,7 @@ def optimizers(values: nn.Parameter, choice: str) -> dict[str, RowOptimizer]:
 
 
 @pytest.mark.parametrize("rule", ["lazy_adam", "rowwise_adam", "rowwise_adagrad", "sgd"])
-@pytest.mark.parametrize("width", [1, 5, 32, 64])
+@pytest.mark.parametrize("width", [1, 5, 20, 48, 64])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_fifty_steps_are_the_references(compiled, threads, rule, width, dtype):
     ended = []
@@ -336,10 +351,12 @@ def test_a_dense_gradient_is_the_references(compiled):
     [
         (None, "No such file or directory"),
         ("echo 'look_up.c:1: first complaint' >&2; echo 'second line' >&2; exit 1", "first complaint"),
+        ("echo 'In file included from a.c:1,' >&2; echo 'a.h:2:1: error: no such type' >&2; exit 1", "no such type"),
+        ("echo 'ld: cannot find -lm' >&2; echo 'collect2: error: ld returned 1' >&2; exit 1", "cannot find"),
         ("exit 1", "could not compile the kernels"),
         ('while [ "$1" != -o ]; do shift; done; echo rubbish > "$2"', "kernels-"),
     ],
-    ids=["missing", "complains", "silent", "makes rubbish"],
+    ids=["missing", "complains", "includes", "does not link", "silent", "makes rubbish"],
 )
 def test_without_a_working_compiler_auto_gives_notice_and_native_stops(fresh, monkeypatch, body, said):
     monkeypatch.setenv("CC", str(fresh / "missing") if body is None else compiler(fresh, body))

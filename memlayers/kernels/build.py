@@ -14,7 +14,8 @@ from typing import Any
 HERE = Path(__file__).parent
 SOURCES = [HERE / name for name in ("look_up.c", "look_up_back.c", "reads.c", "reads_back.c", "updates.c")]
 HEADERS = sorted(HERE.glob("*.h"))
-# Without errno, sqrtf is one instruction. Nothing here assumes that numbers are finite, or reorders sums but dot's.
+# Without errno, sqrtf is one instruction. Nothing here assumes that numbers are finite, or reorders sums but that of
+# visit_numbers.
 FLAGS = ("-D_GNU_SOURCE", "-O3", "-march=native", "-fno-math-errno", "-Wno-psabi", "-shared", "-fPIC")
 
 POINTER, INT, LONG, REAL = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64, ctypes.c_double
@@ -70,8 +71,11 @@ def compiled(sources: list[Path]) -> Path:
             if not done.returncode:
                 fresh.replace(built)  # whole or not at all, whoever else builds it now
                 return built
-    said = [line for line in done.stderr.splitlines() if "error" in line] or done.stderr.splitlines() or ["?"]
-    raise OSError(f"{compiler[0]} could not compile the kernels: {said[0]}")
+    lines = done.stderr.splitlines() or [
+        "?"
+    ]  # of a compiler the first error may come later, of a linker it comes first
+    said = next((line for line in lines if "error: " in line and not line.startswith("collect2")), lines[0])
+    raise OSError(f"{compiler[0]} could not compile the kernels: {said}")
 
 
 def _processor() -> bytes:

@@ -11,7 +11,7 @@ from memlayers.kernels.build import library
 from memlayers.kernels.checks import MOST_WIDTH, Unsupported, accept
 
 MOST_TOPK = 256
-MOST_KEYS = 2**16  # a half: slots have 32 bits
+MOST_KEYS = 2**16  # a half: slots have 32 bits, and keys 16
 PART = 512  # rows whose share of a gain's gradient is summed one by one: the same on however many threads
 
 

@@ -5,8 +5,9 @@ enum { SOON = 2 }; /* tokens: the loop over them goes in steps too long for the 
 
 typedef struct {
     float grad; /* of the score */
-    uint16_t key[2]; /* row and column */
+    uint16_t key[2]; /* row and column: there are at most 2^16 of either */
 } Chosen;
+_Static_assert(sizeof(Chosen) == sizeof(int64_t), "their room is as large as that of slots");
 
 /* One token and head: from the gradients of its k weights, a softmax, those of their scores. */
 INLINE void softmax_back(const float *grad, const float *weights, const int64_t *slots, int n, int k, Chosen *to)
@@ -18,7 +19,7 @@ INLINE void softmax_back(const float *grad, const float *weights, const int64_t 
     }
 }
 
-/* One token, head and half: query, grad_query (c), keys and grad_keys (n, c). */
+/* One token, head and half: chosen (k), query, grad_query (c), keys and grad_keys (n, c). */
 INLINE void score_back(const Chosen *chosen, int half, const float *query, const float *gain, float inverse,
                        const float *keys, int c, int k, float *grad_query, float *grad_keys)
 {
@@ -26,7 +27,7 @@ INLINE void score_back(const Chosen *chosen, int half, const float *query, const
     memset(own, 0, sizeof own);
     norm_row(query, gain, c, inverse, normed);
     for (int p = 0; p < k; p++) {
-        int key = chosen[p].key[half] * c;
+        int64_t key = (int64_t)chosen[p].key[half] * c;
         add_scaled(own, keys + key, chosen[p].grad, c);
         add_scaled(grad_keys + key, normed, chosen[p].grad, c);
     }
@@ -62,8 +63,7 @@ void look_up_back(const float *grad, const float *weights, const int64_t *slots,
                 int64_t at = (t * heads + half / 2) * k, row = t * 2 * heads + half, own = (int64_t)half * n * c;
                 int64_t next = t + SOON < end ? row + SOON * 2 * heads : row;
                 fetch(query, next, c, 0);
-                for (int j = 0; j < c; j += 16)
-                    __builtin_prefetch(grad_query + next * c + j, 1);
+                fetch(grad_query, next, c, 0);
 #define CALL(c)                                                                                                       \
     score_back(chosen + at, half % 2, query + row * c, gain, gain ? inverses[row] : 1, keys + own, c, k,              \
                grad_query + row * c, grad_keys + own)

@@ -120,17 +120,18 @@ INLINE void adagrad_row(void *restrict values, int64_t at, int bf16, int d, floa
         narrow(values, at + i, bf16, widen(values, at + i, bf16) - scale * g[i]);
 }
 
+/* A row to the first cache (level 3, which has to be a literal) or the second (2). */
 #define FETCH(table, row, d, bf16, level)                                                                             \
     for (int64_t byte = 0, size = (d) * ((bf16) ? 2 : 4); byte < size; byte += 64)                                    \
         __builtin_prefetch((const char *)(table) + (row) * size + byte, 0, level)
 
-/* A row that is needed soon, to the first cache; */
+/* A row that is needed soon. */
 INLINE void fetch(const void *table, int64_t row, int d, int bf16)
 {
     FETCH(table, row, d, bf16, 3);
 }
 
-/* one that is needed AHEAD, to the second: the first is too small, and too few lines can be on their way to it. */
+/* A row that is needed AHEAD: for so many the first cache is too small, and too few lines can be on their way to it. */
 INLINE void fetch_early(const void *table, int64_t row, int d, int bf16)
 {
     FETCH(table, row, d, bf16, 2);

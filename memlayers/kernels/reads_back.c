@@ -4,7 +4,7 @@
 #include "native.h"
 
 enum { NEAR = 6 }; /* reads whose gradients are fetched before they are needed: they are in the second cache */
-enum { MOST_VECTORS = 256 / LANES }; /* of a row, for which there are registers where vectors are the widest */
+enum { MOST = 256 }; /* numbers of a row that is kept in vectors, and these in registers as far as they go */
 
 /* Where the gradient of a read's token is; that of one that comes NEAR after it is fetched. `left` reads are left. */
 INLINE const float *upstream(const float *grad, int d, const uint64_t *order, int64_t left, int reads)
@@ -17,10 +17,10 @@ INLINE const float *upstream(const float *grad, int d, const uint64_t *order, in
 INLINE void visit_vectors(const float *row, int d, const uint64_t *order, int64_t count, int64_t left, int reads,
                           const float *weights, const float *grad, float *grad_weights, float *sum)
 {
-    vec own[MOST_VECTORS], total[MOST_VECTORS];
+    vec own[MOST / LANES], sums[MOST / LANES];
     #pragma GCC unroll 64
     for (int v = 0; v < d / LANES; v++)
-        own[v] = load_vec(row + v * LANES), total[v] = (vec){0};
+        own[v] = load_vec(row + v * LANES), sums[v] = (vec){0};
     for (int64_t i = 0; i < count; i++) {
         const float *out = upstream(grad, d, order + i, left - i, reads);
         float weight = weights[(uint32_t)order[i]];
@@ -29,16 +29,16 @@ INLINE void visit_vectors(const float *row, int d, const uint64_t *order, int64_
         for (int v = 0; v < d / LANES; v++) {
             vec x = load_vec(out + v * LANES);
             parts[v % PARTS] += x * own[v];
-            total[v] += weight * x;
+            sums[v] += weight * x;
         }
         grad_weights[(uint32_t)order[i]] = sum_parts(parts);
     }
     #pragma GCC unroll 64
     for (int v = 0; v < d / LANES; v++)
-        store_vec(sum + v * LANES, total[v]);
+        store_vec(sum + v * LANES, sums[v]);
 }
 
-/* The same of any width. */
+/* The same of any width, in an order that is the compiler's. */
 INLINE void visit_numbers(const float *restrict row, int d, const uint64_t *order, int64_t count, int64_t left, int reads,
                           const float *weights, const float *grad, float *restrict grad_weights, float *restrict sum)
 {
@@ -55,13 +55,13 @@ INLINE void visit_numbers(const float *restrict row, int d, const uint64_t *orde
     }
 }
 
-/* Either, of the row at `at`; its gradient is rounded as the table is. */
+/* One of the two, of the row at `at`; its gradient is rounded as the table is. */
 INLINE void visit_row(const void *values, int64_t at, int bf16, int d, const uint64_t *order, int64_t count, int64_t left,
                       int reads, const float *weights, const float *grad, float *grad_weights, float *sum)
 {
     float widened[d];
     const float *row = as_floats(values, at, bf16, d, widened);
-    if (d % 16 == 0 && d <= MOST_VECTORS * LANES)
+    if (d % 16 == 0 && d <= MOST)
         visit_vectors(row, d, order, count, left, reads, weights, grad, grad_weights, sum);
     else
         visit_numbers(row, d, order, count, left, reads, weights, grad, grad_weights, sum);

@@ -61,7 +61,7 @@ void adagrad_rows(void *values, int bf16, int d, float *total, const int64_t *ro
         if (u + AHEAD < found) {
             fetch_early(values, rows[u + AHEAD], d, bf16);
             if (total)
-                fetch(total, rows[u + AHEAD], 1, 0);
+                fetch_early(total, rows[u + AHEAD], 1, 0);
         }
 #define CALL(d)                                                                                                       \
     widened_adagrad_row(values, rows[u] * d, bf16, d, total ? total + rows[u] : NULL, grads, u * d, rate, eps)

@@ -1,7 +1,7 @@
 /* As fast as this machine can: read, or read and write, rows at random. What a kernel is held against. */
 #include <stdint.h>
 
-enum { AHEAD = 16 };
+enum { AHEAD = 16 }; /* rows that are fetched before their turn, to the second cache, as the kernels do */
 
 /* Adds up whole rows (count of d floats) into one. */
 void gather(const float *table, const int64_t *rows, int64_t count, int d, float *out)
