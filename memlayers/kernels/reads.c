@@ -73,7 +73,7 @@ int64_t sort_reads(const int64_t *slots, int64_t count, int64_t num_slots, uint6
 {
     enum { MOST = 14 }; /* bits of a digit: its places fit into the cache beside what is sorted */
     uint64_t *other = malloc(sizeof(uint64_t) * count + 1), *from = other, *to = order;
-    int64_t *place = malloc(sizeof(int64_t) * ((1 << MOST) + 1));
+    uint32_t *place = malloc(sizeof(uint32_t) * ((1 << MOST) + 1));
     if (!other || !place) {
         free(other), free(place);
         return -1;
@@ -89,7 +89,7 @@ int64_t sort_reads(const int64_t *slots, int64_t count, int64_t num_slots, uint6
         from[i] = (uint64_t)slots[i] << 32 | (uint64_t)i;
     for (int pass = 0; pass < passes; pass++) {
         int shift = 32 + bits * pass;
-        memset(place, 0, sizeof(int64_t) * (size + 1));
+        memset(place, 0, sizeof(uint32_t) * (size + 1));
         for (int64_t i = 0; i < count; i++)
             place[(from[i] >> shift & (size - 1)) + 1]++;
         for (int64_t digit = 0; digit < size; digit++)
@@ -102,11 +102,11 @@ int64_t sort_reads(const int64_t *slots, int64_t count, int64_t num_slots, uint6
     free(place);
     free(other);
     int64_t found = 0;
-    for (int64_t i = 0; i < count; i++)
-        if (i == 0 || order[i] >> 32 != order[i - 1] >> 32) {
-            rows[found] = (int64_t)(order[i] >> 32);
-            first[found++] = i;
-        }
+    for (int64_t i = 0; i < count; i++) { /* all are put down: the processor could not guess which ones are to stay */
+        rows[found] = (int64_t)(order[i] >> 32);
+        first[found] = i;
+        found += i == 0 || order[i] >> 32 != order[i - 1] >> 32;
+    }
     first[found] = count;
     return found;
 }
