@@ -1,4 +1,4 @@
-"""What each function behind `kernels=` takes, the reference beside the one in C, at two shapes."""
+"""What each function behind `kernels=` takes, the reference beside the one in C, also on values in bfloat16."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,15 +13,20 @@ from memlayers.lazy import LazyAdam, RowwiseAdagrad
 
 # name: keys a half, half-key width, tokens, heads, k, value width
 SHAPES = {"the study's": (128, 8, 1024, 4, 8, 32), "larger": (512, 32, 2048, 4, 32, 128)}
+HOW = {
+    "reference": ("reference", torch.float32),
+    "in C": ("auto", torch.float32),
+    "in C, values in bfloat16": ("auto", torch.bfloat16),
+}
 
 
-def sides(shape: tuple[int, ...], kernels: Kernels) -> dict[str, Side]:
+def sides(shape: tuple[int, ...], kernels: Kernels, dtype: torch.dtype) -> dict[str, Side]:
     """Each function's forward, and its backward apart; and steps of two rules on the gradient that comes out."""
     n, c, tokens, heads, k, width = shape
     generator = torch.Generator().manual_seed(0)
     query = torch.randn(tokens, heads, 2, c, generator=generator).requires_grad_()
     keys = torch.randn(heads, 2, n, c, generator=generator).requires_grad_()
-    values = nn.Parameter(torch.randn(n * n, width, generator=generator))
+    values = nn.Parameter(torch.randn(n * n, width, generator=generator).to(dtype))
     gains = [torch.ones(c, requires_grad=True) for _ in ("queries", "keys")]
     slots, found = kernels.look_up(query, keys, gains, k)
     weights = found.detach().flatten(1).requires_grad_()
@@ -31,8 +36,8 @@ def sides(shape: tuple[int, ...], kernels: Kernels) -> dict[str, Side]:
     table.grad = torch.autograd.grad(read, values, to_read, retain_graph=True)[0]
     adam = LazyAdam([table], 1e-3, (0.9, 0.99), 1e-8, kernels=kernels)
     adagrad = RowwiseAdagrad([table], 1e-3, 1e-8, kernels)
-    pool = MemoryPool(n * n, width, read=kernels.weighted_read)
-    nn.init.normal_(pool.values, generator=generator)
+    pool = MemoryPool(n * n, width, dtype=dtype, read=kernels.weighted_read)
+    pool.values.data.copy_(values)
     within = RowwiseAdagrad([pool.values], 1e-3, 1e-8, kernels)
     within.step_in_backward(pool)
 
@@ -62,9 +67,9 @@ def void(_: object) -> None:
 def measure(rounds: int, shapes: tuple[str, ...] = tuple(SHAPES)) -> dict[str, Any]:
     found = {}
     for name in shapes:
-        both = {how: sides(SHAPES[name], choose(how)) for how in ("reference", "auto")}
-        times = take_turns({f"{how}: {part}": run for how, own in both.items() for part, run in own.items()}, rounds)
-        found[name] = {part: {how: times[f"{how}: {part}"] for how in both} for part in both["auto"]}
+        made = {how: sides(SHAPES[name], choose(kernels), dtype) for how, (kernels, dtype) in HOW.items()}
+        times = take_turns({f"{how}: {part}": run for how, own in made.items() for part, run in own.items()}, rounds)
+        found[name] = {part: {how: times[f"{how}: {part}"] for how in made} for part in made["reference"]}
     return found
 
 
