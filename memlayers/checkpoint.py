@@ -8,6 +8,7 @@ import lightning
 import torch
 
 from memlayers.config.run import RunConfig, digest
+from memlayers.kernels import in_use
 from memlayers.record import record_path
 
 KEY = "memlayers"
@@ -17,12 +18,17 @@ def checkpoint_path(config: RunConfig) -> Path:
     return record_path(config).with_suffix(".ckpt")
 
 
+def identity(config: RunConfig) -> dict[str, Any]:
+    """What a run and its checkpoint must share, or digits would be neither's."""
+    return {"digest": digest(config), "seed": config.seed, "kernels": in_use(config.kernels)}
+
+
 class Checkpointer(lightning.Callback):
     """Saves every so many steps and at the end, whole or not at all; each save replaces the one before."""
 
     def __init__(self, config: RunConfig, every: int):
         self.path, self.every = checkpoint_path(config), every
-        self.identity = {"digest": digest(config), "seed": config.seed}
+        self.identity = identity(config)
         self.step = 0
 
     def on_train_batch_start(self, trainer: lightning.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
@@ -47,7 +53,7 @@ class Checkpointer(lightning.Callback):
 def read_checkpoint(config: RunConfig) -> int:
     """The step at which the checkpoint of this very run was saved.
 
-    Raises ValueError for a file that is missing, truncated, not ours, or of another configuration or seed.
+    Raises ValueError for a file that is missing, truncated, not ours, or of another configuration, seed or kernels.
     """
     assert config.checkpoint is not None
     path = Path(config.checkpoint)
@@ -60,10 +66,10 @@ def read_checkpoint(config: RunConfig) -> int:
             f"checkpoint={path}: truncated, or not a checkpoint of memlayers ({type(error).__name__}); "
             "accepted: a .ckpt file that save_checkpoint=true wrote"
         ) from None
-    for key, own in (("digest", digest(config)), ("seed", config.seed)):
-        if found[key] != own:
+    for key, own in identity(config).items():
+        if found.get(key) != own:
             raise ValueError(
-                f"checkpoint={path}: was saved with {key} {found[key]}; this run has {key} {own}; accepted: the "
+                f"checkpoint={path}: was saved with {key} {found.get(key)}; this run has {key} {own}; accepted: the "
                 "command line that saved it, with nothing but checkpoint= added"
             )
     return int(found["step"])

@@ -11,8 +11,8 @@ from omegaconf import DictConfig
 
 from memlayers.compose import CONF, jobs_of, register, to_run_config
 from memlayers.config.run import RunConfig
-from memlayers.display import StudyDisplay
-from memlayers.record import finished, read_record, record_path
+from memlayers.display import StudyDisplay, labels
+from memlayers.record import check_writable, finished, read_record, record_path
 
 
 def fail(error: Exception) -> None:
@@ -23,6 +23,15 @@ def fail(error: Exception) -> None:
         traceback.print_exc()
 
 
+def verb(main: Callable[[], int]) -> None:
+    """Run a script's main to an exit code; Ctrl-C is one line."""
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        print("\nmemlayers: interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
 def job(config: DictConfig) -> None:
     """What a launcher runs, possibly in another process. A failure is in the record; the parent tells it."""
     register()
@@ -31,20 +40,22 @@ def job(config: DictConfig) -> None:
     try:
         run(to_run_config(config))
     except Exception as error:
-        if config.progress != "none":  # in a study the display tells it
+        if config.progress != "none":  # else the parent tells it
             fail(error)
 
 
 def jobs_from(arguments: list[str]) -> list[RunConfig] | None:
     """The jobs of a command line, checked; None where Hydra is only asked something (--help, --cfg ...)."""
     parsed = get_args_parser().parse_args(arguments)
-    if parsed.help or parsed.hydra_help or parsed.cfg or parsed.info or parsed.shell_completion:
+    if parsed.help or parsed.hydra_help or parsed.info or parsed.shell_completion:
         return None
-    return jobs_of(parsed.overrides, bool(parsed.multirun))
+    jobs = jobs_of(parsed.overrides, bool(parsed.multirun))
+    return None if parsed.cfg else jobs
 
 
 def execute(arguments: list[str]) -> int:
     """Run, sweep or study a command line. Exit code 0 only if every run has a record that says ok, 2 for a mistake."""
+    arguments = sorted(arguments, key=lambda word: word not in ("-m", "--multirun"))  # argparse wants them first
     sys.argv[1:] = arguments
     os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker:UserWarning")  # of workers, after Ctrl-C
     register()
@@ -75,9 +86,9 @@ def study(jobs: list[RunConfig], application: Callable[[], None]) -> int:
     todo = [one for one in jobs if finished(one) is None]
     if not todo:
         if len(jobs) == 1:
-            print(f"finished already: {record_path(jobs[0])}")
+            print(f"finished already: {record_path(jobs[0])}; delete it, or add study=NAME, to run again")
         else:
-            print(f"all {len(jobs)} runs are finished: {record_path(jobs[0]).parent}")
+            tell_where(jobs)
         return 0
     if len(jobs) == 1:
         application()
@@ -86,13 +97,27 @@ def study(jobs: list[RunConfig], application: Callable[[], None]) -> int:
             (i for i, word in enumerate(sys.argv) if i and "=" in word and not word.startswith("-")), len(sys.argv)
         )
         sys.argv.insert(first, "progress=none")  # beside the other overrides: flags may stand before and behind them
+        for folder in {record_path(one).parent for one in todo}:
+            check_writable(folder)
         with StudyDisplay(jobs):
             application()
-    failed = [one for one in jobs if finished(one) is None]
-    for one in failed if len(jobs) > 1 else ():
+    failed = 0
+    for name, one in zip(labels(jobs), jobs, strict=True):
         record = read_record(record_path(one))
-        reason = record["error"] if record else "it left no record"
-        print(f"memlayers: {one.arm} seed {one.seed} failed: {reason}", file=sys.stderr)
-    if len(jobs) == 1 and not failed:
+        if record is not None and record["status"] == "ok":
+            continue
+        failed += 1
+        if len(jobs) > 1 or one.progress == "none":
+            print(f"memlayers: {name} failed: {record['error'] if record else 'it left no record'}", file=sys.stderr)
+    if len(jobs) > 1:
+        tell_where(jobs)
+    elif not failed:
         print(record_path(jobs[0]))
     return 1 if failed else 0
+
+
+def tell_where(jobs: list[RunConfig]) -> None:
+    """Where the records of several runs are."""
+    done = sum(finished(one) is not None for one in jobs)
+    folders = dict.fromkeys(str(record_path(one).parent) for one in jobs)
+    print(f"{done} of {len(jobs)} runs are finished: {', '.join(folders)}")

@@ -69,11 +69,18 @@ def jobs_of(overrides: list[str], multirun: bool) -> list[RunConfig]:
             jobs = compose_all(batches)
     except MISTAKES as error:
         raise ValueError(one_line(error)) from None
+    if not jobs:
+        raise ValueError(
+            f"{' '.join(overrides)}: a sweep over no value; accepted: one value or more, as in seed=range(2)"
+        )
     return jobs
 
 
 def split_sweep(overrides: list[str], multirun: bool) -> list[list[str]]:
     """Overrides of each job: one list where nothing is swept."""
+    for word in overrides:
+        if "=" not in word and not word.startswith("~"):
+            raise ValueError(f"{word}: not understood; accepted: KEY=VALUE, as in world=atlas_airports")
     parser = OverridesParser.create()
     parsed = parser.parse_overrides(overrides)
     fixed = [override.input_line or "" for override in parsed if not override.is_sweep_override()]

@@ -2,8 +2,11 @@
 
 import threading
 import time
+from collections import defaultdict
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -11,18 +14,39 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text as Line
 
-from memlayers.config.run import RunConfig
+from memlayers.config.run import RunConfig, flatten
 from memlayers.progress_notes import read_partial
 from memlayers.record import Record, read_record, record_path
 
 EVERY = 0.5  # seconds between two looks
 
 
+def labels(jobs: list[RunConfig]) -> list[str]:
+    """Arm and seed of each job, its world where there are several, and what else differs between jobs of its arm."""
+    settings = [flatten(asdict(job)) for job in jobs]
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
+    for job, own in zip(jobs, settings, strict=True):
+        groups[job.arm, job.world.name].append(own)
+    varied = {
+        key: [name for name in group[0] if name != "seed" and any(one.get(name) != group[0][name] for one in group)]
+        for key, group in groups.items()
+    }
+    several = len({job.world.name for job in jobs}) > 1
+    return [
+        " ".join(
+            [f"{job.arm} seed {job.seed}"]
+            + [job.world.name] * several
+            + [f"{name}={own[name]}" for name in varied[job.arm, job.world.name]]
+        )
+        for job, own in zip(jobs, settings, strict=True)
+    ]
+
+
 class StudyDisplay:
     """Follows records and notes on disk: run 7 of 15, arm, seed, loss, recall so far, time left."""
 
     def __init__(self, jobs: list[RunConfig], console: Console | None = None):
-        self.jobs = [(job, record_path(job)) for job in jobs]
+        self.jobs = [(name, record_path(job)) for name, job in zip(labels(jobs), jobs, strict=True)]
         self.console = console or Console()
         self.began = time.time()
         self.stop = threading.Event()
@@ -63,11 +87,11 @@ class StudyDisplay:
 
     def _tell(self) -> None:
         """One line for each run that has ended since the last look."""
-        for job, path in self.jobs:
+        for name, path in self.jobs:
             record = None if path in self.told else self._record(path)
             if record is not None:
                 self.told.add(path)
-                head = f"run {len(self.told)} of {len(self.jobs)}  {job.arm} seed {job.seed}"
+                head = f"run {len(self.told)} of {len(self.jobs)}  {name}"
                 if record["status"] == "ok":
                     end = f"recall {record['recall']['exact']:.3f}  {record['timing']['seconds']:.0f} s"
                 else:
@@ -91,14 +115,14 @@ class StudyDisplay:
 
     def render(self) -> Group:
         table = Table(box=None, pad_edge=False)
-        for title in ("arm", "seed", "progress", "step", "loss", "recall so far"):
-            table.add_column(title, justify="left" if title in ("arm", "progress") else "right")
-        for job, path in self.jobs:
+        for title in ("run", "progress", "step", "loss", "recall so far"):
+            table.add_column(title, justify="left" if title in ("run", "progress") else "right")
+        for name, path in self.jobs:
             note = None if path in self.told else read_partial(path)
             if note is not None:
                 bar = ProgressBar(total=note["steps"], completed=note["step"], width=24)
-                numbers = ["" if note[name] is None else f"{note[name]:.3f}" for name in ("loss", "recall")]
-                table.add_row(job.arm, str(job.seed), bar, f"{note['step']}/{note['steps']}", *numbers)
+                numbers = ["" if note[key] is None else f"{note[key]:.3f}" for key in ("loss", "recall")]
+                table.add_row(name, bar, f"{note['step']}/{note['steps']}", *numbers)
         ended = len(self.told)
         head = f"run {min(len(self.jobs), ended + 1)} of {len(self.jobs)}  {self.time_left()}"
         return Group(Line(head, style="bold"), table if table.row_count else Line("starting ...", style="dim"))

@@ -55,19 +55,24 @@ class RunProgress(lightning.Callback):
         write_json(self.path, self.note | {"step": batch_idx + 1} | seen)
 
 
+def steps_behind(trainer: lightning.Trainer) -> int:
+    """Of the whole run, also those before a checkpoint."""
+    return trainer.fit_loop.epoch_loop.batch_progress.current.completed
+
+
 class PlainLines(ProgressBar):
     """For pipes, logs and dumb terminals: one line a tenth of the run."""
 
     def __init__(self, tokens_per_step: int):
         super().__init__()
         self.tokens_per_step = tokens_per_step
-        self.began = time.perf_counter()
+        self.began, self.first = time.perf_counter(), 0
 
     def disable(self) -> None:
         self.tokens_per_step = 0
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
-        self.began = time.perf_counter()
+        self.began, self.first = time.perf_counter(), steps_behind(trainer)
 
     def on_train_batch_end(
         self,
@@ -82,7 +87,7 @@ class PlainLines(ProgressBar):
         if step % max(1, steps // 10) and step != steps:
             return
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        speed = step * self.tokens_per_step / (time.perf_counter() - self.began)
+        speed = (step - self.first) * self.tokens_per_step / (time.perf_counter() - self.began)
         recall = f"  recall {metrics['recall']:.3f}" if "recall" in metrics else ""
         print(
             f"step {step}/{steps}  loss {metrics.get('loss', float('nan')):.3f}{recall}  {speed:,.0f} tokens/s",
@@ -96,15 +101,15 @@ class TerminalBar(RichProgressBar):
     def __init__(self, tokens_per_step: int):
         super().__init__(refresh_rate=20)
         self.tokens_per_step = tokens_per_step
-        self.began = time.perf_counter()
+        self.began, self.first = time.perf_counter(), 0
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
-        self.began = time.perf_counter()
+        self.began, self.first = time.perf_counter(), steps_behind(trainer)
 
     def get_metrics(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> dict[str, Any]:
         metrics = {k: v for k, v in super().get_metrics(trainer, pl_module).items() if k != "v_num"}
-        done = trainer.fit_loop.epoch_loop.batch_progress.current.completed
+        done = steps_behind(trainer) - self.first
         speed = done * self.tokens_per_step / max(1e-9, time.perf_counter() - self.began)
         return metrics | {"tokens/s": f"{speed:,.0f}"}
 

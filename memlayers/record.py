@@ -40,6 +40,13 @@ def write_json(path: Path, content: Any) -> None:
         ) from None
 
 
+def check_writable(folder: Path) -> None:
+    """Raises ValueError where records could not be written."""
+    probe = folder / ".writable"
+    write_json(probe, None)
+    probe.unlink()
+
+
 def read_record(path: Path) -> Record | None:
     """The record, or None where there is none. Raises ValueError for a file that is not a record."""
     try:

@@ -63,7 +63,7 @@ def plan(config: RunConfig) -> Plan:
 def run(config: RunConfig) -> Record:
     """Train, measure and write the record, unless it is there already. A failure is a record too, and is raised.
 
-    Raises ValueError before any training for settings that cannot be met.
+    Raises ValueError before any training, and before anything of the model is allocated, for what cannot be met.
     """
     done = finished(config)
     if done is not None:
@@ -71,10 +71,6 @@ def run(config: RunConfig) -> Record:
     torch.set_num_threads(config.threads)
     keep_freed_memory()
     path = record_path(config)
-    if config.checkpoint is not None:
-        read_checkpoint(config)  # before the world is built: a mistake is told at once
-    chosen = plan(config)
-    refuse_too_large(chosen.matched.model, config.optim.values.rule)
     record: Record = {
         "study": config.study,
         "arm": config.arm,
@@ -83,23 +79,28 @@ def run(config: RunConfig) -> Record:
         "digest": digest(config),
         "config": decisive(config),
         "code": code_version(),
-        "machine": machine(config.threads) | {"kernels": in_use(config.kernels)},
+        "machine": machine(config.threads),
         "status": "failed",
         "error": None,
     }
-    if config.progress == "auto":
-        for note in chosen.text.world.notes:
-            print(f"note: {note}", flush=True)
-    with RunProgress(path, config, chosen.steps) as progress:  # refuses a folder that cannot be written
-        try:
+    try:
+        record["machine"]["kernels"] = in_use(config.kernels)
+        if config.checkpoint is not None:
+            read_checkpoint(config)  # before the world is built: a mistake is told at once
+        chosen = plan(config)
+        refuse_too_large(chosen.matched.model, config.optim.values.rule)
+        if config.progress == "auto":
+            for note in chosen.text.world.notes:
+                print(f"note: {note}", flush=True)
+        with RunProgress(path, config, chosen.steps) as progress:  # refuses a folder that cannot be written
             record |= train(config, chosen, progress)
-            record["status"] = "ok"
-        except Exception as error:
-            record["error"] = f"{type(error).__name__}: {error}"
-            raise
-        finally:
-            if record["status"] == "ok" or record["error"] is not None:  # not after Ctrl-C: nothing is known then
-                write_json(path, record)
+        record["status"] = "ok"
+    except Exception as error:
+        record["error"] = f"{type(error).__name__}: {error}"
+        raise
+    finally:
+        if record["status"] == "ok" or record["error"] is not None:  # not after Ctrl-C: nothing is known then
+            write_json(path, record)
     return record
 
 

@@ -9,6 +9,7 @@ import lightning
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.loggers import Logger
 
+from memlayers.checkpoint import read_checkpoint
 from memlayers.config.run import RunConfig
 from memlayers.lit import FactLearner
 from memlayers.record import record_path
@@ -18,8 +19,12 @@ def build_trainer(config: RunConfig, steps: int, callbacks: list[lightning.Callb
     """One epoch of so many steps. Raises ValueError, in one line, for what this machine or Lightning cannot do."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    own: dict[str, Any] = {
+    own: dict[str, Any] = {  # what decides how long a run is, too: a record says that all of its steps were taken
         "max_epochs": 1,
+        "max_steps": -1,
+        "max_time": None,
+        "fast_dev_run": False,
+        "overfit_batches": 0.0,
         "limit_train_batches": steps,
         "callbacks": callbacks,
         "enable_checkpointing": False,
@@ -33,14 +38,17 @@ def build_trainer(config: RunConfig, steps: int, callbacks: list[lightning.Callb
     try:
         return lightning.Trainer(logger=build_logger(config), **own, **config.trainer)
     except (MisconfigurationException, TypeError, ValueError) as error:
-        raise ValueError(f"trainer={config.trainer}: {str(error).splitlines()[0]}") from None
+        given = ", ".join(f"trainer.{key}={value}" for key, value in config.trainer.items())
+        raise ValueError(f"{given}: {str(error).splitlines()[0]}") from None
 
 
 def build_logger(config: RunConfig) -> Logger | bool:
     """The Lightning logger that conf/logger names; its package is imported only now."""
     if config.logger is None:
         return False
-    path = record_path(config).with_suffix("")
+    path = str(record_path(config).with_suffix(""))
+    if config.checkpoint is not None:
+        path += f"-from-{read_checkpoint(config)}"  # the logs up to there are kept
     filled = {key: value.format(path=path) if isinstance(value, str) else value for key, value in config.logger.items()}
     try:
         return hydra.utils.instantiate(filled)

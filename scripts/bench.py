@@ -24,7 +24,7 @@ from benches import flat, level, limit, parts, peers, trace
 from rich.console import Console
 from rich.table import Table
 
-from memlayers.cli import fail
+from memlayers.cli import fail, verb
 from memlayers.record import code_version, machine, write_json
 from memlayers.run import keep_freed_memory
 
@@ -105,4 +105,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    verb(main)

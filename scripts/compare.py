@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from memlayers.cli import execute, fail, jobs_from
+from memlayers.cli import execute, fail, jobs_from, verb
 from memlayers.figure import draw
 from memlayers.record import Record, finished, record_path
 from memlayers.report import finding, screen
@@ -78,9 +78,10 @@ def main() -> int:
     except ValueError as error:
         fail(error)
         return 2
-    print("\nwritten:", *(f"  {path}" for path in written), sep="\n")
+    if written:
+        print("\nwritten:", *(f"  {path}" for path in written), sep="\n")
     return code
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    verb(main)

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from memlayers import speed
-from memlayers.cli import fail
+from memlayers.cli import fail, verb
 from memlayers.figure import draw
 from memlayers.report import readme_section, update
 from memlayers.studies import Studies, draw_plateaus, plateau_tables, rate_tables, robustness_tables, world_tables
@@ -64,4 +64,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    verb(main)

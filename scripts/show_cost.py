@@ -9,7 +9,7 @@ import sys
 from rich.console import Console
 from rich.table import Table
 
-from memlayers.cli import fail, jobs_from
+from memlayers.cli import fail, jobs_from, verb
 from memlayers.config import FFNConfig, RunConfig
 from memlayers.run import Plan, plan
 
@@ -70,4 +70,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    verb(main)

@@ -150,6 +150,14 @@ def test_a_mistake_in_one_job_of_a_sweep_stops_all(overrides, line):
     assert refusal(*overrides, multirun=True) == line
 
 
+def test_a_sweep_over_nothing_is_refused():
+    assert "seed=range(0): a sweep over no value" in refusal("seed=range(0)", multirun=True)
+
+
+def test_a_word_that_sets_nothing_is_answered_with_how_to_set():
+    assert refusal("arm=dense", "atlas_airports").startswith("atlas_airports: not understood; accepted: KEY=VALUE")
+
+
 def test_of_several_overrides_the_wrong_one_is_named():
     lines = ["world=biographies", "model.d_modl=3", "optim.lr=1e-3"]
     assert refusal(*lines) == "model.d_modl=3: unknown key 'model.d_modl'; did you mean model.d_model?"

@@ -10,8 +10,9 @@ from rich.console import Console
 from stubs import fake_record, run_config
 
 from memlayers import display
+from memlayers.compose import jobs_of
 from memlayers.config.run import RunConfig
-from memlayers.display import StudyDisplay
+from memlayers.display import StudyDisplay, labels
 from memlayers.progress_notes import partial_path, read_partial
 from memlayers.record import record_path, write_json
 
@@ -94,6 +95,14 @@ def test_elsewhere_than_on_a_terminal_each_finished_run_is_one_plain_line(jobs):
     assert "\x1b" not in console.file.getvalue()
 
 
+def test_runs_are_told_apart_by_what_differs_within_their_arm():
+    sweep = jobs_of(["arm=dense,memory", "optim.lr=1e-3,2e-3", "seed=0,1", "logger=none"], True)
+    assert labels(sweep)[:2] == ["dense seed 0 optim.lr=0.001", "dense seed 1 optim.lr=0.001"]
+    assert labels(sweep)[-1] == "memory seed 1 optim.lr=0.002" and len(set(labels(sweep))) == len(sweep) == 8
+    worlds = jobs_of(["world=atlas_readings,biographies", "seed=0"], True)
+    assert labels(worlds) == ["memory seed 0 atlas_readings", "memory seed 0 biographies"]
+
+
 def test_a_run_that_ends_with_the_study_is_told_too(jobs):
     """Between the last look and the end: leaving the display looks once more, and tells no run twice."""
     console = plain()
@@ -167,9 +176,9 @@ def test_the_table_shows_runs_under_way_and_nothing_of_others(jobs):
     note(jobs[0], 25, 100, loss=1.5, recall=0.25)
     note(jobs[2], 3, 100)
     _, head, first, second = rendered(shown)
-    assert head.split() == ["arm", "seed", "progress", "step", "loss", "recall", "so", "far"]
-    assert first.split()[:2] == ["dense", "0"] and first.split()[-3:] == ["25/100", "1.500", "0.250"]
-    assert second.split()[:2] == ["memory", "1"] and second.split()[-1] == "3/100"
+    assert head.split() == ["run", "progress", "step", "loss", "recall", "so", "far"]
+    assert first.startswith("dense seed 0 ") and first.split()[-3:] == ["25/100", "1.500", "0.250"]
+    assert second.startswith("memory seed 1 ") and second.split()[-1] == "3/100"
     finish(jobs[0])
     shown = StudyDisplay(jobs, plain())
     assert rendered(shown)[0].startswith("run 2 of 3") and len(rendered(shown)) == 3

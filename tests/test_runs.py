@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from memlayers.checkpoint import checkpoint_path
 from memlayers.compose import jobs_of
 from memlayers.config import RunConfig
 from memlayers.config.run import digest
+from memlayers.kernels import in_use
 from memlayers.lit import Batches
 from memlayers.record import read_record, record_path
 from memlayers.run import plan, run
@@ -91,7 +94,11 @@ def test_checkpoint_of_another_run_or_truncated_is_refused(tmp_path: Path) -> No
     config = small(tmp_path, "save_checkpoint=true")
     run(config)
     path = checkpoint_path(config)
-    for change, complaint in (("seed=3", "seed"), ("optim.lr=1e-4", "digest")):
+    others = [("seed=3", "seed"), ("optim.lr=1e-4", "digest")]
+    if in_use("auto") != "reference":
+        others.append(("kernels=reference", "saved with kernels native"))
+        record_path(config).unlink()  # it is the same experiment
+    for change, complaint in others:
         with pytest.raises(ValueError, match=complaint) as caught:
             run(small(tmp_path, change, f"checkpoint={path}"))
         assert "\n" not in str(caught.value)
@@ -120,6 +127,25 @@ def test_divergence_is_a_record(tmp_path: Path) -> None:
         run(config)
     record = read_record(record_path(config))
     assert record is not None and record["status"] == "failed" and "optim.lr" in record["error"]
+
+
+def test_a_mistake_before_training_is_a_record_too(tmp_path: Path) -> None:
+    config = small(tmp_path, "model.ffn.num_keys=1000000")
+    with pytest.raises(ValueError, match="num_keys"):
+        run(config)
+    record = read_record(record_path(config))
+    assert record is not None and record["status"] == "failed" and "num_keys" in record["error"]
+
+
+@pytest.mark.parametrize("overrides", [["-m", "seed=1,2"], ["progress=none"]])
+def test_why_runs_failed_is_told_whether_or_not_they_show_progress(overrides: list[str], tmp_path: Path) -> None:
+    """In a sweep and alone; before anything is trained there is no record that could have told."""
+    facts, script = tmp_path / "facts.csv", Path(__file__).parent.parent / "scripts" / "train.py"
+    words = ["world=triples", f"world.path={facts}", f"results={tmp_path}", "logger=none", *overrides]
+    done = subprocess.run([sys.executable, script, *words], capture_output=True, text=True)
+    lines = done.stderr.splitlines()
+    assert done.returncode == 1 and len(lines) == (2 if "-m" in overrides else 1), done.stderr
+    assert all(line.startswith("memlayers: memory seed ") and str(facts) in line for line in lines)
 
 
 def test_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
@@ -170,9 +196,11 @@ def test_edited_facts_are_another_experiment(tmp_path: Path) -> None:
     assert len(found) == 2
 
 
-@pytest.mark.parametrize(
-    "change", ["trainer.precision=16-mixed", "trainer.devices=2", "+trainer.max_epochs=3", "trainer=gpu"]
-)
+CANNOT = ["trainer.precision=16-mixed", "trainer.devices=2", "+trainer.max_epochs=3", "trainer=gpu"]
+CUT_SHORT = ["+trainer.max_steps=3", "+trainer.max_time='00:00:00:01'", "+trainer.fast_dev_run=true"]
+
+
+@pytest.mark.parametrize("change", CANNOT + CUT_SHORT)
 def test_what_the_trainer_cannot_do_is_one_line(change: str, tmp_path: Path) -> None:
     if change == "trainer=gpu" and torch.cuda.is_available():
         pytest.skip("there is a GPU")

@@ -35,7 +35,7 @@ class MemoryConfig(FFNConfig):
     def validate(self, d_model: int) -> None:
         super().validate(d_model)
         at_least("model.ffn.num_keys", self.num_keys, 2)
-        at_least("model.ffn.heads", self.heads, 1)
+        within("model.ffn.heads", self.heads, 1, 1024)
         within("model.ffn.topk", self.topk, 1, self.num_keys)
         width = self.key_width(d_model)
         if width < 2 or width % 2:

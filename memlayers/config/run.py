@@ -27,7 +27,7 @@ class TrainingConfig:
     def validate(self) -> None:
         if not self.exposures > 0:
             raise ValueError(f"training.exposures={self.exposures} is not positive; accepted: a number above 0")
-        at_least("training.batch_tokens", self.batch_tokens, 1)
+        within("training.batch_tokens", self.batch_tokens, 1, 2**22)
         one_of("training.loss", self.loss, ("answers", "all"))
         at_least("training.probes", self.probes, 1)
         at_least("training.max_probed_facts", self.max_probed_facts, 1)
@@ -76,7 +76,7 @@ class RunConfig:
             )
         self.training.validate()
         within("seed", self.seed, 0, 2**31 - 1)
-        at_least("threads", self.threads, 1)
+        within("threads", self.threads, 1, 1024)
         one_of(
             "trainer.precision", str(self.trainer.get("precision", "32-true")), ("32-true", "bf16-mixed", "bf16-true")
         )
