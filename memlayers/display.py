@@ -14,7 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text as Line
 
-from memlayers.config.run import RunConfig, flatten
+from memlayers.config.run import RunConfig, differing, flatten
 from memlayers.progress_notes import read_partial
 from memlayers.record import Record, read_record, record_path
 
@@ -27,10 +27,7 @@ def labels(jobs: list[RunConfig]) -> list[str]:
     groups: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
     for job, own in zip(jobs, settings, strict=True):
         groups[job.arm, job.world.name].append(own)
-    varied = {
-        key: [name for name in group[0] if name != "seed" and any(one.get(name) != group[0][name] for one in group)]
-        for key, group in groups.items()
-    }
+    varied = {key: [name for name in differing(group) if name != "seed"] for key, group in groups.items()}
     several = len({job.world.name for job in jobs}) > 1
     return [
         " ".join(

@@ -15,10 +15,12 @@ from memlayers.layers.pool import MemoryPool
 class RowOptimizer(Optimizer):
     """Takes sparse gradients apart into rows and their gradients; a subclass says what happens to them.
 
-    State is float32 whatever the values are.
+    State is float32 whatever the values are. Raises ValueError for a negative rate.
     """
 
     def __init__(self, params: Iterable[nn.Parameter], defaults: dict[str, Any], kernels: Kernels):
+        if not defaults["lr"] >= 0:
+            raise ValueError(f"lr={defaults['lr']} is negative; accepted: 0 or more")
         self.kernels = kernels
         super().__init__(params, defaults)
 

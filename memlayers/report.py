@@ -1,10 +1,13 @@
 """Rows -> words: the markdown table, the sentence of the finding, and the README between its markers."""
 
 import re
+from collections import defaultdict
 from pathlib import Path
 
 from rich.table import Table
 
+from memlayers.config.run import differing, flatten
+from memlayers.record import Record
 from memlayers.table import Estimate, Row, multiplier
 
 HEAD = ("arm", "recall", "held out", "vs dense", "plateau", "bits/param", "kFLOPs/token", "params", "seconds", "n")
@@ -61,6 +64,20 @@ def screen(title: str, table: list[Row], width: int) -> Table:
         kept = [cell for name, cell in zip(HEAD, line, strict=True) if name not in empty]
         shown.add_row(*(cell.replace(" [", "\n[") if narrow else cell for cell in kept))
     return shown
+
+
+def told_apart(records: list[Record]) -> list[Record]:
+    """The same; where an arm has several configurations, each is an arm of its own, named by what differs."""
+    arms: dict[str, list[Record]] = defaultdict(list)
+    for record in records:
+        arms[record["arm"]].append(record)
+    named = []
+    for arm, members in arms.items():
+        settings = [flatten(member["config"]) for member in members]
+        keys = differing(settings)
+        for member, own in zip(members, settings, strict=True):
+            named.append(member | {"arm": " ".join([arm, *(f"{key}={own.get(key)}" for key in keys)])})
+    return named
 
 
 def finding(world: str, table: list[Row]) -> str:

@@ -1,15 +1,20 @@
-"""Redraw everything that is drawn from the committed records: README and LOG tables, figure, results/summary.json.
+"""Tables of records.
 
-python scripts/report.py
+python scripts/report.py                        # redraw all that is drawn from the committed ones: README, LOG, figures
+python scripts/report.py results/local/single   # show those below this folder, your own; nothing is written
 """
 
 import sys
+from collections import defaultdict
 from pathlib import Path
+
+from rich.console import Console
 
 from memlayers import speed
 from memlayers.cli import fail, verb
 from memlayers.figure import draw
-from memlayers.report import readme_section, update
+from memlayers.record import Record, read_record
+from memlayers.report import readme_section, screen, told_apart, update
 from memlayers.studies import Studies, draw_plateaus, plateau_tables, rate_tables, robustness_tables, world_tables
 from memlayers.table import dumps, load, rows, summary
 from memlayers.tried import tried_tables
@@ -31,12 +36,30 @@ def sections(studies: Studies) -> dict[str, str]:
     } | {name: world_tables(studies.get(name, {})) for name in WITH_TABLE}
 
 
+def show(folders: list[Path]) -> None:
+    """A table for each study and world; where an arm has several configurations, a row for each."""
+    console = Console(width=None if Console().is_terminal else 150)
+    for folder in folders:
+        found: dict[tuple[str, str], list[Record]] = defaultdict(list)
+        for path in sorted(folder.rglob("*-s*-*.json")):
+            record = read_record(path)
+            if record is not None and record["status"] == "ok":
+                found[record["study"], record["world"]].append(record)
+        if not found:
+            raise ValueError(f"{folder}: no record of a finished run; accepted: a folder such as results/local/single")
+        for (study, world), records in found.items():
+            console.print(screen(f"\n{study}, {world}", rows(told_apart(records)), console.width))
+
+
 def main() -> int:
-    if sys.argv[1:]:
+    if flags := [word for word in sys.argv[1:] if word.startswith("-")]:
         print(__doc__)
-        return 0 if {"-h", "--help"} & set(sys.argv[1:]) else 2
+        return 0 if {"-h", "--help"} & set(flags) else 2
     results = ROOT / "results"
     try:
+        if sys.argv[1:]:
+            show([Path(word) for word in sys.argv[1:]])
+            return 0
         studies = load(results)
         found = studies.get(STUDY, {})
         worlds = {world: rows(found[world]) for world in sorted(found, key=lambda name: (*ORDER, name).index(name))}

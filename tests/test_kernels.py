@@ -273,6 +273,11 @@ def test_what_it_cannot_take_stops_native_in_one_line_and_auto_says_so_once(comp
     torch.testing.assert_close(got, wanted)
 
 
+def test_a_choice_that_is_none_is_refused():
+    with pytest.raises(ValueError, match="kernels='foo' is not known; accepted: auto, native, reference, triton"):
+        kernels.choose("foo")
+
+
 def test_what_would_leave_the_table_is_refused_and_the_reference_says_why(compiled, fresh):
     values, weights = torch.zeros(8, 4), torch.rand(3, 2)
     state = torch.zeros(7, 4)

@@ -203,3 +203,12 @@ def test_rotated_products_depend_on_the_distance_alone():
     product = query @ key.T
     torch.testing.assert_close(product[:-1, :-1], product[1:, 1:], rtol=1e-4, atol=1e-4)
     assert product[0].unique().numel() > 10  # and they do depend on it
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [({"topk": 9}, "topk=9 is out of range; accepted: 1 to num_keys=8"), ({"d_key": 5}, "d_key=5 is not even")],
+)
+def test_a_lookup_that_cannot_be_is_refused(wrong, says):
+    with pytest.raises(ValueError, match=says):
+        ProductKeyLookup(16, **{"num_keys": 8, "heads": 2, "topk": 4, "d_key": 6} | wrong)

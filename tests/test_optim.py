@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from memlayers.config import MemoryConfig, ModelConfig, OptimConfig, RoleConfig, ScheduleConfig, ValuesConfig
-from memlayers.lazy import LazyAdam
+from memlayers.lazy import LazyAdam, LazySGD, RowwiseAdagrad
 from memlayers.model import build_model, parameters_with_roles
 from memlayers.optim import build_optimizers, build_schedules, clip_gradients, schedule_factor
 
@@ -319,3 +319,10 @@ def test_without_a_limit_or_without_gradients_nothing_is_clipped():
         assert one.grad is None or one.grad.to_dense().equal(other.grad)
     clip_gradients([nn.Parameter(torch.ones(3))], 1.0)
     clip_gradients([], 1.0)
+
+
+@pytest.mark.parametrize("rule", [LazyAdam, RowwiseAdagrad, LazySGD])
+def test_a_negative_rate_is_refused(rule):
+    settings = {LazyAdam: {"betas": (0.9, 0.99), "eps": 1e-8}, RowwiseAdagrad: {"eps": 1e-8}, LazySGD: {}}[rule]
+    with pytest.raises(ValueError, match=r"lr=-1.0 is negative; accepted: 0 or more"):
+        rule([nn.Parameter(torch.zeros(2, 2))], lr=-1.0, **settings)

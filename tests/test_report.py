@@ -9,7 +9,17 @@ from hypothesis import strategies as st
 from rich.console import Console
 from stubs import fake_record
 
-from memlayers.report import HEAD, finding, interval, markdown, readme_section, replace_section, screen, update
+from memlayers.report import (
+    HEAD,
+    finding,
+    interval,
+    markdown,
+    readme_section,
+    replace_section,
+    screen,
+    told_apart,
+    update,
+)
 from memlayers.table import Estimate, Row, estimate, multiplier, rows
 
 NUMBER = r"[+-]?\d[\d,]*\.?\d*"
@@ -27,6 +37,15 @@ def table_of(seeds: int = 3, **arms: tuple[float, float]) -> list[Row]:
 
 
 # --------------------------------------------------------------------------- the table
+
+
+def test_configurations_of_one_arm_are_rows_of_their_own_named_by_what_differs():
+    runs = [fake_record("memory", seed, 0.5 + rate, digest=f"d{rate}") for rate in (0.1, 0.2) for seed in (0, 1)]
+    for one, rate in zip(runs, (0.1, 0.1, 0.2, 0.2), strict=True):
+        one["config"] = {"optim": {"lr": rate, "clip": 1.0}}
+    dense = fake_record("dense", 0, 0.3) | {"config": {"optim": {"lr": 7.0}}}
+    table = {row.arm: row.recall.mean for row in rows(told_apart([*runs, dense]))}
+    assert table == pytest.approx({"dense": 0.3, "memory optim.lr=0.1": 0.6, "memory optim.lr=0.2": 0.7})
 
 
 def parsed(cell: str) -> list[float]:

@@ -27,6 +27,12 @@ def small(results: Path, *overrides: str) -> RunConfig:
     return jobs_of([*SMALL, f"results={results}", *overrides], False)[0]
 
 
+def called(script: str, *words: str) -> subprocess.CompletedProcess[str]:
+    """A script of the project, as one calls it."""
+    path = Path(__file__).parent.parent / "scripts" / script
+    return subprocess.run([sys.executable, path, *words], capture_output=True, text=True)
+
+
 def digits(record: dict[str, Any]) -> dict[str, Any]:
     """A record without what may differ between two runs of one experiment: when, where and how fast."""
     return {key: value for key, value in record.items() if key not in ("timing", "machine", "code")}
@@ -121,6 +127,17 @@ def test_finished_run_is_not_run_again_and_failed_one_is(tmp_path: Path) -> None
     assert run(config)["status"] == "ok"
 
 
+def test_a_report_of_own_records_has_a_row_for_each_configuration(tmp_path: Path) -> None:
+    for rate in ("1e-3", "2e-3"):
+        run(small(tmp_path, f"optim.lr={rate}", "training.steps=1"))
+    done = called("report.py", str(tmp_path / "single"))
+    assert done.returncode == 0, done.stderr
+    for words in ("single, atlas_readings", "memory optim.lr=0.001", "memory optim.lr=0.002"):
+        assert words in done.stdout
+    empty = called("report.py", str(tmp_path / "none"))
+    assert empty.returncode == 2 and empty.stderr.startswith(f"memlayers: {tmp_path / 'none'}: no record")
+
+
 def test_divergence_is_a_record(tmp_path: Path) -> None:
     config = small(tmp_path, "optim.lr=1e30", "optim.clip=null", "training.steps=120", "ffn=dense")
     with pytest.raises(FloatingPointError):
@@ -139,10 +156,9 @@ def test_a_mistake_before_training_is_a_record_too(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("overrides", [["-m", "seed=1,2"], ["progress=none"]])
 def test_why_runs_failed_is_told_whether_or_not_they_show_progress(overrides: list[str], tmp_path: Path) -> None:
-    """In a sweep and alone; before anything is trained there is no record that could have told."""
-    facts, script = tmp_path / "facts.csv", Path(__file__).parent.parent / "scripts" / "train.py"
+    facts = tmp_path / "facts.csv"
     words = ["world=triples", f"world.path={facts}", f"results={tmp_path}", "logger=none", *overrides]
-    done = subprocess.run([sys.executable, script, *words], capture_output=True, text=True)
+    done = called("train.py", *words)
     lines = done.stderr.splitlines()
     assert done.returncode == 1 and len(lines) == (2 if "-m" in overrides else 1), done.stderr
     assert all(line.startswith("memlayers: memory seed ") and str(facts) in line for line in lines)

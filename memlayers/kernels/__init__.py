@@ -71,14 +71,16 @@ class Faster:
 def choose(choice: str) -> Kernels:
     """What stands behind `kernels=`: reference; native, in C; triton, the read in Triton; auto, native where it can be.
 
-    Raises ValueError for native where it cannot be built and for triton where it is not installed; auto says so once
-    and takes the reference, never triton. So it is with tensors that they cannot take: native and triton then raise
-    ValueError, auto gives notice once.
+    Raises ValueError for another choice, for native where it cannot be built and for triton where it is not installed;
+    auto says so once and takes the reference, never triton. So it is with tensors that they cannot take: native and
+    triton then raise ValueError, auto gives notice once.
     """
     if choice == "reference":
         return REFERENCE
     if choice == "triton":
         return _in_triton()
+    if choice not in ("auto", "native"):
+        raise ValueError(f"kernels={choice!r} is not known; accepted: auto, native, reference, triton")
     try:
         build.library()
     except OSError as error:

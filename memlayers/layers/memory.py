@@ -21,6 +21,8 @@ class ProductKeyLookup(nn.Module):
     Letters: b batch, s sequence, t = b * s tokens, h heads, two halves of a key, c half-key width, n keys a half.
     With qk_norm, queries and keys are scaled to unit root mean square a half (RMSNorm with learned gains), so that
     scores start at unit variance whatever the residual stream does; without it they grow with the activations.
+    Keys are left uninitialised, as model.init_parameters draws them. Raises ValueError for an odd d_key and for a topk
+    of more than num_keys.
     """
 
     param_roles: ClassVar[dict[str, str]] = {"keys": "memory_key"}
@@ -37,6 +39,10 @@ class ProductKeyLookup(nn.Module):
         look_up: Callable[..., tuple[Tensor, Tensor]] = look_up,  # or a faster one
     ):
         super().__init__()
+        if not 1 <= topk <= num_keys:
+            raise ValueError(f"topk={topk} is out of range; accepted: 1 to num_keys={num_keys}")
+        if d_key < 2 or d_key % 2:
+            raise ValueError(f"d_key={d_key} is not even; accepted: an even number, as a key has two halves")
         self.heads, self.topk, self.look_up = heads, topk, look_up
         self.to_query = nn.Linear(d_model, heads * d_key, bias=False)
         self.keys = nn.Parameter(torch.empty(heads, 2, num_keys, d_key // 2))

@@ -12,7 +12,7 @@ from memlayers.layers.feedforward import Cost, Workload
 
 
 class MemoryPool(nn.Module):
-    """A table of num_slots values of width d_value. Layers share a pool by being handed the same object.
+    """A table of num_slots values of width d_value, uninitialised. Layers share a pool by being handed the same object.
 
     slots    7  2     weights  .8  .2     read   .8 * values[7] + .2 * values[2]
     """
