@@ -67,9 +67,10 @@ def read_checkpoint(config: RunConfig) -> int:
             "accepted: a .ckpt file that save_checkpoint=true wrote"
         ) from None
     for key, own in identity(config).items():
-        if found.get(key) != own:
+        if found[key] != own:
             raise ValueError(
-                f"checkpoint={path}: was saved with {key} {found.get(key)}; this run has {key} {own}; accepted: the "
+                f"checkpoint={path}: was saved with {key} {found[key]}; this run has {key} {own}; accepted: the "
                 "command line that saved it, with nothing but checkpoint= added"
+                + (f", and kernels={found[key]} if this machine has others" if key == "kernels" else "")
             )
     return int(found["step"])

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 import traceback
 from collections.abc import Callable
 
@@ -12,7 +13,7 @@ from omegaconf import DictConfig
 from memlayers.compose import CONF, jobs_of, register, to_run_config
 from memlayers.config.run import RunConfig
 from memlayers.display import StudyDisplay, labels
-from memlayers.record import check_writable, finished, read_record, record_path
+from memlayers.record import check_writable, ended, finished, record_path
 
 
 def fail(error: Exception) -> None:
@@ -46,17 +47,20 @@ def job(config: DictConfig) -> None:
 
 def jobs_from(arguments: list[str]) -> list[RunConfig] | None:
     """The jobs of a command line, checked; None where Hydra is only asked something (--help, --cfg ...)."""
-    parsed = get_args_parser().parse_args(arguments)
-    if parsed.help or parsed.hydra_help or parsed.info or parsed.shell_completion:
+    parsed = get_args_parser().parse_args(flags_first(arguments))
+    if parsed.help or parsed.hydra_help or parsed.cfg or parsed.info or parsed.shell_completion:
         return None
-    jobs = jobs_of(parsed.overrides, bool(parsed.multirun))
-    return None if parsed.cfg else jobs
+    return jobs_of(parsed.overrides, bool(parsed.multirun))
+
+
+def flags_first(arguments: list[str]) -> list[str]:
+    """As argparse wants them, so that -m may stand anywhere; only flags without a value of their own are moved."""
+    return sorted(arguments, key=lambda word: word not in ("-m", "--multirun"))
 
 
 def execute(arguments: list[str]) -> int:
     """Run, sweep or study a command line. Exit code 0 only if every run has a record that says ok, 2 for a mistake."""
-    arguments = sorted(arguments, key=lambda word: word not in ("-m", "--multirun"))  # argparse wants them first
-    sys.argv[1:] = arguments
+    sys.argv[1:] = flags_first(arguments)
     os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker:UserWarning")  # of workers, after Ctrl-C
     register()
     jobs = None
@@ -83,6 +87,7 @@ def execute(arguments: list[str]) -> int:
 
 def study(jobs: list[RunConfig], application: Callable[[], None]) -> int:
     """Run what is not finished, with one display for all; say what failed."""
+    began = time.time()
     todo = [one for one in jobs if finished(one) is None]
     if not todo:
         if len(jobs) == 1:
@@ -103,11 +108,11 @@ def study(jobs: list[RunConfig], application: Callable[[], None]) -> int:
             application()
     failed = 0
     for name, one in zip(labels(jobs), jobs, strict=True):
-        record = read_record(record_path(one))
+        record = ended(record_path(one), began)
         if record is not None and record["status"] == "ok":
             continue
         failed += 1
-        if len(jobs) > 1 or one.progress == "none":
+        if len(jobs) > 1 or one.progress == "none" or record is None:
             print(f"memlayers: {name} failed: {record['error'] if record else 'it left no record'}", file=sys.stderr)
     if len(jobs) > 1:
         tell_where(jobs)

@@ -3,10 +3,8 @@
 import threading
 import time
 from collections import defaultdict
-from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -14,29 +12,24 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text as Line
 
-from memlayers.config.run import RunConfig, differing, flatten
+from memlayers.config.run import RunConfig, apart, decisive, flatten
 from memlayers.progress_notes import read_partial
-from memlayers.record import Record, read_record, record_path
+from memlayers.record import ended, record_path
 
 EVERY = 0.5  # seconds between two looks
 
 
 def labels(jobs: list[RunConfig]) -> list[str]:
-    """Arm and seed of each job, its world where there are several, and what else differs between jobs of its arm."""
-    settings = [flatten(asdict(job)) for job in jobs]
-    groups: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
-    for job, own in zip(jobs, settings, strict=True):
-        groups[job.arm, job.world.name].append(own)
-    varied = {key: [name for name in differing(group) if name != "seed"] for key, group in groups.items()}
+    """Arm and seed of each job, its world where there are several, and what else decides between jobs of its arm."""
     several = len({job.world.name for job in jobs}) > 1
-    return [
-        " ".join(
-            [f"{job.arm} seed {job.seed}"]
-            + [job.world.name] * several
-            + [f"{name}={own[name]}" for name in varied[job.arm, job.world.name]]
-        )
-        for job, own in zip(jobs, settings, strict=True)
-    ]
+    groups: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for index, job in enumerate(jobs):
+        groups[job.arm, job.world.name].append(index)
+    named = [f"{job.arm} seed {job.seed}" + f" {job.world.name}" * several for job in jobs]
+    for group in groups.values():
+        for index, own in zip(group, apart([flatten(decisive(jobs[index])) for index in group]), strict=True):
+            named[index] = f"{named[index]} {own}".rstrip()
+    return named
 
 
 class StudyDisplay:
@@ -48,7 +41,7 @@ class StudyDisplay:
         self.began = time.time()
         self.stop = threading.Event()
         self.thread = threading.Thread(target=self._follow, daemon=True)
-        self.done_before = {path for _, path in self.jobs if self._record(path)}
+        self.done_before = {path for _, path in self.jobs if ended(path, self.began)}
         self.told: set[Path] = set(self.done_before)
 
     def __enter__(self) -> "StudyDisplay":
@@ -75,17 +68,10 @@ class StudyDisplay:
                 live.update(self.render())
             self._tell()
 
-    def _record(self, path: Path) -> Record | None:
-        """A record that this study wrote or found finished; failures of earlier attempts do not count."""
-        record = read_record(path)
-        if record is None or (record["status"] != "ok" and path.stat().st_mtime < self.began):
-            return None
-        return record
-
     def _tell(self) -> None:
         """One line for each run that has ended since the last look."""
         for name, path in self.jobs:
-            record = None if path in self.told else self._record(path)
+            record = None if path in self.told else ended(path, self.began)
             if record is not None:
                 self.told.add(path)
                 head = f"run {len(self.told)} of {len(self.jobs)}  {name}"

@@ -20,7 +20,7 @@ class RowOptimizer(Optimizer):
 
     def __init__(self, params: Iterable[nn.Parameter], defaults: dict[str, Any], kernels: Kernels):
         if not defaults["lr"] >= 0:
-            raise ValueError(f"lr={defaults['lr']} is negative; accepted: 0 or more")
+            raise ValueError(f"lr={defaults['lr']} is no rate; accepted: 0 or more")
         self.kernels = kernels
         super().__init__(params, defaults)
 

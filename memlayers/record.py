@@ -44,7 +44,7 @@ def check_writable(folder: Path) -> None:
     """Raises ValueError where records could not be written."""
     probe = folder / ".writable"
     write_json(probe, None)
-    probe.unlink()
+    probe.unlink(missing_ok=True)  # another study may have begun in the same folder
 
 
 def read_record(path: Path) -> Record | None:
@@ -64,6 +64,12 @@ def finished(config: RunConfig) -> Record | None:
     """The record of a run that ended well, or None: it is still to do, or failed and is to be tried again."""
     record = read_record(record_path(config))
     return record if record is not None and record["status"] == "ok" else None
+
+
+def ended(path: Path, began: float) -> Record | None:
+    """The record of a run that ended well, or failed since then (seconds since 1970): earlier failures do not count."""
+    record = read_record(path)
+    return None if record is None or (record["status"] != "ok" and path.stat().st_mtime < began) else record
 
 
 def code_version() -> dict[str, Any]:

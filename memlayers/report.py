@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.table import Table
 
-from memlayers.config.run import differing, flatten
+from memlayers.config.run import apart, flatten
 from memlayers.record import Record
 from memlayers.table import Estimate, Row, multiplier
 
@@ -67,16 +67,17 @@ def screen(title: str, table: list[Row], width: int) -> Table:
 
 
 def told_apart(records: list[Record]) -> list[Record]:
-    """The same; where an arm has several configurations, each is an arm of its own, named by what differs."""
+    """The same; where an arm has several configurations, each is an arm of its own, named by what differs.
+
+    No arm is compared with dense where dense has several.
+    """
     arms: dict[str, list[Record]] = defaultdict(list)
     for record in records:
         arms[record["arm"]].append(record)
     named = []
     for arm, members in arms.items():
-        settings = [flatten(member["config"]) for member in members]
-        keys = differing(settings)
-        for member, own in zip(members, settings, strict=True):
-            named.append(member | {"arm": " ".join([arm, *(f"{key}={own.get(key)}" for key in keys)])})
+        for member, own in zip(members, apart([flatten(member["config"]) for member in members]), strict=True):
+            named.append(member | {"arm": f"{arm} {own}".rstrip()})
     return named
 
 

@@ -63,8 +63,9 @@ def plan(config: RunConfig) -> Plan:
 def run(config: RunConfig) -> Record:
     """Train, measure and write the record, unless it is there already. A failure is a record too, and is raised.
 
-    Raises ValueError before any training, and before anything of the model is allocated, for what cannot be met.
+    Raises ValueError before any training for settings that cannot be met.
     """
+    config.validate()  # the record is named by it
     done = finished(config)
     if done is not None:
         return done

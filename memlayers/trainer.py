@@ -35,8 +35,9 @@ def build_trainer(config: RunConfig, steps: int, callbacks: list[lightning.Callb
     taken = sorted(own.keys() & config.trainer.keys())
     if taken:
         raise ValueError(f"trainer.{taken[0]}={config.trainer[taken[0]]} is set by the run; accepted: other arguments")
+    logger = build_logger(config)
     try:
-        return lightning.Trainer(logger=build_logger(config), **own, **config.trainer)
+        return lightning.Trainer(logger=logger, **own, **config.trainer)
     except (MisconfigurationException, TypeError, ValueError) as error:
         given = ", ".join(f"trainer.{key}={value}" for key, value in config.trainer.items())
         raise ValueError(f"{given}: {str(error).splitlines()[0]}") from None

@@ -207,7 +207,10 @@ def test_rotated_products_depend_on_the_distance_alone():
 
 @pytest.mark.parametrize(
     ("wrong", "says"),
-    [({"topk": 9}, "topk=9 is out of range; accepted: 1 to num_keys=8"), ({"d_key": 5}, "d_key=5 is not even")],
+    [
+        ({"topk": 9}, "topk=9 is out of range; accepted: 1 to num_keys=8"),
+        ({"d_key": 5}, "d_key=5 has no two halves; accepted: an even number from 2"),
+    ],
 )
 def test_a_lookup_that_cannot_be_is_refused(wrong, says):
     with pytest.raises(ValueError, match=says):

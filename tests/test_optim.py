@@ -324,5 +324,5 @@ def test_without_a_limit_or_without_gradients_nothing_is_clipped():
 @pytest.mark.parametrize("rule", [LazyAdam, RowwiseAdagrad, LazySGD])
 def test_a_negative_rate_is_refused(rule):
     settings = {LazyAdam: {"betas": (0.9, 0.99), "eps": 1e-8}, RowwiseAdagrad: {"eps": 1e-8}, LazySGD: {}}[rule]
-    with pytest.raises(ValueError, match=r"lr=-1.0 is negative; accepted: 0 or more"):
+    with pytest.raises(ValueError, match=r"lr=-1.0 is no rate; accepted: 0 or more"):
         rule([nn.Parameter(torch.zeros(2, 2))], lr=-1.0, **settings)

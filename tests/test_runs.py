@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch.loggers import CSVLogger
 
 from memlayers.checkpoint import checkpoint_path
+from memlayers.cli import verb
 from memlayers.compose import jobs_of
 from memlayers.config import RunConfig
 from memlayers.config.run import digest
@@ -18,6 +20,7 @@ from memlayers.kernels import in_use
 from memlayers.lit import Batches
 from memlayers.record import read_record, record_path
 from memlayers.run import plan, run
+from memlayers.trainer import build_logger
 
 SMALL = ["world.num_subjects=300", "training.batch_tokens=128", "training.steps=24", "training.probes=3"]
 SMALL += ["logger=none", "progress=none", "model.d_model=16", "model.hidden=24"]
@@ -117,6 +120,17 @@ def test_checkpoint_of_another_run_or_truncated_is_refused(tmp_path: Path) -> No
         run(small(tmp_path, "seed=4", f"checkpoint={tmp_path / 'none.ckpt'}"))
 
 
+def test_the_logs_of_a_resumed_run_leave_those_before_alone(tmp_path: Path) -> None:
+    settings = ("logger=csv", "save_checkpoint=true")
+    config = small(tmp_path, *settings)
+    run(config)
+    before, after = (
+        build_logger(small(tmp_path, *settings, *more)) for more in ([], [f"checkpoint={checkpoint_path(config)}"])
+    )
+    assert isinstance(before, CSVLogger) and isinstance(after, CSVLogger)
+    assert Path(after.log_dir) == Path(before.log_dir).with_name(f"{Path(before.log_dir).name}-from-24")
+
+
 def test_finished_run_is_not_run_again_and_failed_one_is(tmp_path: Path) -> None:
     config = small(tmp_path)
     first = run(config)
@@ -136,6 +150,15 @@ def test_a_report_of_own_records_has_a_row_for_each_configuration(tmp_path: Path
         assert words in done.stdout
     empty = called("report.py", str(tmp_path / "none"))
     assert empty.returncode == 2 and empty.stderr.startswith(f"memlayers: {tmp_path / 'none'}: no record")
+
+
+def test_ctrl_c_in_a_script_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    def main() -> int:
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as caught:
+        verb(main)
+    assert caught.value.code == 130 and capsys.readouterr().err == "\nmemlayers: interrupted\n"
 
 
 def test_divergence_is_a_record(tmp_path: Path) -> None:

@@ -66,6 +66,9 @@ class RunConfig:
             if not name or "/" in name or name.startswith("."):
                 raise ValueError(f"{key}={name} cannot name a folder or file; accepted: a name without /")
         self.world.validate()
+        templates = getattr(self.world, "templates", None)
+        if templates is not None and self.world.text != "prose":
+            raise ValueError(f"world.templates={templates} would tell nothing; accepted: with world.text=prose")
         self.model.validate()
         self.match.validate(self.model.d_model)
         self.optim.validate(getattr(self.model.ffn, "sparse", True))
@@ -117,7 +120,9 @@ def flatten(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def differing(settings: list[dict[str, Any]]) -> list[str]:
-    """Keys of flat settings that are not the same in all."""
+def apart(settings: list[dict[str, Any]]) -> list[str]:
+    """Of each of several flat settings what is not the same in all, as key=value; a key that it lacks is left out."""
+    lacks = object()
     keys = dict.fromkeys(key for one in settings for key in one)
-    return [key for key in keys if any(one.get(key) != settings[0].get(key) for one in settings)]
+    differ = [key for key in keys if any(one.get(key, lacks) != settings[0].get(key, lacks) for one in settings)]
+    return [" ".join(f"{key}={one[key]}" for key in differ if key in one) for one in settings]

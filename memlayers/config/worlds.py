@@ -84,7 +84,5 @@ class TriplesConfig(WorldConfig):
     def validate(self) -> None:
         super().validate()
         one_of("world.spelling", self.spelling, ("words", "letters"))
-        if self.templates is not None and self.text != "prose":
-            raise ValueError(f"world.templates={self.templates} is for world.text=prose; world.text is {self.text}")
         if self.num_subjects is not None:
             at_least("world.num_subjects", self.num_subjects, 2)

@@ -42,7 +42,7 @@ class ProductKeyLookup(nn.Module):
         if not 1 <= topk <= num_keys:
             raise ValueError(f"topk={topk} is out of range; accepted: 1 to num_keys={num_keys}")
         if d_key < 2 or d_key % 2:
-            raise ValueError(f"d_key={d_key} is not even; accepted: an even number, as a key has two halves")
+            raise ValueError(f"d_key={d_key} has no two halves; accepted: an even number from 2")
         self.heads, self.topk, self.look_up = heads, topk, look_up
         self.to_query = nn.Linear(d_model, heads * d_key, bias=False)
         self.keys = nn.Parameter(torch.empty(heads, 2, num_keys, d_key // 2))
