@@ -174,7 +174,10 @@ def json_rows(path: str, ignored: set[str]) -> Iterator[tuple[int, tuple[str, ..
 def check_columns(found: list[str], where: str) -> None:
     for name in (*COLUMNS, "weight"):
         if (times := found.count(name)) > 1 or (not times and name in COLUMNS):
-            raise ValueError(f"{where}: {times or 'no'} columns {name!r}; columns found: {listed(found, most=20)}")
+            raise ValueError(
+                f"{where}: {times or 'no'} columns {name!r}; columns found: {listed(found, most=20)}; "
+                "accepted: subject, relation and object once each, and perhaps weight"
+            )
 
 
 def decoded_lines(key: str, path: str) -> Iterator[str]:
