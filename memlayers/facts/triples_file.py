@@ -44,8 +44,7 @@ def clean(text: str) -> str:
 def listed(names: Iterable[str], most: int = 5) -> str:
     """'a', 'b' and 7 more"""
     names = list(names)
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(map(repr, names[:most])) + more
+    return ", ".join(map(repr, names[:most])) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def read_triples(path: str) -> Triples:
@@ -174,10 +173,8 @@ def json_rows(path: str, ignored: set[str]) -> Iterator[tuple[int, tuple[str, ..
 def check_columns(found: list[str], where: str) -> None:
     for name in (*COLUMNS, "weight"):
         if (times := found.count(name)) > 1 or (not times and name in COLUMNS):
-            raise ValueError(
-                f"{where}: {times or 'no'} columns {name!r}; columns found: {listed(found, most=20)}; "
-                "accepted: subject, relation and object once each, and perhaps weight"
-            )
+            said = f"{times or 'no'} columns {name!r}; columns found: {listed(found, most=20)}"
+            raise ValueError(f"{where}: {said}; accepted: subject, relation and object once each, and perhaps weight")
 
 
 def decoded_lines(key: str, path: str) -> Iterator[str]:
