@@ -59,18 +59,20 @@ def read_checkpoint(config: RunConfig) -> int:
     path = Path(config.checkpoint)
     if not path.is_file():
         raise ValueError(f"checkpoint={path}: no such file; accepted: a .ckpt file that save_checkpoint=true wrote")
+    mine = identity(config)
     try:
         found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)[KEY]
+        step, saved = int(found["step"]), {key: found[key] for key in mine}
     except Exception as error:  # torch raises a dozen kinds for a damaged file
         raise ValueError(
             f"checkpoint={path}: truncated, or not a checkpoint of memlayers ({type(error).__name__}); "
             "accepted: a .ckpt file that save_checkpoint=true wrote"
         ) from None
-    for key, own in identity(config).items():
-        if found[key] != own:
+    for key, own in mine.items():
+        if saved[key] != own:
             raise ValueError(
-                f"checkpoint={path}: was saved with {key} {found[key]}; this run has {key} {own}; accepted: the "
+                f"checkpoint={path}: was saved with {key} {saved[key]}; this run has {key} {own}; accepted: the "
                 "command line that saved it, with nothing but checkpoint= added"
-                + (f", and kernels={found[key]} if this machine has others" if key == "kernels" else "")
+                + (f", and kernels={saved[key]} if this machine has others" if key == "kernels" else "")
             )
-    return int(found["step"])
+    return step

@@ -95,6 +95,8 @@ def study(jobs: list[RunConfig], application: Callable[[], None]) -> int:
         else:
             tell_where(jobs)
         return 0
+    for folder in {record_path(one).parent for one in todo}:
+        check_writable(folder)
     if len(jobs) == 1:
         application()
     else:
@@ -102,8 +104,6 @@ def study(jobs: list[RunConfig], application: Callable[[], None]) -> int:
             (i for i, word in enumerate(sys.argv) if i and "=" in word and not word.startswith("-")), len(sys.argv)
         )
         sys.argv.insert(first, "progress=none")  # beside the other overrides: flags may stand before and behind them
-        for folder in {record_path(one).parent for one in todo}:
-            check_writable(folder)
         with StudyDisplay(jobs):
             application()
     failed = 0

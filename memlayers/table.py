@@ -67,10 +67,10 @@ def estimate(values: list[float]) -> Estimate:
     return Estimate(mean, mean - half, mean + half, n)
 
 
-def load(folder: Path) -> dict[str, dict[str, list[Record]]]:
-    """study -> world -> records that ended well, of all files below a results folder."""
+def load(folder: Path, depth: str = "*/*/") -> dict[str, dict[str, list[Record]]]:
+    """study -> world -> records that ended well, of all files of a results folder, or with **/ of any folder."""
     found: dict[str, dict[str, list[Record]]] = defaultdict(lambda: defaultdict(list))
-    for path in sorted(folder.glob("*/*/*-s*-*.json")):
+    for path in sorted(folder.glob(f"{depth}*-s*-*.json")):
         record = read_record(path)
         if record is not None and record["status"] == "ok":
             found[record["study"]][record["world"]].append(record)

@@ -5,7 +5,6 @@ python scripts/report.py results/local/single   # show those below this folder, 
 """
 
 import sys
-from collections import defaultdict
 from pathlib import Path
 
 from rich.console import Console
@@ -13,7 +12,6 @@ from rich.console import Console
 from memlayers import speed
 from memlayers.cli import fail, verb
 from memlayers.figure import draw
-from memlayers.record import Record, read_record
 from memlayers.report import readme_section, screen, told_apart, update
 from memlayers.studies import Studies, draw_plateaus, plateau_tables, rate_tables, robustness_tables, world_tables
 from memlayers.table import dumps, load, rows, summary
@@ -40,15 +38,12 @@ def show(folders: list[Path]) -> None:
     """A table for each study and world; where an arm has several configurations, a row for each."""
     console = Console(width=None if Console().is_terminal else 150)
     for folder in folders:
-        found: dict[tuple[str, str], list[Record]] = defaultdict(list)
-        for path in sorted(folder.rglob("*-s*-*.json")):
-            record = read_record(path)
-            if record is not None and record["status"] == "ok":
-                found[record["study"], record["world"]].append(record)
+        found = load(folder, "**/")
         if not found:
             raise ValueError(f"{folder}: no record of a finished run; accepted: a folder such as results/local/single")
-        for (study, world), records in found.items():
-            console.print(screen(f"\n{study}, {world}", rows(told_apart(records)), console.width))
+        for study, worlds in found.items():
+            for world, records in worlds.items():
+                console.print(screen(f"\n{study}, {world}", rows(told_apart(records)), console.width))
 
 
 def main() -> int:

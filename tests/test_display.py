@@ -116,7 +116,7 @@ def test_a_run_that_ends_with_the_study_is_told_too(jobs):
 
 
 def test_what_an_error_says_is_printed_as_it_is(jobs):
-    error = "ValueError: model.blocks=[all, [/red] [bold]: no [/tmp/x] :smile:"
+    error = "ValueError: model.blocks=[all, [/red] [bold]: no [/blue] :smile:"
     for console in (plain(), terminal()):
         with StudyDisplay(jobs, console):
             fail(jobs[0], error)

@@ -177,6 +177,15 @@ def test_a_mistake_before_training_is_a_record_too(tmp_path: Path) -> None:
     assert record is not None and record["status"] == "failed" and "num_keys" in record["error"]
 
 
+@pytest.mark.parametrize("overrides", [["seed=1"], ["-m", "seed=1,2"]])
+def test_a_folder_that_cannot_be_written_is_told_once(overrides: list[str], tmp_path: Path) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    done = called("train.py", "logger=none", f"results={blocked}", *overrides)
+    assert done.returncode == 2 and done.stderr.startswith(f"memlayers: results={blocked}")
+    assert len(done.stderr.splitlines()) == 1
+
+
 @pytest.mark.parametrize("overrides", [["-m", "seed=1,2"], ["progress=none"]])
 def test_why_runs_failed_is_told_whether_or_not_they_show_progress(overrides: list[str], tmp_path: Path) -> None:
     facts = tmp_path / "facts.csv"

@@ -71,9 +71,7 @@ def compiled(sources: list[Path]) -> Path:
             if not done.returncode:
                 fresh.replace(built)  # whole or not at all, whoever else builds it now
                 return built
-    lines = done.stderr.splitlines() or [
-        "?"
-    ]  # of a compiler the first error may come later, of a linker it comes first
+    lines = done.stderr.splitlines() or ["?"]  # a linker says first what is wrong, a compiler perhaps later
     said = next((line for line in lines if "error: " in line and not line.startswith("collect2")), lines[0])
     raise OSError(f"{compiler[0]} could not compile the kernels: {said}")
 
