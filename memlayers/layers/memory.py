@@ -21,8 +21,8 @@ class ProductKeyLookup(nn.Module):
     Letters: b batch, s sequence, t = b * s tokens, h heads, two halves of a key, c half-key width, n keys a half.
     With qk_norm, queries and keys are scaled to unit root mean square a half (RMSNorm with learned gains), so that
     scores start at unit variance whatever the residual stream does; without it they grow with the activations.
-    Keys are left uninitialised, as model.init_parameters draws them. Raises ValueError for an odd d_key and for a topk
-    of more than num_keys.
+    Keys come uninitialised: model.init_parameters draws them. Raises ValueError for an odd d_key and for a topk of more
+    than num_keys.
     """
 
     param_roles: ClassVar[dict[str, str]] = {"keys": "memory_key"}

@@ -79,20 +79,22 @@ def measure(rounds: int, shapes: list[tuple[int, int]] = SHAPES) -> list[dict[st
         moved = {"read": TOKENS * READS * row}  # and of updates, tables both ways and a gradient
         moved |= {"lazy Adam": 7 * distinct * row, "row-wise Adagrad": 3 * distinct * row}
         gathers = [one for name, one in times.items() if name.startswith("gather")]
-        found.append(
-            {
-                "log2_slots": bits,
-                "width": width,
-                "times": times,
-                "megabytes": {name: round(size / 1e6, 2) for name, size in moved.items()},
-                "gb_per_s": {name: round(size / times[name]["ms"] / 1e6, 2) for name, size in moved.items()},
-                "of_limit": {
-                    "read": min(ratio(one, times["read"]) for one in gathers),
-                    "lazy Adam": ratio(times["touch three tables"], times["lazy Adam"]),
-                    "row-wise Adagrad": ratio(times["touch one table"], times["row-wise Adagrad"]),
-                },
-            }
-        )
+        one = {
+            "log2_slots": bits,
+            "width": width,
+            "times": times,
+            "megabytes": {name: round(size / 1e6, 2) for name, size in moved.items()},
+            "gb_per_s": {name: round(size / times[name]["ms"] / 1e6, 2) for name, size in moved.items()},
+            "of_limit": {
+                "read": min(ratio(gather, times["read"]) for gather in gathers),
+                "lazy Adam": ratio(times["touch three tables"], times["lazy Adam"]),
+                "row-wise Adagrad": ratio(times["touch one table"], times["row-wise Adagrad"]),
+            },
+        }
+        for name, size in one["megabytes"].items():
+            rate, share = one["gb_per_s"][name], one["of_limit"][name]
+            print(f"  2**{bits} slots, width {width}: {name} {size} MB, {rate} GB/s, {share} of the limit", flush=True)
+        found.append(one)
     return found
 
 
