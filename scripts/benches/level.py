@@ -47,6 +47,7 @@ def measure(rounds: int, widths: tuple[int, ...] = tuple(LIMITS)) -> dict[str, A
 
 def targets(found: dict[str, Any]) -> list[tuple[str, float, float]]:
     return [
-        (f"level: memory's step to dense's, width {width}", one["memory"]["to_dense"], LIMITS[int(width)])
+        (f"level: {arm}'s step to dense's, width {width}", one[arm]["to_dense"], LIMITS[int(width)])
         for width, one in found.items()
+        for arm in ("memory", "memory_plus")
     ]
