@@ -27,7 +27,8 @@ def solve(config: ModelConfig, match: MatchConfig, num_tokens: int, work: Worklo
     """The model `config`, resized until it costs `match.times` what it would with the reference feed-forward.
 
     Spent by `width`, d_model and hidden grow in proportion; by `depth`, blocks are added; then, and by `hidden` alone,
-    the width of the feed-forwards trims the rest, so that the match is as near as one hidden unit allows.
+    the width of the feed-forwards trims the rest, so that the match is as near as one hidden unit allows, or as the
+    multiples that hidden is to be one of.
     Raises ValueError where even the smallest model costs more, or no block has a dense feed-forward to trim.
     """
     longer = match.spend == "longer"
@@ -61,13 +62,14 @@ def solve(config: ModelConfig, match: MatchConfig, num_tokens: int, work: Worklo
         config = nearest(lambda n: grown(d_model=n * step, hidden=max(1, round(ratio * n * step))))
     elif match.spend == "depth":
         config = nearest(lambda n: grown(depth=n), max(config.blocks) + 1 if isinstance(config.blocks, list) else 1)
-    unit = size(cost(grown(hidden=2))) - size(cost(grown(hidden=1)))
+    multiple = match.multiple_of
+    unit = size(cost(grown(hidden=2 * multiple))) - size(cost(grown(hidden=multiple)))
     if not unit and size(cost(config)) != target:
         raise ValueError(
             f"match.spend={match.spend}: no block has a dense feed-forward whose width could trim the rest; "
             "accepted: model.blocks that leave one, or model.placement=add"
         )
-    model = nearest(lambda n: grown(hidden=n)) if unit else config
+    model = nearest(lambda n: grown(hidden=n * multiple)) if unit else config
     found = cost(model)
     if size(found) - target > unit / 2:
         least = math.ceil(100 * match.times * size(found) / target) / 100

@@ -36,7 +36,7 @@ NAMES_AND_PLACES = {  # what only names, shows or stores a run, with two values 
 FULL = run_config(
     world=AtlasConfig(name="atlas", num_subjects=100, relations=["reading"]),
     model=ModelConfig(ffn=MemoryConfig(d_key=16), blocks=[1]),
-    match=MatchConfig(reference=MemoryConfig()),
+    match=MatchConfig(reference=MemoryConfig(), multiple_of=8),
     trainer={"accelerator": "cpu", "devices": 1, "precision": "32-true"},
 )
 FULL.optim.muon_lr = 0.02
@@ -132,6 +132,11 @@ def test_rates_of_values_are_in_the_digest_of_arms_with_a_memory_alone():
 def test_a_rate_of_muon_that_is_not_used_is_not_in_the_digest():
     without = changed(FULL, ("optim", "muon_lr"), None)
     assert "muon_lr" not in decisive(without)["optim"] and digest(without) != digest(FULL)
+
+
+def test_a_multiple_that_every_number_is_one_of_is_not_in_the_digest():
+    without = changed(FULL, ("match", "multiple_of"), 1)
+    assert "multiple_of" not in decisive(without)["match"] and digest(without) != digest(FULL)
 
 
 @pytest.mark.parametrize("key", ["path", "templates"])
@@ -301,6 +306,7 @@ COMBINATIONS = [
     ({"optim.lr": math.nan}, "optim.lr=nan is not a number"),
     ({"optim.values.lr": -1.0}, "optim.values.lr=-1.0 is not positive"),
     ({"optim.muon_lr": 0.1, "model.tied_head": False}, "optim.muon_lr=0.1 would take the untied head"),
+    ({"match.multiple_of": 0}, "match.multiple_of=0 is out of range; accepted: 1 to 1024"),
     ({"optim.muon_lr": 0.0}, "optim.muon_lr=0.0 is not positive; accepted: a number above 0, or null"),
     ({"optim.clip": 0.0}, "optim.clip=0.0 is not positive; accepted: a number above 0, or null"),
     ({"optim.clip_values": -1.0}, "optim.clip_values=-1.0 is not positive"),

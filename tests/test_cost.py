@@ -157,13 +157,17 @@ PLUS = dataclasses.replace(MEMORY, name="memory_plus")
     ],
 )
 @pytest.mark.parametrize("arm", [FFNConfig(), PLUS], ids=lambda ffn: ffn.name)
-def test_a_matched_arm_is_within_half_a_hidden_unit(arm, by, spend, times):
+@pytest.mark.parametrize("multiple", [1, 8])
+def test_a_matched_arm_is_within_half_a_hidden_unit_or_half_of_what_hidden_is_a_multiple_of(
+    arm, by, spend, times, multiple
+):
     config = ModelConfig(arm, d_model=32, depth=3, hidden=88)
-    matched = solve(config, MatchConfig(MEMORY, by, times, spend), NUM_TOKENS, WORK)
+    matched = solve(config, MatchConfig(MEMORY, by, times, spend, multiple), NUM_TOKENS, WORK)
     target = size(dataclasses.replace(config, ffn=MEMORY), by) * (1 if spend == "longer" else times)
     assert matched.target == target and matched.reached == size(matched.model, by)
     assert matched.cost == model_cost(matched.model, NUM_TOKENS, WORK)
-    unit = size(dataclasses.replace(matched.model, hidden=matched.model.hidden + 1), by) - matched.reached
+    assert matched.model.hidden % multiple == 0
+    unit = size(dataclasses.replace(matched.model, hidden=matched.model.hidden + multiple), by) - matched.reached
     assert unit > 0 and abs(matched.reached - target) <= unit / 2
     assert matched.steps == (times if spend == "longer" else 1.0)
     matched.model.validate()

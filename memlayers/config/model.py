@@ -96,11 +96,13 @@ class MatchConfig:
     by: str = "flops"  # flops: training FLOPs per token, over the whole run where spend is longer; params: stored
     times: float = 1.0
     spend: str = "width"  # width: d_model and hidden grow together; hidden; depth; longer: more steps
+    multiple_of: int = 1  # the solved hidden is one: products of odd widths are slow, 8 or 16 suit processors better
 
     def validate(self, d_model: int) -> None:
         one_of("match.by", self.by, ("flops", "params"))
         one_of("match.spend", self.spend, ("width", "hidden", "depth", "longer"))
         within("match.times", self.times, 0.1, 64)
+        within("match.multiple_of", self.multiple_of, 1, 1024)
         if self.by == "params" and self.spend == "longer":
             raise ValueError("match.spend=longer adds no parameters; accepted with by=params: width, depth, hidden")
         if self.reference is not None:

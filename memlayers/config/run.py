@@ -103,6 +103,8 @@ def decisive(config: RunConfig) -> dict[str, Any]:
     settings = {key: value for key, value in asdict(config).items() if key not in NOT_IN_DIGEST}
     if settings["optim"]["muon_lr"] is None:  # nothing is decided by what is not used
         del settings["optim"]["muon_lr"]
+    if config.match.multiple_of == 1:
+        del settings["match"]["multiple_of"]
     if config.model.ffn.name == "dense":
         del settings["optim"]["values"]
     for key in ("path", "templates"):

@@ -20,7 +20,8 @@ def look_up(query: Tensor, keys: Tensor, gains: Sequence[Tensor] | None, k: int)
 
     No half score and no normed query is written to memory, and backward touches the k chosen keys, not all n.
     """
-    for name, tensor in [("query", query), ("keys", keys), *(("gains", gain) for gain in gains or ())]:
+    own = tuple(gains or ())  # a ParameterList is slow to go through
+    for name, tensor in (("query", query), ("keys", keys), *(("gains", gain) for gain in own)):
         accept(name, tensor, torch.float32)
     n, c = keys.shape[2:]
     if not 1 <= k <= min(n, MOST_TOPK):
@@ -28,9 +29,9 @@ def look_up(query: Tensor, keys: Tensor, gains: Sequence[Tensor] | None, k: int)
     if keys.shape != (query.shape[1], 2, n, query.shape[3]) or n > MOST_KEYS or c > MOST_WIDTH:
         shapes = f"query {tuple(query.shape)} and keys {tuple(keys.shape)}"
         raise Unsupported(f"{shapes}; accepted: (t, h, 2, c) and (h, 2, n, c), n up to {MOST_KEYS}")
-    if gains and any(gain.shape != (c,) for gain in gains):
-        raise Unsupported(f"gains {', '.join(str(tuple(gain.shape)) for gain in gains)}; accepted: ({c},) both")
-    slots, weights = _LookUp.apply(query, keys, *(gains or (None, None)), k)
+    if any(gain.shape != (c,) for gain in own):
+        raise Unsupported(f"gains {', '.join(str(tuple(gain.shape)) for gain in own)}; accepted: ({c},) both")
+    slots, weights = _LookUp.apply(query, keys, *(own or (None, None)), k)
     return slots, weights
 
 

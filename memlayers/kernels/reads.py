@@ -66,7 +66,7 @@ class _Read(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, Tensor, None]:
         values, slots, weights = ctx.saved_tensors
         (n, d), count, grad = values.shape, slots.numel(), grad.contiguous()
-        order, rows = torch.empty(2, count, dtype=torch.int64)
+        order, rows = (torch.empty(count, dtype=torch.int64) for _ in range(2))
         first = torch.empty(count + 1, dtype=torch.int64)
         sorting = order.data_ptr(), rows.data_ptr(), first.data_ptr()
         found = library().sort_reads(slots.data_ptr(), count, n, *sorting)

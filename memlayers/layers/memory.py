@@ -54,7 +54,8 @@ class ProductKeyLookup(nn.Module):
         query = self.to_query(x).to(self.keys.dtype)  # under autocast, norms are in the dtype of the parameters
         query = rearrange(query, "b s (h two c) -> (b s) h two c", h=self.heads, two=2)
         slots, weights = self.look_up(query, self.keys, self.gains, self.topk)
-        return Reads(*(y.flatten(1).unflatten(0, x.shape[:2]) for y in (slots, weights)))
+        shape = *x.shape[:2], self.heads * self.topk
+        return Reads(slots.reshape(shape), weights.reshape(shape))
 
     def cost(self, work: Workload) -> Cost:
         """Query projection, half scores, and the comparisons of both selections."""
