@@ -37,7 +37,7 @@ def measured(part: str, quick: bool) -> Any:
     if part == "flat":
         return flat.measure(3, (12, 14)) if quick else flat.measure(24)
     if part == "level":
-        return level.measure(6, (32,), 1) if quick else level.measure(90)
+        return level.measure(6, (32,), 1) if quick else level.measure(150)
     if part == "peers":
         return peers.measure(4, [(32, 12, 8)], 5.0) if quick else peers.measure(8, peers.SHAPES, 6.0)
     if part == "parts":

@@ -14,7 +14,7 @@ from benches.clock import Side, joined, ratio, take_turns
 from benches.steps import TrainingStep, configured
 
 LIMITS = {32: 1.2, 128: 1.0, 256: 1.0}
-MULTIPLE = 8  # that hidden widths are of: products of odd widths are slow, in one arm, and by chance not in another
+MULTIPLE = 4  # that hidden widths are of: products of odd widths are slow, in one arm, and by chance not in another
 AS_WIDE, REFERENCE = "dense, d_model kept", "memory, reference"
 
 
@@ -33,7 +33,7 @@ def arms(width: int) -> dict[str, TrainingStep]:
     }
 
 
-def measure(rounds: int, widths: tuple[int, ...] = tuple(LIMITS), times: int = 3) -> dict[str, Any]:
+def measure(rounds: int, widths: tuple[int, ...] = tuple(LIMITS), times: int = 5) -> dict[str, Any]:
     """Arms are built so many times a width, for their share of the rounds: where tensors come to lie is a percent."""
     found = {}
     for width in widths:
