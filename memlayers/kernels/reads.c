@@ -19,16 +19,21 @@ INLINE void sum_rows(const void *values, int bf16, int d, const int64_t *slots, 
     memcpy(out, sum, sizeof sum);
 }
 
-/* The same of n vectors of float32 rows, in registers. */
+enum { SECOND_CACHE = 1 << 20 }; /* bytes: of many processors, and of others at least */
+
+/* The same of n vectors of float32 rows, in registers. A table that the second cache holds is fetched to the first one. */
 INLINE void sum_block(const float *values, int d, int n, const int64_t *slots, int64_t left, const float *weights,
-                      int reads, float *out)
+                      int reads, int is_small, float *out)
 {
     vec sum[8];
     for (int i = 0; i < n; i++)
         sum[i] = (vec){0};
     for (int r = 0; r < reads; r++) {
         const float *row = values + slots[r] * d, *ahead = values + slots[r + AHEAD < left ? r + AHEAD : r] * d;
-        fetch_early(ahead, 0, n * LANES, 0);
+        if (is_small)
+            fetch(ahead, 0, n * LANES, 0);
+        else
+            fetch_early(ahead, 0, n * LANES, 0);
         for (int i = 0; i < n; i++)
             sum[i] += weights[r] * load_vec(row + i * LANES);
     }
@@ -40,7 +45,7 @@ INLINE void sum_block(const float *values, int d, int n, const int64_t *slots, i
 int read_forward(const void *values, int bf16, int64_t num_slots, int d, const int64_t *slots, const float *weights,
                  int64_t tokens, int reads, float *out, int threads)
 {
-    int wrong = 0;
+    int wrong = 0, is_small = num_slots * d * (int64_t)sizeof(float) <= SECOND_CACHE;
     #pragma omp parallel for num_threads(threads) schedule(static) reduction(| : wrong) if (threads > 1)
     for (int64_t t = 0; t < tokens; t++) {
         const int64_t *mine = slots + t * reads, left = (tokens - t) * reads;
@@ -57,11 +62,11 @@ int read_forward(const void *values, int bf16, int64_t num_slots, int d, const i
         else {
             const float *from = values;
             for (; i + 8 * LANES <= d; i += 8 * LANES)
-                sum_block(from + i, d, 8, mine, left, own, reads, sum + i);
+                sum_block(from + i, d, 8, mine, left, own, reads, is_small, sum + i);
             for (; i + 4 * LANES <= d; i += 4 * LANES)
-                sum_block(from + i, d, 4, mine, left, own, reads, sum + i);
+                sum_block(from + i, d, 4, mine, left, own, reads, is_small, sum + i);
             for (; i < d; i += LANES)
-                sum_block(from + i, d, 1, mine, left, own, reads, sum + i);
+                sum_block(from + i, d, 1, mine, left, own, reads, is_small, sum + i);
         }
     }
     return wrong;
