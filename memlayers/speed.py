@@ -28,10 +28,9 @@ def section(found: dict[str, Any]) -> str:
     missed = [f"{one['name']}: {one['value']:g}, asked for {one['limit']:g}" for one in targets if not one["holds"]]
     level = sorted(found["level"]["measured"].items(), key=lambda item: int(item[0]))
     text = "At equal FLOPs per token, the training step of memory and of memory_plus takes "
-    text += ", ".join(
-        f"{one['memory']['to_dense']:.2f} and {one['memory_plus']['to_dense']:.2f} times dense's at width {width}"
-        for width, one in level
-    )
+    text += ", ".join(f"{both(one, 'to_dense')} times dense's at width {width}" for width, one in level)
+    text += "; the match makes that dense model narrower, and beside one of the same d_model it is "
+    text += ", ".join(both(one, "to_dense_as_wide") for _, one in level)
     sizes = found["flat"]["measured"]["sizes"]
     last = max(sizes, key=int)
     whole = sizes[last]["step"]["ms"] / sizes["14"]["step"]["ms"]
@@ -50,6 +49,10 @@ def section(found: dict[str, Any]) -> str:
         ours = f"{one['times'][OURS]['ms']:.0f}"
         lines.append(f"| {one['width']} | 2^{one['log2_slots']} | {one['topk']} | {ours} | {ratios} |")
     return text + "\n\n" + "\n".join(lines)
+
+
+def both(one: dict[str, Any], key: str) -> str:
+    return f"{one['memory'][key]:.2f} and {one['memory_plus'][key]:.2f}"
 
 
 def parts(found: dict[str, Any]) -> str:
