@@ -77,6 +77,7 @@ def solve(config: ModelConfig, match: MatchConfig, num_tokens: int, work: Worklo
         raise ValueError(
             f"match.{key}: the smallest model costs {size(found):.4g} {match.by}, more than the {target:.4g} "
             f"asked for; accepted: {'width, hidden or depth' if longer else f'{least:.2f} or more'}"
+            + (f", or less than match.multiple_of={multiple}" if multiple > 1 else "")
         )
     return Matched(model, match.times if longer else 1.0, found, target, size(found))
 

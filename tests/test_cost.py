@@ -210,6 +210,8 @@ def test_a_reference_that_is_cheaper_than_the_smallest_model_is_one_line():
     accepted = float(str(error.value).rpartition("accepted: ")[2].partition(" ")[0])
     matched = solve(config, dataclasses.replace(match, times=accepted), NUM_TOKENS, WORK)
     assert matched.model.hidden <= 3
+    with pytest.raises(ValueError, match=r"accepted: [0-9.]+ or more, or less than match.multiple_of=1000$"):
+        solve(ModelConfig(d_model=32), MatchConfig(MEMORY, multiple_of=1000), NUM_TOKENS, WORK)
     with pytest.raises(ValueError, match=r"^match.spend=longer: the smallest model costs [^\n]*accepted: width, "):
         solve(config, dataclasses.replace(match, spend="longer"), NUM_TOKENS, WORK)
 
