@@ -5,11 +5,19 @@ import math
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from memlayers.config import MatchConfig, MemoryConfig, ModelConfig
+import torch
+
+from memlayers.config import MatchConfig, ModelConfig
 from memlayers.layers.feedforward import Cost, Workload
-from memlayers.model import model_cost
+from memlayers.model import build_model
+
+
+class Rule(Protocol):
+    """Of value tables: optim/rules.py."""
+
+    def state_bytes(self, d_value: int, bytes_each: int) -> int: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +31,7 @@ class Matched:
     reached: float
 
 
-def solve(config: ModelConfig, match: MatchConfig, num_tokens: int, work: Workload) -> Matched:
+def solve(config: ModelConfig, match: MatchConfig, num_tokens: int, work: Workload, sparse: bool = True) -> Matched:
     """The model `config`, resized until it costs `match.times` what it would with the reference feed-forward.
 
     Spent by `width`, d_model and hidden grow in proportion; by `depth`, blocks are added; then, and by `hidden` alone,
@@ -31,11 +39,12 @@ def solve(config: ModelConfig, match: MatchConfig, num_tokens: int, work: Worklo
     multiples that hidden is to be one of.
     Raises ValueError where even the smallest model costs more, or no block has a dense feed-forward to trim.
     """
-    longer = match.spend == "longer"
+    spend = match.way(config)
+    longer = spend == "longer"
     size = (lambda cost: cost.params) if match.by == "params" else (lambda cost: cost.flops)
 
     def cost(model: ModelConfig) -> Cost:
-        return model_cost(model, num_tokens, work)
+        return model_cost(model, num_tokens, work, sparse)
 
     if match.reference is None:
         found = cost(config)
@@ -56,17 +65,17 @@ def solve(config: ModelConfig, match: MatchConfig, num_tokens: int, work: Worklo
             low, high = (middle, high) if size(cost(make(middle))) < target else (low, middle)
         return min((make(low), make(high)), key=lambda model: abs(size(cost(model)) - target))
 
-    if match.spend == "width":
+    if spend == "width":
         step = 2 * config.num_heads  # heads keep an even width
         ratio = config.hidden / config.d_model
         config = nearest(lambda n: grown(d_model=n * step, hidden=max(1, round(ratio * n * step))))
-    elif match.spend == "depth":
+    elif spend == "depth":
         config = nearest(lambda n: grown(depth=n), max(config.blocks) + 1 if isinstance(config.blocks, list) else 1)
     multiple = match.multiple_of
     unit = size(cost(grown(hidden=2 * multiple))) - size(cost(grown(hidden=multiple)))
     if not unit and size(cost(config)) != target:
         raise ValueError(
-            f"match.spend={match.spend}: no block has a dense feed-forward whose width could trim the rest; "
+            f"match.spend={spend}: no block has a dense feed-forward whose width could trim the rest; "
             "accepted: model.blocks that leave one, or model.placement=add"
         )
     model = nearest(lambda n: grown(hidden=n * multiple)) if unit else config
@@ -82,22 +91,26 @@ def solve(config: ModelConfig, match: MatchConfig, num_tokens: int, work: Worklo
     return Matched(model, match.times if longer else 1.0, found, target, size(found))
 
 
-def refuse_too_large(config: ModelConfig, rule: str) -> None:
+def model_cost(config: ModelConfig, num_tokens: int, work: Workload, sparse: bool = True) -> Cost:
+    """Cost of a model that is never allocated."""
+    with torch.device("meta"):
+        return build_model(config, num_tokens, sparse=sparse).cost(work)
+
+
+def refuse_too_large(config: ModelConfig, num_tokens: int, rule: Rule) -> None:
     """Raises ValueError, before anything is allocated, for tables that with their state do not fit into memory."""
-    if not isinstance(config.ffn, MemoryConfig):
-        return
-    tables = 1 if config.ffn.name == "memory_plus" else len(config.chosen_blocks())
-    rows = tables * config.ffn.num_keys**2
-    size = 2 if config.ffn.value_dtype == "bfloat16" else 4
-    moments = {"lazy_adam": 8 * config.d_model, "rowwise_adam": 4 * config.d_model + 4, "rowwise_adagrad": 4, "sgd": 0}
-    state = moments[rule] if config.ffn.sparse else (2 + 1) * size * config.d_model  # AdamW's two, and a gradient
-    values, state, free = rows * size * config.d_model, rows * state, available_memory()
-    if values + state > free:
-        most = math.isqrt(int(rows * free / (values + state)) // tables)
+    with torch.device("meta"):
+        tables = [pool.values for pool in build_model(config, num_tokens).pools]
+    size = sum(table.numel() * table.element_size() for table in tables)
+    state = sum(len(table) * rule.state_bytes(table.shape[1], table.element_size()) for table in tables)
+    free = available_memory()
+    if size + state > free:
+        rows = sum(len(table) for table in tables)
         raise ValueError(
-            f"model.ffn.num_keys={config.ffn.num_keys}: values of {values / 2**30:.1f} GiB and optimizer state of "
-            f"{state / 2**30:.1f} GiB do not fit into the {free / 2**30:.1f} GiB that are available; "
-            f"accepted: up to {most}" + (", or values= with less state" if state and config.ffn.sparse else "")
+            f"model: value tables of {size / 2**30:.1f} GiB and optimizer state of {state / 2**30:.1f} GiB do not fit "
+            f"into the {free / 2**30:.1f} GiB that are available; accepted: up to "
+            f"{int(rows * free / (size + state)):,} rows in all instead of {rows:,}"
+            + (", or values= with less state" if state else "")
         )
 
 

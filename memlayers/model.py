@@ -1,4 +1,4 @@
-"""A small decoder-only transformer whose feed-forwards are chosen block by block."""
+"""A small decoder-only transformer whose layers are chosen block by block."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -6,42 +6,69 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from memlayers.config import MemoryConfig, ModelConfig
+from memlayers.config import ModelConfig
+from memlayers.config.model import chosen
 from memlayers.kernels import REFERENCE, Kernels
 from memlayers.layers.attention import Attention
 from memlayers.layers.beside import Beside
 from memlayers.layers.dense import SwiGLU
-from memlayers.layers.feedforward import Cost, FeedForward, Reads, Workload, matrix_cost
-from memlayers.layers.memory import ProductKeyLookup, ProductKeyMemory
-from memlayers.layers.memory_plus import MemoryPlus
+from memlayers.layers.feedforward import Cost, FeedForward, FFNOutput, Reads, Workload, matrix_cost
 from memlayers.layers.pool import MemoryPool
+from memlayers.layers.site import Site
 
 
 class Output(NamedTuple):
     logits: Tensor  # (m, vocabulary) at the m positions that were asked for, in reading order
-    reads: dict[int, Reads]  # of each block with a memory
+    aux_loss: Tensor | None  # (), the sum over all layers that return one
+    reads: dict[str, Reads]  # by the layer's place: "0.ffn", "1.residual"
 
 
 class Block(nn.Module):
-    """x + attention(norm(x)), then x + ffn(norm(x))."""
+    """x + residual(x), then x + attention(norm(x)), then x + ffn(norm(x)); `before` maps what either of the two reads."""
 
-    def __init__(self, d_model: int, num_heads: int, ffn: FeedForward):
+    def __init__(
+        self,
+        d_model: int,
+        num_heads: int,
+        ffn: FeedForward,
+        residual: FeedForward | None = None,
+        values: FeedForward | None = None,  # added to attention's
+        before: tuple[FeedForward, FeedForward] | tuple[None, None] = (None, None),  # of attention, of ffn
+    ):
         super().__init__()
         self.attention_norm, self.ffn_norm = nn.RMSNorm(d_model), nn.RMSNorm(d_model)
         self.attention, self.ffn = Attention(d_model, num_heads), ffn
+        self.residual, self.values = residual, values
+        self.before_attention, self.before_ffn = before
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Reads | None]:
-        x = x + self.attention(self.attention_norm(x))
-        out = self.ffn(self.ffn_norm(x))
-        return x + out.hidden, out.reads
+    def forward(self, x: Tensor, tokens: Tensor) -> tuple[Tensor, dict[str, FFNOutput]]:
+        """x (b, s, d_model) and tokens (b, s) -> the new x, and what each layer made, by its place."""
+        made: dict[str, FFNOutput] = {}
+
+        def apply(place: str, x: Tensor) -> Tensor:
+            made[place] = getattr(self, place)(x, tokens)
+            return made[place].hidden
+
+        if self.residual is not None:
+            x = x + apply("residual", x)
+        normed = self.attention_norm(x)
+        if self.before_attention is not None:
+            normed = apply("before_attention", normed)
+        x = x + self.attention(normed, None if self.values is None else apply("values", normed))
+        normed = self.ffn_norm(x)
+        if self.before_ffn is not None:
+            normed = apply("before_ffn", normed)
+        return x + apply("ffn", normed), made
 
     def cost(self, work: Workload) -> Cost:
-        norms = Cost(params=self.attention_norm.weight.numel() + self.ffn_norm.weight.numel())
-        return self.attention.cost(work) + self.ffn.cost(work) + norms
+        total = Cost(params=self.attention_norm.weight.numel() + self.ffn_norm.weight.numel())
+        for layer in (self.attention, self.ffn, self.residual, self.values, self.before_attention, self.before_ffn):
+            total += layer.cost(work) if layer is not None else Cost()
+        return total
 
 
 class Transformer(nn.Module):
-    """Token embedding, blocks, final norm, head. Pools are registered once, here, however many blocks read them."""
+    """Token embedding, blocks, final norm, head. Pools are registered once, here, however many layers read them."""
 
     def __init__(self, num_tokens: int, d_model: int, blocks: list[Block], pools: list[MemoryPool], tied_head: bool):
         super().__init__()
@@ -54,14 +81,17 @@ class Transformer(nn.Module):
     def forward(self, tokens: Tensor, where: Tensor | None = None) -> Output:
         """tokens (b, s) -> logits at the positions of the mask `where` (b, s), or at all of them."""
         x = self.embedding(tokens)
-        reads = {}
+        reads: dict[str, Reads] = {}
+        aux_loss = None
         for index, block in enumerate(self.blocks):
-            x, read = block(x)
-            if read is not None:
-                reads[index] = read
+            x, made = block(x, tokens)
+            reads |= {f"{index}.{place}": out.reads for place, out in made.items() if out.reads is not None}
+            for out in made.values():
+                if out.aux_loss is not None:
+                    aux_loss = out.aux_loss if aux_loss is None else aux_loss + out.aux_loss
         x = x.flatten(0, 1) if where is None else x[where]
         weight = self.embedding.weight if self.head is None else self.head.weight
-        return Output(nn.functional.linear(self.norm(x), weight), reads)
+        return Output(nn.functional.linear(self.norm(x), weight), aux_loss, reads)
 
     def cost(self, work: Workload) -> Cost:
         """Of the whole model. The head is paid for at the scored positions only."""
@@ -77,58 +107,47 @@ class Transformer(nn.Module):
 
 
 def build_model(
-    config: ModelConfig, num_tokens: int, generator: torch.Generator | None = None, kernels: Kernels = REFERENCE
+    config: ModelConfig,
+    num_tokens: int,
+    generator: torch.Generator | None = None,
+    kernels: Kernels = REFERENCE,
+    sparse: bool = True,
 ) -> Transformer:
-    """The only place where pools are made, and so the only place that decides which layers share one.
+    """The model; `sparse` gradients of value tables are of the rows that were read.
 
     Without a generator the parameters are left uninitialised, as for a model on the meta device whose cost is asked.
     """
-    pools: list[MemoryPool] = []
-    chosen = config.chosen_blocks()
+    site = Site(config.d_model, config.hidden, num_tokens, kernels, sparse)
+    with_ffn = config.chosen_blocks()
+    with_extras = chosen("model.extra_blocks", config.extra_blocks, config.depth)
 
     def build_ffn(index: int) -> FeedForward:
-        if index not in chosen or not isinstance(config.ffn, MemoryConfig):
+        if index not in with_ffn:
             return SwiGLU(config.d_model, config.hidden)
-        memory = build_memory(config.ffn, config.d_model, pools, kernels)
-        return Beside(SwiGLU(config.d_model, config.hidden), memory) if config.placement == "add" else memory
+        layer: FeedForward = config.ffn.build(site)
+        adds = config.placement == "add" and not config.is_dense
+        return Beside(SwiGLU(config.d_model, config.hidden), layer) if adds else layer
 
-    blocks = [Block(config.d_model, config.num_heads, build_ffn(index)) for index in range(config.depth)]
-    model = Transformer(num_tokens, config.d_model, blocks, pools, config.tied_head)
+    def build_block(index: int) -> Block:
+        ffn = build_ffn(index)
+        if index not in with_extras:
+            return Block(config.d_model, config.num_heads, ffn)
+        residual, values = (layer and layer.build(site) for layer in (config.residual, config.values))
+        before = (None, None) if config.before is None else (config.before.build(site), config.before.build(site))
+        return Block(config.d_model, config.num_heads, ffn, residual, values, before)
+
+    blocks = [build_block(index) for index in range(config.depth)]
+    model = Transformer(num_tokens, config.d_model, blocks, site.pools, config.tied_head)
     if generator is not None:
         init_parameters(model, generator, config.embedding_std)
     return model
-
-
-def build_memory(config: MemoryConfig, d_model: int, pools: list[MemoryPool], kernels: Kernels) -> FeedForward:
-    """A memory layer on a new pool, or, of Memory+, on the one that is there."""
-    lookup = ProductKeyLookup(
-        d_model,
-        num_keys=config.num_keys,
-        heads=config.heads,
-        topk=config.topk,
-        d_key=config.key_width(d_model),
-        qk_norm=config.qk_norm,
-        look_up=kernels.look_up,
-    )
-    shared = config.name == "memory_plus"
-    if not (shared and pools):
-        dtype, read = getattr(torch, config.value_dtype), kernels.weighted_read
-        pools.append(MemoryPool(config.num_keys**2, d_model, sparse=config.sparse, dtype=dtype, read=read))
-        kernels.huge_pages(pools[-1].values)
-    return MemoryPlus(d_model, lookup, pools[-1]) if shared else ProductKeyMemory(lookup, pools[-1])
-
-
-def model_cost(config: ModelConfig, num_tokens: int, work: Workload) -> Cost:
-    """Cost of a model that is never allocated."""
-    with torch.device("meta"):
-        return build_model(config, num_tokens).cost(work)
 
 
 def parameters_with_roles(model: nn.Module) -> Iterator[tuple[str, str, nn.Parameter]]:
     """(name, role, parameter) of each parameter, once, however many modules hold it.
 
     A module declares roles in `param_roles`, by the parameter's name within it; of the rest, embeddings are
-    "embedding", vectors "vector" and everything else "matrix".
+    "embedding", vectors "vector", or "bias" by that name, and everything else "matrix".
     """
     seen: set[int] = set()
     for path, module in model.named_modules():
@@ -140,24 +159,28 @@ def parameters_with_roles(model: nn.Module) -> Iterator[tuple[str, str, nn.Param
                 yield f"{path}.{name}".lstrip("."), role, parameter
     for name, parameter in model.named_parameters():
         if id(parameter) not in seen:
-            owner = model.get_submodule(name.rpartition(".")[0])
-            is_embedding = isinstance(owner, nn.Embedding)
-            role = "embedding" if is_embedding else "vector" if parameter.ndim == 1 else "matrix"
-            yield name, role, parameter
+            module_name, _, own = name.rpartition(".")
+            if isinstance(model.get_submodule(module_name), nn.Embedding):
+                yield name, "embedding", parameter
+            elif parameter.ndim == 1:
+                yield name, "bias" if own.endswith("bias") else "vector", parameter
+            else:
+                yield name, "matrix", parameter
 
 
 @torch.no_grad()
 def init_parameters(model: Transformer, generator: torch.Generator, embedding_std: float) -> None:
-    """Normal, with a standard deviation for each role; gains of norms start at 1.
+    """Normal, with a standard deviation for each role; gains of norms start at 1, biases and filters at 0.
 
     Matrices, keys and values: 1 / sqrt(width of the input or row). Matrices that write to the residual stream are
     divided by sqrt(2 * depth) (GPT-2). Embeddings: embedding_std; facts are learnt earlier with 0.2 than with GPT-2's
     0.02 (LOG.md), perhaps because subjects then differ more than what the young blocks add to them.
     """
     depth = len(model.blocks)
+    constant = {"vector": 1.0, "bias": 0.0, "filter": 0.0}
     for _, role, parameter in parameters_with_roles(model):
-        if role == "vector":
-            parameter.fill_(1.0)
+        if role in constant:
+            parameter.fill_(constant[role])
             continue
         std = embedding_std if role == "embedding" else parameter.shape[-1] ** -0.5
         if role == "output":

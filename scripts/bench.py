@@ -24,9 +24,9 @@ from benches import flat, level, limit, parts, peers, trace
 from rich.console import Console
 from rich.table import Table
 
-from memlayers.cli import fail, verb
-from memlayers.record import code_version, machine, write_json
-from memlayers.run import keep_freed_memory
+from memlayers.studies.cli import fail, verb
+from memlayers.training.record import code_version, machine, write_json
+from memlayers.training.run import keep_freed_memory
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "results" / "bench"

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from memlayers.cli import execute, fail, jobs_from, verb
-from memlayers.figure import draw
-from memlayers.record import Record, finished, record_path
-from memlayers.report import finding, screen
-from memlayers.table import load, rows
+from memlayers.studies.cli import execute, fail, jobs_from, verb
+from memlayers.studies.figure import draw
+from memlayers.training.record import Record, finished, record_path
+from memlayers.studies.report import finding, screen
+from memlayers.studies.table import load, rows
 
 ROOT = Path(__file__).resolve().parent.parent
 STUDY = ["experiment=memory_vs_dense", "arm=dense,dense_4x,memory,memory_plus", "seed=range(2)", "logger=none"]

@@ -10,12 +10,12 @@ from pathlib import Path
 from rich.console import Console
 
 from memlayers import speed
-from memlayers.cli import fail, verb
-from memlayers.figure import draw
-from memlayers.report import readme_section, screen, told_apart, update
-from memlayers.studies import Studies, draw_plateaus, plateau_tables, rate_tables, robustness_tables, world_tables
-from memlayers.table import dumps, load, rows, summary
-from memlayers.tried import tried_tables
+from memlayers.studies.cli import fail, verb
+from memlayers.studies.figure import draw
+from memlayers.studies.report import readme_section, screen, told_apart, update
+from memlayers.studies.old_studies import Studies, draw_plateaus, plateau_tables, rate_tables, robustness_tables, world_tables
+from memlayers.studies.table import dumps, load, rows, summary
+from memlayers.studies.tried import tried_tables
 
 ROOT = Path(__file__).resolve().parent.parent
 ORDER = ("atlas_readings", "biographies", "atlas_airports", "triples")

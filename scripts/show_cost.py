@@ -9,9 +9,9 @@ import sys
 from rich.console import Console
 from rich.table import Table
 
-from memlayers.cli import fail, jobs_from, verb
+from memlayers.studies.cli import fail, jobs_from, verb
 from memlayers.config import FFNConfig, RunConfig
-from memlayers.run import Plan, plan
+from memlayers.training.run import Plan, plan
 
 COLUMNS = ("arm", "d_model", "depth", "hidden", "steps", "forward", "backward", "training FLOPs/token", "of target")
 COLUMNS += ("training FLOPs", "bytes read/token", "params")

@@ -7,7 +7,7 @@ python scripts/train.py experiment=memory_vs_dense
 
 import sys
 
-from memlayers.cli import execute
+from memlayers.studies.cli import execute
 
 if __name__ == "__main__":
     sys.exit(execute(sys.argv[1:]))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from memlayers import speed
-from memlayers.report import replace_section
+from memlayers.studies.report import replace_section
 
 ROOT = Path(__file__).resolve().parent.parent
 BENCH = [sys.executable, str(ROOT / "scripts" / "bench.py")]

@@ -11,11 +11,11 @@ import pytest
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
-from memlayers.compose import CONF, jobs_of, register
+from memlayers.studies.compose import CONF, jobs_of, register
 from memlayers.config import BiographiesConfig, FFNConfig, MemoryConfig, RunConfig, TriplesConfig
 from memlayers.config.run import NOT_IN_DIGEST, decisive, digest, flatten
-from memlayers.record import record_path
-from memlayers.run import plan
+from memlayers.training.record import record_path
+from memlayers.training.run import plan
 
 STUDY = "experiment=memory_vs_dense"
 GROUPS = ("world", "model", "ffn", "optim", "values", "trainer", "logger", "arm", "experiment")

@@ -22,7 +22,7 @@ from memlayers.layers.feedforward import Cost, Workload, matrix_cost
 from memlayers.layers.memory import ProductKeyLookup, ProductKeyMemory
 from memlayers.layers.memory_plus import MemoryPlus
 from memlayers.layers.pool import MemoryPool
-from memlayers.lazy import LazyAdam, LazySGD, RowwiseAdagrad
+from memlayers.optim.rows import LazyAdam, LazySGD, RowwiseAdagrad
 from memlayers.model import build_model, model_cost
 from memlayers.text import Text
 

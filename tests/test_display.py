@@ -10,11 +10,11 @@ from rich.console import Console
 from stubs import fake_record, run_config
 
 from memlayers import display
-from memlayers.compose import jobs_of
+from memlayers.studies.compose import jobs_of
 from memlayers.config.run import RunConfig
-from memlayers.display import StudyDisplay, labels
-from memlayers.progress_notes import partial_path, read_partial
-from memlayers.record import record_path, write_json
+from memlayers.studies.display import StudyDisplay, labels
+from memlayers.training.progress_notes import partial_path, read_partial
+from memlayers.training.record import record_path, write_json
 
 PATIENCE = 20.0  # seconds until a test gives up; what it waits for takes milliseconds
 

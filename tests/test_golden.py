@@ -20,9 +20,9 @@ from memlayers.config import (
     ValuesConfig,
 )
 from memlayers.facts import build_world
-from memlayers.lit import Batches, answer_loss
+from memlayers.training.learner import Batches, answer_loss
 from memlayers.model import build_model, parameters_with_roles
-from memlayers.optim import build_optimizers, build_schedules, clip_gradients
+from memlayers.optim.groups import build_optimizers, build_schedules, clip_gradients
 from memlayers.text import Text
 
 GOLDEN = Path(__file__).parent / "golden"

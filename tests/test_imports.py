@@ -92,10 +92,10 @@ def loads(module: str) -> set[str]:
     ("module", "forbidden"),
     [
         ("memlayers.config", {"torch", *FRAMEWORKS}),
-        ("memlayers.cli", {"torch", "lightning"}),  # a study that is done is found done without them
-        ("memlayers.report", {"torch", *FRAMEWORKS}),
+        ("memlayers.studies.cli", {"torch", "lightning"}),  # a study that is done is found done without them
+        ("memlayers.studies.report", {"torch", *FRAMEWORKS}),
         ("memlayers.kernels", {"triton", *FRAMEWORKS}),  # an extra
-        ("memlayers.cost, memlayers.optim, memlayers.measure, memlayers.facts", FRAMEWORKS),
+        ("memlayers.cost, memlayers.optim.groups, memlayers.recall.measure, memlayers.facts", FRAMEWORKS),
     ],
 )
 def test_what_a_fresh_python_loads(module, forbidden):
@@ -104,7 +104,7 @@ def test_what_a_fresh_python_loads(module, forbidden):
 
 
 def test_the_reader_of_imports_sees_all_kinds():
-    source = "import memlayers.lit as a, os\nfrom memlayers import run\ndef f():\n    from memlayers.cli import main\n"
+    source = "import memlayers.training.learner as a, os\nfrom memlayers import run\ndef f():\n    from memlayers.studies.cli import main\n"
     assert ours(source) == {"lit", "run", "cli"}
-    assert set(imported(source)) == {"memlayers.lit", "os", "memlayers.run", "memlayers.cli.main"}
+    assert set(imported(source)) == {"memlayers.training.learner", "os", "memlayers.training.run", "memlayers.studies.cli.main"}
     assert ours("from memlayers import __version__") == set()

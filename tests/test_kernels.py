@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from memlayers import kernels
 from memlayers.config import MemoryConfig, ModelConfig
 from memlayers.kernels import build
-from memlayers.lazy import LazyAdam, LazySGD, RowOptimizer, RowwiseAdagrad
+from memlayers.optim.rows import LazyAdam, LazySGD, RowOptimizer, RowwiseAdagrad
 from memlayers.model import build_model
 
 

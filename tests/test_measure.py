@@ -12,8 +12,8 @@ from stubs import KINDS, Lookup, certain, question, sentences, small_world, spel
 
 from memlayers import measure as module
 from memlayers.facts.world import World
-from memlayers.measure import auroc, by_exposures, measure, unknown_subjects
-from memlayers.recall import Answers, majority_share, prior_bits, sample_facts, shuffled
+from memlayers.recall.measure import auroc, by_exposures, measure, unknown_subjects
+from memlayers.recall.ask import Answers, majority_share, prior_bits, sample_facts, shuffled
 from memlayers.text import Text, known_facts
 
 WRITINGS = [(kind, style) for kind in KINDS for style in ("terse", "prose")]

@@ -11,9 +11,9 @@ from torch.optim.lr_scheduler import LambdaLR
 from memlayers import kernels
 from memlayers.config import MemoryConfig, ModelConfig, OptimConfig, RoleConfig, ValuesConfig
 from memlayers.layers.pool import MemoryPool
-from memlayers.lazy import LazySGD, OnePass, RowwiseAdagrad
+from memlayers.optim.rows import LazySGD, OnePass, RowwiseAdagrad
 from memlayers.model import build_model
-from memlayers.optim import build_optimizers, stepping_in_backward
+from memlayers.optim.groups import build_optimizers, stepping_in_backward
 
 ROWS = 30
 

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from memlayers.config import MemoryConfig, ModelConfig, OptimConfig, RoleConfig, ScheduleConfig, ValuesConfig
-from memlayers.lazy import LazyAdam, LazySGD, RowwiseAdagrad
+from memlayers.optim.rows import LazyAdam, LazySGD, RowwiseAdagrad
 from memlayers.model import build_model, parameters_with_roles
-from memlayers.optim import build_optimizers, build_schedules, clip_gradients, schedule_factor
+from memlayers.optim.groups import build_optimizers, build_schedules, clip_gradients, schedule_factor
 
 BETAS = (0.9, 0.99)
 ROWS, WIDTH = 12, 3

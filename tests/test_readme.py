@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from memlayers.report import readme_section, replace_section
-from memlayers.table import dumps, load, rows, summary
+from memlayers.studies.report import readme_section, replace_section
+from memlayers.studies.table import dumps, load, rows, summary
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()

@@ -12,9 +12,9 @@ from stubs import KINDS, Lookup, certain, question, sentences, small_world, spel
 
 from memlayers.config import MemoryConfig, ModelConfig
 from memlayers.facts.world import END, PAD, World
-from memlayers.lit import answer_loss
+from memlayers.training.learner import answer_loss
 from memlayers.model import Transformer, build_model
-from memlayers.recall import ask, decode, majority_share, prior_bits, sample_facts, shuffled
+from memlayers.recall.ask import ask, decode, majority_share, prior_bits, sample_facts, shuffled
 from memlayers.text import Documents, Text, known_facts
 
 WRITINGS = [(kind, style) for kind in KINDS for style in ("terse", "prose")]
@@ -135,7 +135,7 @@ def test_questions_in_pieces_are_answered_as_one(monkeypatch):
     text, _ = text_of("airports", "prose")
     facts, model = known_facts(text.world), small_model(text, 20)
     whole = ask(model, text, facts, "training")
-    monkeypatch.setattr("memlayers.recall.CHUNK", 7)
+    monkeypatch.setattr("memlayers.recall.ask.CHUNK", 7)
     pieces = ask(model, text, facts, "training")
     assert 0 < whole.exact.double().mean() < 1
     assert pieces.exact.equal(whole.exact) and pieces.subject.equal(whole.subject)

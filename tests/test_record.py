@@ -15,7 +15,7 @@ from memlayers import __version__, table
 from memlayers import run as run_module
 from memlayers.config import BiographiesConfig, TrainingConfig
 from memlayers.config.run import RunConfig, decisive, digest
-from memlayers.record import code_version, finished, machine, read_record, record_path, write_json
+from memlayers.training.record import code_version, finished, machine, read_record, record_path, write_json
 
 
 def config_in(folder: Path, **changes) -> RunConfig:

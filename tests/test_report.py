@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 from stubs import fake_record
 
-from memlayers.report import (
+from memlayers.studies.report import (
     HEAD,
     finding,
     interval,
@@ -20,7 +20,7 @@ from memlayers.report import (
     told_apart,
     update,
 )
-from memlayers.table import Estimate, Row, estimate, multiplier, rows
+from memlayers.studies.table import Estimate, Row, estimate, multiplier, rows
 
 NUMBER = r"[+-]?\d[\d,]*\.?\d*"
 

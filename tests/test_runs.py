@@ -11,16 +11,16 @@ import pytest
 import torch
 from lightning.pytorch.loggers import CSVLogger
 
-from memlayers.checkpoint import checkpoint_path
-from memlayers.cli import verb
-from memlayers.compose import jobs_of
+from memlayers.training.checkpoint import checkpoint_path
+from memlayers.studies.cli import verb
+from memlayers.studies.compose import jobs_of
 from memlayers.config import RunConfig
 from memlayers.config.run import digest
 from memlayers.kernels import in_use
-from memlayers.lit import Batches
-from memlayers.record import read_record, record_path
-from memlayers.run import plan, run
-from memlayers.trainer import build_logger
+from memlayers.training.learner import Batches
+from memlayers.training.record import read_record, record_path
+from memlayers.training.run import plan, run
+from memlayers.training.trainer import build_logger
 
 SMALL = ["world.num_subjects=300", "training.batch_tokens=128", "training.steps=24", "training.probes=3"]
 SMALL += ["logger=none", "progress=none", "model.d_model=16", "model.hidden=24"]

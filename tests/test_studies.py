@@ -8,7 +8,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from memlayers.studies import (
+from memlayers.studies.old_studies import (
     draw_plateaus,
     grid,
     plateau_tables,
@@ -18,7 +18,7 @@ from memlayers.studies import (
     stay,
     world_tables,
 )
-from memlayers.table import t95
+from memlayers.studies.table import t95
 from tests.test_table import fake_record
 
 

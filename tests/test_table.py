@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from stubs import fake_record
 
-from memlayers.record import write_json
-from memlayers.table import T95, Estimate, Row, dumps, estimate, load, multiplier, rows, summary
+from memlayers.training.record import write_json
+from memlayers.studies.table import T95, Estimate, Row, dumps, estimate, load, multiplier, rows, summary
 
 recalls = st.floats(0, 1)
 

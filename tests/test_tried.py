@@ -1,6 +1,6 @@
 """Tables of what was tried, against hand-made records."""
 
-from memlayers.tried import tried_tables
+from memlayers.studies.tried import tried_tables
 from tests.test_studies import cells
 from tests.test_table import fake_record
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from memlayers import kernels
 from memlayers.config import MemoryConfig, ModelConfig, OptimConfig, RoleConfig, ValuesConfig
 from memlayers.model import build_model
-from memlayers.optim import build_optimizers, stepping_in_backward
+from memlayers.optim.groups import build_optimizers, stepping_in_backward
 
 pytest.importorskip("triton")
 

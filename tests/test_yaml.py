@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from memlayers.compose import CONF, jobs_of
-from memlayers.run import run
+from memlayers.studies.compose import CONF, jobs_of
+from memlayers.training.run import run
 
 TINY = ["training.steps=1", "training.batch_tokens=64", "training.probes=1", "training.max_probed_facts=8"]
 TINY += ["progress=none", "model.d_model=8"]

@@ -1,13 +1,11 @@
-"""Settings of one run, and the digest that says whether two runs are the same experiment."""
+"""Settings of one run."""
 
-import hashlib
-import json
 import math
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any
 
-from memlayers.config.checks import at_least, one_of, within
+from memlayers.checks import at_least, one_of, within
+from memlayers.config.digest import flatten, settings
 from memlayers.config.model import MatchConfig, ModelConfig
 from memlayers.config.optim import OptimConfig
 from memlayers.config.worlds import WorldConfig
@@ -35,22 +33,46 @@ class TrainingConfig:
             at_least("training.steps", self.steps, 1)
 
 
+READOUTS = ("recall", "held_out", "plateau", "bits_per_parameter", "flops_per_token", "params", "seconds")
+
+
+@dataclass
+class ReportConfig:
+    """How the records of a study are laid out as table and figure."""
+
+    question: str = ""
+    reference: dict[str, Any] = field(
+        default_factory=lambda: {"arm": "dense"}
+    )  # the runs that others are compared with
+    rows: list[str] = field(default_factory=list)  # axes; empty: all but the seed
+    columns: str | None = None  # an axis whose values stand side by side
+    readouts: list[str] = field(default_factory=lambda: list(READOUTS))
+    x: str | None = None  # of the figure: an axis or a read-out; null: training FLOPs, and recall on the way beside it
+    y: str = "recall"
+
+
+ON_CPU = {"accelerator": "cpu", "devices": 1, "precision": "32-true"}
+
+
 @dataclass
 class RunConfig:
     """One run: above the empty line what decides its numbers, below it what only names, shows or stores them."""
 
     world: WorldConfig
-    model: ModelConfig
-    match: MatchConfig
-    optim: OptimConfig
-    training: TrainingConfig
-    trainer: dict[str, Any]  # arguments of lightning.Trainer: accelerator, precision, ...
+    model: ModelConfig = field(default_factory=ModelConfig)
+    match: MatchConfig = field(default_factory=MatchConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    trainer: dict[str, Any] = field(default_factory=lambda: dict(ON_CPU))  # arguments of lightning.Trainer
     threads: int = 1  # of torch; one a process is fastest for tiny models, and makes digits repeatable
     seed: int = 0  # of the model and of the order of documents; facts follow from world.seed. Not in the digest
 
     kernels: str = "auto"  # auto, native (C on the CPU), reference or triton (reads, on a GPU): sums in another order
     study: str = "single"
     arm: str = "memory"
+    axes: Any = field(default_factory=dict)  # {setting that the command swept: this run's value}; of a command the keys
+    rates: dict[str, Any] = field(default_factory=dict)  # conf/rates/: what ${tuned:...} looks up
+    report: ReportConfig = field(default_factory=ReportConfig)
     results: str = "results/local"
     logger: dict[str, Any] | None = None  # a Lightning logger's _target_ and arguments
     checkpoint: str | None = None  # resume from this file
@@ -58,7 +80,7 @@ class RunConfig:
     progress: str = "auto"  # auto: a bar on a terminal, lines elsewhere; none
 
     def validate(self) -> None:
-        for key, value in flatten(asdict(self)).items():
+        for key, value in flatten(settings(self)).items():
             for number in value if isinstance(value, list) else [value]:
                 if isinstance(number, float) and not math.isfinite(number):
                     raise ValueError(f"{key}={value} is not a number to work with; accepted: a finite one")
@@ -68,10 +90,10 @@ class RunConfig:
         self.world.validate()
         templates = getattr(self.world, "templates", None)
         if templates is not None and self.world.text != "prose":
-            raise ValueError(f"world.templates={templates} would tell nothing; accepted: with world.text=prose")
+            raise ValueError(f"world.templates={templates} has no effect; accepted: with world.text=prose")
         self.model.validate()
         self.match.validate(self.model.d_model)
-        self.optim.validate(getattr(self.model.ffn, "sparse", True))
+        self.optim.validate()
         if self.optim.muon_lr is not None and not self.model.tied_head:
             raise ValueError(
                 f"optim.muon_lr={self.optim.muon_lr} would take the untied head, which Muon is not for; "
@@ -87,44 +109,3 @@ class RunConfig:
             raise ValueError(f"trainer.devices={self.trainer.get('devices')}: a run has one device; accepted: 1")
         one_of("kernels", self.kernels, ("auto", "native", "reference", "triton"))
         one_of("progress", self.progress, ("auto", "none"))
-
-
-NOT_IN_DIGEST = ("kernels", "seed", "study", "arm", "results", "logger", "checkpoint", "save_checkpoint", "progress")
-
-
-def digest(config: RunConfig) -> str:
-    """12 hexadecimal digits that two runs share exactly when they are the same experiment, but for the seed."""
-    text = json.dumps(decisive(config), sort_keys=True, allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-def decisive(config: RunConfig) -> dict[str, Any]:
-    """The settings that decide a run's numbers, as nested dictionaries for a record; files stand as their contents."""
-    settings = {key: value for key, value in asdict(config).items() if key not in NOT_IN_DIGEST}
-    if settings["optim"]["muon_lr"] is None:  # nothing is decided by what is not used
-        del settings["optim"]["muon_lr"]
-    if config.match.multiple_of == 1:
-        del settings["match"]["multiple_of"]
-    if config.model.ffn.name == "dense":
-        del settings["optim"]["values"]
-    for key in ("path", "templates"):
-        name = settings["world"].get(key)
-        if isinstance(name, str) and Path(name).is_file():
-            settings["world"][key] = "sha256:" + hashlib.sha256(Path(name).read_bytes()).hexdigest()[:16]
-    return settings
-
-
-def flatten(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Dotted key -> value of every leaf of nested dictionaries."""
-    flat: dict[str, Any] = {}
-    for name, value in nested.items():
-        flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
-    return flat
-
-
-def apart(settings: list[dict[str, Any]]) -> list[str]:
-    """Of each of several flat settings what is not the same in all, as key=value; a key that it lacks is left out."""
-    lacks = object()
-    keys = dict.fromkeys(key for one in settings for key in one)
-    differ = [key for key in keys if any(one.get(key, lacks) != settings[0].get(key, lacks) for one in settings)]
-    return [" ".join(f"{key}={one[key]}" for key in differ if key in one) for one in settings]

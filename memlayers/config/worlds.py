@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from memlayers.config.checks import at_least, one_of, within
+from memlayers.checks import at_least, one_of, within
 
 SPELLINGS = ("letters", "pairs", "bytes", "bpe")
 DOCUMENTS = ("fact", "subject")
@@ -39,6 +39,10 @@ class AtlasConfig(WorldConfig):
         if self.source == "readings":
             one_of("world.spelling", self.spelling, ("bytes",))
         at_least("world.num_bpe_tokens", self.num_bpe_tokens, 300)
+        if self.spelling != "bpe" and self.num_bpe_tokens != AtlasConfig.num_bpe_tokens:
+            raise ValueError(
+                f"world.num_bpe_tokens={self.num_bpe_tokens} has no effect; accepted: with world.spelling=bpe"
+            )
         if self.num_subjects is not None:
             at_least("world.num_subjects", self.num_subjects, 2)
 

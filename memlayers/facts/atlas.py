@@ -15,8 +15,8 @@ from itertools import islice, pairwise, product
 import torch
 from torch import Tensor
 
+from memlayers.checks import one_of
 from memlayers.config import AtlasConfig
-from memlayers.config.checks import one_of
 from memlayers.facts.spelling import make_speller, spell
 from memlayers.facts.world import Templates, Vocabulary, World, pad, spell_objects
 

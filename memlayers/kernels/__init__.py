@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import cache
 from typing import Any
 
@@ -19,19 +19,12 @@ def leave(table: Tensor) -> Tensor:
     return table
 
 
-def leave_to_step(values: Tensor, slots: Tensor, weights: Tensor, *, sparse: bool = True, rule: object) -> Tensor:
-    """A read whose backward makes gradients of rows, on which the optimizer will step: `rule` is not needed."""
-    del rule
-    return pool.weighted_read(values, slots, weights, sparse=sparse)
-
-
 @dataclass(frozen=True)
 class Kernels:
     """One implementation of each function that decides how fast a memory layer is."""
 
     look_up: Callable[..., Any] = product_keys.look_up
     weighted_read: Callable[..., Any] = pool.weighted_read
-    updating_read: Callable[..., Any] = leave_to_step
     adam_rows: Callable[..., None] = reference_updates.adam_rows
     adagrad_rows: Callable[..., None] = reference_updates.adagrad_rows
     sgd_rows: Callable[..., None] = reference_updates.sgd_rows
@@ -42,7 +35,6 @@ REFERENCE = Kernels()
 IN_C = Kernels(
     look_up.look_up,
     reads.weighted_read,
-    reads.updating_read,
     updates.adam_rows,
     updates.adagrad_rows,
     updates.sgd_rows,
@@ -57,14 +49,18 @@ class Faster:
     choice: str
     name: str
     function: Callable[..., Any]
+    ran: set[str] = field(default_factory=set)  # native or triton, reference: what calls came to
 
     def __call__(self, *arguments: Any, **settings: Any) -> Any:
         try:
-            return self.function(*arguments, **settings)
+            out = self.function(*arguments, **settings)
+            self.ran.add("triton" if self.choice == "triton" else "native")
+            return out
         except Unsupported as error:
             if self.choice != "auto":
                 raise ValueError(f"kernels={self.choice}: {error}, or kernels=auto") from None
             _notice(str(error))
+        self.ran.add("reference")
         return getattr(REFERENCE, self.name)(*arguments, **settings)
 
 
@@ -88,7 +84,7 @@ def choose(choice: str) -> Kernels:
             raise ValueError(f"kernels=native: {error}; accepted: reference, auto") from None
         _notice(str(error))
         return REFERENCE
-    names = [field.name for field in fields(Kernels)]
+    names = [one.name for one in fields(Kernels)]
     return Kernels(**{name: Faster(choice, name, getattr(IN_C, name)) for name in names})
 
 
@@ -101,8 +97,18 @@ def _in_triton() -> Kernels:
     return Kernels(weighted_read=Faster("triton", "weighted_read", triton_reads.weighted_read))
 
 
+def ran(kernels: Kernels) -> dict[str, str]:
+    """What the functions of a run that may be replaced came to, of those that were called: {"look_up": "native", ...}.
+
+    "native, reference" for a function that fell back in some of its calls. Functions that were never faster ones are
+    left out.
+    """
+    called = {one.name: getattr(kernels, one.name) for one in fields(Kernels) if one.name != "huge_pages"}
+    return {name: ", ".join(sorted(one.ran)) for name, one in called.items() if isinstance(one, Faster) and one.ran}
+
+
 def in_use(choice: str) -> str:
-    """What `kernels=` comes to on this machine, for the record: reference, native or triton."""
+    """What `kernels=` comes to on this machine where tensors allow it: reference, native or triton."""
     if choose(choice) is REFERENCE:
         return "reference"
     return "native" if choice == "auto" else choice

@@ -1,6 +1,5 @@
 """Weighted reads in C: see reads.c and reads_back.c."""
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,28 +11,18 @@ from memlayers.kernels.build import library
 from memlayers.kernels.checks import Unsupported, accept, accept_indices, accept_table, is_bf16
 from memlayers.kernels.updates import huge_pages
 from memlayers.layers import pool
+from memlayers.layers.pool import RowUpdate
 
-Rule = Callable[[], tuple[Tensor | None, float, float]]  # sums of squares (n, 1) or none, rate, eps: lazy.OnePass.now
 
-
-def weighted_read(values: Tensor, slots: Tensor, weights: Tensor, *, sparse: bool = True) -> Tensor:
+def weighted_read(
+    values: Tensor, slots: Tensor, weights: Tensor, *, sparse: bool = True, update: RowUpdate | None = None
+) -> Tensor:
     """As memlayers.layers.pool.weighted_read, summed in float32 whatever the values are.
 
     Backward sorts the reads by row once and then visits each row once, for its own gradient and for those of the
-    weights. A dense gradient is the reference's.
+    weights. With an `update` it moves the row there and then, as a step on its gradient would have, digit for digit,
+    and no gradient of rows is made. A dense gradient is the reference's.
     """
-    return _read(values, slots, weights, sparse, None)
-
-
-def updating_read(values: Tensor, slots: Tensor, weights: Tensor, *, sparse: bool = True, rule: Rule) -> Tensor:
-    """The same, but backward moves each row while it visits it, by the rule as it is then; no gradient of rows is made.
-
-    Rows move as they would have by a step on the gradient of weighted_read, digit for digit.
-    """
-    return _read(values, slots, weights, sparse, rule)
-
-
-def _read(values: Tensor, slots: Tensor, weights: Tensor, sparse: bool, rule: Rule | None) -> Tensor:
     if not sparse:
         return pool.weighted_read(values, slots, weights, sparse=False)
     accept_table(values)
@@ -41,7 +30,7 @@ def _read(values: Tensor, slots: Tensor, weights: Tensor, sparse: bool, rule: Ru
     if slots.dtype != torch.int64 or slots.shape != weights.shape or slots.numel() >= 2**32:
         shapes = f"slots {tuple(slots.shape)} of {slots.dtype} and weights {tuple(weights.shape)}"
         raise Unsupported(f"{shapes}; accepted: the same shape, slots of torch.int64")
-    read: Tensor = _Read.apply(values, slots, weights, rule)
+    read: Tensor = _Read.apply(values, slots, weights, update)
     return read
 
 
@@ -49,7 +38,7 @@ class _Read(torch.autograd.Function):
     """slots and weights (t, r) of values (n, d)."""
 
     @staticmethod
-    def forward(ctx: Any, values: Tensor, slots: Tensor, weights: Tensor, rule: Rule | None) -> Tensor:
+    def forward(ctx: Any, values: Tensor, slots: Tensor, weights: Tensor, update: RowUpdate | None) -> Tensor:
         slots, weights = slots.contiguous(), weights.contiguous()
         (t, r), d = slots.shape, values.shape[1]
         read = weights.new_empty(t, d)
@@ -58,7 +47,7 @@ class _Read(torch.autograd.Function):
         if library().read_forward(*table, *reads, read.data_ptr(), torch.get_num_threads()):
             accept_indices("slots", slots, len(values))
         ctx.save_for_backward(values, slots, weights)
-        ctx.rule = rule
+        ctx.update = update
         return read
 
     @staticmethod
@@ -75,8 +64,8 @@ class _Read(torch.autograd.Function):
         grad_weights = torch.empty_like(weights)
         reads = values.data_ptr(), is_bf16(values), d, *sorting, found, slots.shape[1]
         gradients = weights.data_ptr(), grad.data_ptr(), grad_weights.data_ptr()
-        if ctx.rule and ctx.needs_input_grad[0]:
-            total, rate, eps = ctx.rule()
+        if ctx.update and ctx.needs_input_grad[0]:
+            total, rate, eps = ctx.update()
             state = [] if total is None else [total]
             pointer = total.data_ptr() if state else None
             library().read_update(*reads, *gradients, pointer, rate, eps, torch.get_num_threads())

@@ -18,10 +18,13 @@ from memlayers.layers import pool
 MOST_COLUMNS = 1024  # of a row that one program holds at once
 
 
-def weighted_read(values: Tensor, slots: Tensor, weights: Tensor, *, sparse: bool = True) -> Tensor:
+def weighted_read(
+    values: Tensor, slots: Tensor, weights: Tensor, *, sparse: bool = True, update: object = None
+) -> Tensor:
     """As memlayers.layers.pool.weighted_read, summed in float32 whatever values and weights are.
 
-    No two programs add to the same number, so sums have one order. A dense gradient is the reference's.
+    No two programs add to the same number, so sums have one order. A dense gradient is the reference's, and an
+    `update` is left to the optimizer's step.
     Raises Unsupported for tensors that are not on a GPU, where Triton does not interpret, and for other dtypes.
     """
     if not sparse:

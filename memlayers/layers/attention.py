@@ -21,11 +21,12 @@ class Attention(nn.Module):
         self.to_qkv = nn.Linear(d_model, 3 * d_model, bias=False)
         self.out = nn.Linear(d_model, d_model, bias=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """x (b, s, d_model) -> (b, s, d_model)."""
+    def forward(self, x: Tensor, added: Tensor | None = None) -> Tensor:
+        """x (b, s, d_model) -> (b, s, d_model); `added` (b, s, d_model) is added to the values of all heads."""
         qkv = rearrange(self.to_qkv(x), "b s (three h c) -> three b h s c", three=3, h=self.num_heads)
         query, key = rotate(qkv[:2])
-        mixed = F.scaled_dot_product_attention(query, key, qkv[2], is_causal=True)
+        value = qkv[2] if added is None else qkv[2] + rearrange(added, "b s (h c) -> b h s c", h=self.num_heads)
+        mixed = F.scaled_dot_product_attention(query, key, value, is_causal=True)
         return self.out(rearrange(mixed, "b h s c -> b s (h c)"))
 
     def cost(self, work: Workload) -> Cost:

@@ -1,4 +1,4 @@
-"""Memory added beside the feed-forward instead of replacing it (Kim & Jung 2020, "Large product key memory")."""
+"""A layer added beside the dense feed-forward instead of replacing it (Kim & Jung 2020, "Large product key memory")."""
 
 from torch import Tensor, nn
 
@@ -6,16 +6,16 @@ from memlayers.layers.feedforward import Cost, FeedForward, FFNOutput, Workload
 
 
 class Beside(nn.Module):
-    """The sum of a dense feed-forward and a memory on the same input."""
+    """The sum of a dense feed-forward and another layer on the same input."""
 
-    def __init__(self, dense: FeedForward, memory: FeedForward):
+    def __init__(self, dense: FeedForward, layer: FeedForward):
         super().__init__()
-        self.dense, self.memory = dense, memory
+        self.dense, self.layer = dense, layer
 
-    def forward(self, x: Tensor) -> FFNOutput:
-        """x (b, s, d_model) -> hidden (b, s, d_model) and the memory's reads."""
-        memory = self.memory(x)
-        return FFNOutput(self.dense(x).hidden + memory.hidden, memory.reads)
+    def forward(self, x: Tensor, tokens: Tensor) -> FFNOutput:
+        """x (b, s, d_model) -> hidden (b, s, d_model), with the layer's auxiliary loss and reads."""
+        out = self.layer(x, tokens)
+        return out._replace(hidden=self.dense(x, tokens).hidden + out.hidden)
 
     def cost(self, work: Workload) -> Cost:
-        return self.dense.cost(work) + self.memory.cost(work)
+        return self.dense.cost(work) + self.layer.cost(work)

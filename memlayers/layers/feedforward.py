@@ -1,4 +1,4 @@
-"""What every feed-forward is: a map of (batch, sequence, d_model) to itself that says what it reads and costs."""
+"""The interface of every layer: a causal map of (batch, sequence, d_model) to itself, and what it costs."""
 
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 class Reads(NamedTuple):
-    """Which rows of a pool were added up, and how much of each; r = heads * topk reads a token."""
+    """Which rows of a pool were added up, and how much of each; r reads a token."""
 
     slots: Tensor  # (b, s, r) integer rows of the pool
     weights: Tensor  # (b, s, r)
@@ -15,7 +15,8 @@ class Reads(NamedTuple):
 
 class FFNOutput(NamedTuple):
     hidden: Tensor  # (b, s, d_model)
-    reads: Reads | None = None  # of memory layers: for usage and tracing
+    aux_loss: Tensor | None = None  # (), added to the training loss, as an expert router's balance
+    reads: Reads | None = None  # of layers with a pool: for usage and tracing
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Cost:
     forward: float = 0.0  # FLOPs
     backward: float = 0.0  # FLOPs
     bytes_read: float = 0.0  # of parameters, forward
-    params: int = 0  # stored; a pool shared by several layers counts once, where it is made
+    params: int = 0  # stored; pools are counted by the model, once, however many layers read them
 
     @property
     def flops(self) -> float:
@@ -59,8 +60,15 @@ def matrix_cost(*shape: int, bytes_each: int = 4) -> Cost:
 
 
 class FeedForward(Protocol):
-    """Position-wise: the output at position t depends on the input at t only."""
+    """Causal: the output at a position depends on x and on the tokens up to there, and on nothing later.
 
-    def __call__(self, x: Tensor) -> FFNOutput: ...
+    A module declares the roles of its parameters in `param_roles`, {name within the module: role}:
+    `output` (writes to the residual stream), `memory_key`, `memory_value`, `filter` (starts at zero). All others are
+    `embedding` (of nn.Embedding), `vector` (one axis; starts at one), `bias` (named so; starts at zero) or `matrix`.
+    """
+
+    def __call__(self, x: Tensor, tokens: Tensor) -> FFNOutput:
+        """x (b, s, d_model) and the token ids (b, s) under it."""
+        ...
 
     def cost(self, work: Workload) -> Cost: ...

@@ -3,67 +3,56 @@
 token -> query -> the topk best of n * n slots in each head -> softmax of their scores -> weighted sum of values
 """
 
-from collections.abc import Callable
-from typing import ClassVar
+from dataclasses import dataclass
 
-import torch
-from einops import rearrange
 from torch import Tensor, nn
 
-from memlayers.layers.feedforward import Cost, FFNOutput, Reads, Workload, matrix_cost
+from memlayers.checks import at_least, one_of, within
+from memlayers.layers.feedforward import Cost, FFNOutput, Workload
+from memlayers.layers.gated_memory import GatedMemory
+from memlayers.layers.lookup import ProductKeyLookup
 from memlayers.layers.pool import MemoryPool
-from memlayers.layers.product_keys import look_up, selection_flops, staircase
+from memlayers.layers.site import Site
 
 
-class ProductKeyLookup(nn.Module):
-    """Which slots a token reads, and with what weights: the half of a memory layer that comes before the values.
+@dataclass
+class Memory:
+    """The paper's "Memory" has a pool of its own for each layer and no gate; its "Memory+" a shared pool and a gate."""
 
-    Letters: b batch, s sequence, t = b * s tokens, h heads, two halves of a key, c half-key width, n keys a half.
-    With qk_norm, queries and keys are scaled to unit root mean square a half (RMSNorm with learned gains), so that
-    scores start at unit variance whatever the residual stream does; without it they grow with the activations.
-    Keys come uninitialised: model.init_parameters draws them. Raises ValueError for an odd d_key and for a topk of more
-    than num_keys.
-    """
+    num_keys: int = 64  # n keys a half: n * n slots
+    heads: int = 4
+    topk: int = 8
+    d_key: int | None = None  # both halves together; null is d_model / 2, the paper's choice for Memory+
+    qk_norm: bool = True  # RMSNorm of queries and keys
+    pool: str = "own"  # own, or shared by all layers of the model that ask for one of this size
+    gate: bool = False  # layers/gated_memory.py
+    value_dtype: str = "float32"
 
-    param_roles: ClassVar[dict[str, str]] = {"keys": "memory_key"}
+    def validate(self, key: str, d_model: int) -> None:
+        at_least(f"{key}.num_keys", self.num_keys, 2)
+        within(f"{key}.heads", self.heads, 1, 1024)
+        within(f"{key}.topk", self.topk, 1, self.num_keys)
+        width = self.key_width(d_model)
+        if width < 2 or width % 2:
+            raise ValueError(f"{key}.d_key={width} is not even; accepted: an even number, as a key has two halves")
+        one_of(f"{key}.pool", self.pool, ("own", "shared"))
+        one_of(f"{key}.value_dtype", self.value_dtype, ("float32", "bfloat16"))
 
-    def __init__(
-        self,
-        d_model: int,
-        *,
-        num_keys: int,
-        heads: int,
-        topk: int,
-        d_key: int,
-        qk_norm: bool = True,
-        look_up: Callable[..., tuple[Tensor, Tensor]] = look_up,  # or a faster one
-    ):
-        super().__init__()
-        if not 1 <= topk <= num_keys:
-            raise ValueError(f"topk={topk} is out of range; accepted: 1 to num_keys={num_keys}")
-        if d_key < 2 or d_key % 2:
-            raise ValueError(f"d_key={d_key} has no two halves; accepted: an even number from 2")
-        self.heads, self.topk, self.look_up = heads, topk, look_up
-        self.to_query = nn.Linear(d_model, heads * d_key, bias=False)
-        self.keys = nn.Parameter(torch.empty(heads, 2, num_keys, d_key // 2))
-        gains = torch.ones(d_key // 2), torch.ones(d_key // 2)  # of queries, of keys
-        self.gains = nn.ParameterList(gains) if qk_norm else None
+    def key_width(self, d_model: int) -> int:
+        return d_model // 2 if self.d_key is None else self.d_key
 
-    def forward(self, x: Tensor) -> Reads:
-        """x (b, s, d_model) -> slots and weights, each (b, s, h * topk); the weights of a head sum to 1."""
-        query = self.to_query(x).to(self.keys.dtype)  # under autocast, norms are in the dtype of the parameters
-        query = rearrange(query, "b s (h two c) -> (b s) h two c", h=self.heads, two=2)
-        slots, weights = self.look_up(query, self.keys, self.gains, self.topk)
-        shape = *x.shape[:2], self.heads * self.topk
-        return Reads(slots.reshape(shape), weights.reshape(shape))
-
-    def cost(self, work: Workload) -> Cost:
-        """Query projection, half scores, and the comparisons of both selections."""
-        n = self.keys.shape[-2]
-        pairs = len(staircase(self.topk, torch.device("cpu"))[0])
-        chosen = self.heads * (2 * selection_flops(n, self.topk) + selection_flops(pairs, self.topk))
-        gains = sum(gain.numel() for gain in self.gains or ())
-        return matrix_cost(*self.to_query.weight.shape) + matrix_cost(*self.keys.shape) + Cost(chosen, params=gains)
+    def build(self, site: Site) -> "ProductKeyMemory | GatedMemory":
+        lookup = ProductKeyLookup(
+            site.d_model,
+            num_keys=self.num_keys,
+            heads=self.heads,
+            topk=self.topk,
+            d_key=self.key_width(site.d_model),
+            qk_norm=self.qk_norm,
+            look_up=site.kernels.look_up,
+        )
+        pool = site.pool(self.num_keys**2, site.d_model, self.pool, self.value_dtype)
+        return GatedMemory(site.d_model, lookup, pool) if self.gate else ProductKeyMemory(lookup, pool)
 
 
 class ProductKeyMemory(nn.Module):
@@ -73,11 +62,11 @@ class ProductKeyMemory(nn.Module):
         super().__init__()
         self.lookup, self.pool = lookup, pool
 
-    def forward(self, x: Tensor) -> FFNOutput:
+    def forward(self, x: Tensor, tokens: Tensor | None = None) -> FFNOutput:
         """x (b, s, d_model) -> hidden (b, s, d_model) and the reads."""
         reads = self.lookup(x)
         hidden = self.pool(reads.slots.flatten(0, 1), reads.weights.flatten(0, 1))
-        return FFNOutput(hidden.to(x.dtype).view_as(x), reads)
+        return FFNOutput(hidden.to(x.dtype).view_as(x), reads=reads)
 
     def cost(self, work: Workload) -> Cost:
         return self.lookup.cost(work) + self.pool.read_cost(self.lookup.heads * self.lookup.topk, work)

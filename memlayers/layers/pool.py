@@ -10,6 +10,9 @@ from torch.nn import functional as F
 
 from memlayers.layers.feedforward import Cost, Workload
 
+# What backward needs to move rows: sums of squares (n, 1) or none, learning rate, eps. Asking counts a step.
+RowUpdate = Callable[[], tuple[Tensor | None, float, float]]
+
 
 class MemoryPool(nn.Module):
     """A table of num_slots values of width d_value, uninitialised. Layers share a pool by being handed the same object.
@@ -31,20 +34,28 @@ class MemoryPool(nn.Module):
         super().__init__()
         self.values = nn.Parameter(torch.empty(num_slots, d_value, dtype=dtype))
         self.sparse, self.read = sparse, read or weighted_read
+        self.update: RowUpdate | None = None
 
     def forward(self, slots: Tensor, weights: Tensor) -> Tensor:
-        """Weighted sums of rows: slots (t, r) and weights (t, r) -> (t, d_value) in the dtype of the weights."""
-        return self.read(self.values, slots, weights, sparse=self.sparse)
+        """Weighted sums of rows: slots (t, r) and weights (t, r) -> (t, d_value) in the dtype of the weights.
+
+        With an `update`, which an optimizer sets for the length of a training, backward moves the rows while it visits
+        them: values then have no gradient to clip, to add up or to look at. A read that cannot do so leaves the
+        gradient, and with it the same step, to the optimizer.
+        """
+        return self.read(self.values, slots, weights, sparse=self.sparse, update=self.update)
 
     def read_cost(self, reads: int, work: Workload) -> Cost:
-        """Of so many reads a token, without the table itself: the sum, its two gradients, and the sort behind them."""
+        """Of `reads` rows a token, without the table itself: the sum, its two gradients, and the sort behind them."""
         size = reads * self.values.shape[1]
         sort = reads * math.ceil(math.log2(max(2, reads * work.tokens))) if self.sparse else 0
         return Cost(2 * size, 4 * size + sort, size * self.values.element_size())
 
 
-def weighted_read(values: Tensor, slots: Tensor, weights: Tensor, *, sparse: bool = True) -> Tensor:
-    """sum over r of weights[t, r] * values[slots[t, r]]: (t, d_value).
+def weighted_read(
+    values: Tensor, slots: Tensor, weights: Tensor, *, sparse: bool = True, update: RowUpdate | None = None
+) -> Tensor:
+    """sum over r of weights[t, r] * values[slots[t, r]]: (t, d_value). An `update` is left to the optimizer's step.
 
     With sparse=True the gradient of `values` is a sparse tensor of the rows that were read, each once and in order.
     (Autograd drops the mark that says so, is_coalesced, where it stores the gradient in .grad.)

@@ -15,7 +15,7 @@ from benches.clock import Side, ratio, take_turns
 from benches.steps import TrainingStep
 from torch import Tensor
 
-from memlayers.compose import jobs_of
+from memlayers.studies.compose import jobs_of
 
 SIZES = (12, 14, 16, 18, 20, 22, 24)  # log2 of the slots
 SHAPE = ("ffn=memory", "model.d_model=64", "model.hidden=176", "arm=memory", "optim.lr=1e-12", "optim.values.lr=1e-12")

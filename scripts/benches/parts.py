@@ -9,7 +9,7 @@ from torch import nn
 
 from memlayers.kernels import Kernels, choose
 from memlayers.layers.pool import MemoryPool
-from memlayers.lazy import LazyAdam, RowwiseAdagrad
+from memlayers.optim.rows import LazyAdam, RowwiseAdagrad
 
 # name: keys a half, half-key width, tokens, heads, k, value width
 SHAPES = {"the study's": (128, 8, 1024, 4, 8, 32), "larger": (512, 32, 2048, 4, 32, 128)}

@@ -20,7 +20,7 @@ from torch.optim import AdamW, Optimizer, SparseAdam
 from memlayers.kernels import choose
 from memlayers.layers.memory import ProductKeyLookup, ProductKeyMemory
 from memlayers.layers.pool import MemoryPool
-from memlayers.lazy import LazyAdam, RowwiseAdagrad
+from memlayers.optim.rows import LazyAdam, RowwiseAdagrad
 
 TOKENS, HEADS, SETS = 2048, 4, 8  # sets of inputs, in turn: the cache does not hold the last one's rows
 BUILDS = 2  # of every layer and table, each for as many rounds

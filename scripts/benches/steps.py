@@ -4,13 +4,13 @@ from contextlib import ExitStack
 
 import torch
 
-from memlayers.compose import jobs_of
+from memlayers.studies.compose import jobs_of
 from memlayers.config.run import RunConfig
 from memlayers.kernels import choose
-from memlayers.lit import Batches, answer_loss
+from memlayers.training.learner import Batches, answer_loss
 from memlayers.model import build_model, parameters_with_roles
-from memlayers.optim import build_optimizers, clip_gradients, stepping_in_backward
-from memlayers.run import plan
+from memlayers.optim.groups import build_optimizers, clip_gradients, stepping_in_backward
+from memlayers.training.run import plan
 
 BATCHES = 16  # drawn before the clock runs, then used in turn
 

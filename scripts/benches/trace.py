@@ -19,11 +19,11 @@ from benches.steps import configured
 from torch.profiler import ProfilerActivity, profile
 
 from memlayers.kernels import choose
-from memlayers.lit import Batches, FactLearner
+from memlayers.training.learner import Batches, FactLearner
 from memlayers.model import build_model
-from memlayers.run import plan
+from memlayers.training.run import plan
 from memlayers.text import Documents
-from memlayers.trainer import build_trainer, fit
+from memlayers.training.trainer import build_trainer, fit
 
 RUNS = {
     "dense": ("arm=dense",),

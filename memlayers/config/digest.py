@@ -1,0 +1,127 @@
+"""Which settings decide a run's numbers, and the digest that says whether two runs are the same experiment."""
+
+import dataclasses
+import hashlib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from memlayers.layers import Dense
+
+NOT_DECISIVE = ("kernels", "seed", "study", "arm", "axes", "rates", "report", "results", "logger", "checkpoint")
+NOT_DECISIVE += ("save_checkpoint", "progress")
+
+
+def digest(config: Any) -> str:
+    """12 hexadecimal digits that two RunConfigs share exactly when they are the same experiment, but for the seed.
+
+    It is of what differs from the defaults in the code, so that a new setting changes no digest. A default that changes
+    its value makes old records mean something else: training/record.py then counts up its SCHEMA.
+    """
+    text = json.dumps(decisive(config), sort_keys=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def decisive(config: Any) -> dict[str, Any]:
+    """The settings that differ from their defaults and have an effect, nested; files stand as their contents."""
+    without = without_effect(config)
+    found = {key: pruned(value, key, without) for key, value in changed(config).items() if key not in NOT_DECISIVE}
+    found = {key: value for key, value in found.items() if value != {}}
+    for key in ("path", "templates"):
+        name = found["world"].get(key)
+        if isinstance(name, str) and Path(name).is_file():
+            found["world"][key] = "sha256:" + hashlib.sha256(Path(name).read_bytes()).hexdigest()[:16]
+    return found
+
+
+def without_effect(config: Any) -> set[str]:
+    """Dotted keys whose value changes nothing in this run."""
+    found = {"world.name"}
+    model, match = config.model, config.match
+    extras = [one for one in (model.residual, model.values, model.before) if one is not None]
+    layers = [model.ffn, *extras]
+    if not any(hasattr(layer, "pool") for layer in layers) and all(is_ours(layer) for layer in layers):
+        found |= {"optim.values", "optim.clip_values", "optim.roles.memory_key"}
+    if isinstance(model.ffn, Dense) and (match.reference is None or isinstance(match.reference, Dense)):
+        found |= {"model.blocks", "model.placement"}
+    if not extras:
+        found.add("model.extra_blocks")
+    if config.training.steps is not None:
+        found.add("training.exposures")
+    for key, schedule in (
+        ("optim", config.optim.schedule),
+        ("optim.values", getattr(config.optim.values, "schedule", None)),
+    ):
+        if schedule is not None and schedule.shape == "constant":
+            found.add(f"{key}.schedule.final")
+    return found
+
+
+def settings(value: Any) -> Any:
+    """Nested dictionaries of a dataclass and those in it; a layer, a rule and a world say which they are by `kind`."""
+    if isinstance(value, dict):
+        return {key: settings(one) for key, one in value.items()}
+    if not dataclasses.is_dataclass(value):
+        return value
+    own = {field.name: settings(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    return kind_of(value) | own
+
+
+def changed(value: Any, default: Any = None) -> Any:
+    """The same of what is not as in `default`; of a dataclass of another class than that, as in its own defaults."""
+    if isinstance(value, dict):
+        old = default if isinstance(default, dict) else {}
+        return {key: changed(one, old.get(key)) for key, one in value.items() if key not in old or one != old[key]}
+    if not dataclasses.is_dataclass(value):
+        return value
+    found = kind_of(value)
+    for field in dataclasses.fields(value):
+        own = getattr(value, field.name)
+        usual = getattr(default, field.name) if type(default) is type(value) else default_of(field)
+        if own != usual:
+            found[field.name] = changed(own, usual)
+    return found
+
+
+def default_of(field: Any) -> Any:
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return field.default
+
+
+def kind_of(value: Any) -> dict[str, str]:
+    """{"kind": "Memory"} where one of several kinds may stand; of a user's own file also what is in it."""
+    if is_ours(value):
+        chosen = hasattr(value, "build") or type(value).__module__ == "memlayers.config.worlds"
+        return {"kind": type(value).__name__} if chosen else {}
+    source = Path(str(sys.modules[type(value).__module__].__file__)).read_bytes()
+    return {"kind": type(value).__name__, "source": "sha256:" + hashlib.sha256(source).hexdigest()[:16]}
+
+
+def is_ours(value: Any) -> bool:
+    return type(value).__module__.startswith("memlayers.")
+
+
+def pruned(value: Any, key: str, without: set[str]) -> Any:
+    """What is left without some dotted keys, and without dictionaries that they empty."""
+    if not isinstance(value, dict):
+        return value
+    kept = {name: pruned(own, f"{key}.{name}", without) for name, own in value.items()}
+    return {name: own for name, own in kept.items() if f"{key}.{name}" not in without and own != {}}
+
+
+def flatten(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Dotted key -> value of every leaf of nested dictionaries."""
+    flat: dict[str, Any] = {}
+    for name, value in nested.items():
+        flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return flat
+
+
+def differing(several: list[dict[str, Any]]) -> list[str]:
+    """For each of several flat settings those that are not the same in all, as "key=value ..."."""
+    absent = object()
+    keys = dict.fromkeys(key for one in several for key in one)
+    differ = [key for key in keys if any(one.get(key, absent) != several[0].get(key, absent) for one in several)]
+    return [" ".join(f"{key}={one[key]}" for key in differ if key in one) for one in several]

@@ -1,0 +1,72 @@
+"""A table addressed by a hash of the last n tokens: no query, no key, no search (Engram, arXiv 2601.07372).
+
+    tokens   ... 17 4 9     n = 3     hash h of (17, 4, 9)  ->  row h     read   mean of the rows of all hashes
+
+What a memory with learned addresses recalls beyond this table of the same size is what its addresses are worth.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from memlayers.checks import one_of, within
+from memlayers.layers.feedforward import Cost, FFNOutput, Reads, Workload
+from memlayers.layers.pool import MemoryPool
+from memlayers.layers.site import Site
+
+
+@dataclass
+class NGram:
+    """As a feed-forward, or added to the residual stream or to attention's values; n = 1 is a value embedding."""
+
+    n: int = 3
+    num_slots: int = 16_384
+    hashes: int = 4  # rows a token
+    pool: str = "own"  # own, or shared by all layers of the model that ask for one of this size
+    value_dtype: str = "float32"
+
+    def validate(self, key: str, d_model: int) -> None:
+        within(f"{key}.n", self.n, 1, 16)
+        within(f"{key}.num_slots", self.num_slots, 2, 2**31)
+        within(f"{key}.hashes", self.hashes, 1, 1024)
+        one_of(f"{key}.pool", self.pool, ("own", "shared"))
+        one_of(f"{key}.value_dtype", self.value_dtype, ("float32", "bfloat16"))
+
+    def build(self, site: Site) -> "NGramTable":
+        pool = site.pool(self.num_slots, site.d_model, self.pool, self.value_dtype)
+        return NGramTable(pool, self.n, self.hashes)
+
+
+class NGramTable(nn.Module):
+    """The mean of `hashes` rows of the pool, each by a hash of its own."""
+
+    def __init__(self, pool: MemoryPool, n: int, hashes: int):
+        super().__init__()
+        self.pool, self.n, self.hashes = pool, n, hashes
+
+    def forward(self, x: Tensor, tokens: Tensor) -> FFNOutput:
+        """x (b, s, d_model) for its shape, tokens (b, s) -> hidden (b, s, d_model) and the reads."""
+        slots = hashed(tokens, self.n, self.hashes, len(self.pool.values))
+        weights = torch.full(slots.shape, 1 / self.hashes, device=slots.device)
+        hidden = self.pool(slots.flatten(0, 1), weights.flatten(0, 1))
+        return FFNOutput(hidden.to(x.dtype).view_as(x), reads=Reads(slots, weights))
+
+    def cost(self, work: Workload) -> Cost:
+        """The reads; hashes are integer arithmetic, a few operations a token."""
+        return self.pool.read_cost(self.hashes, work)
+
+
+def hashed(tokens: Tensor, n: int, hashes: int, size: int) -> Tensor:
+    """tokens (b, s) -> slots (b, s, hashes) in 0 .. size - 1, of the n tokens up to each position.
+
+    Multiply, add and fold (the constants of splitmix64) in wrapping int64; before the first token stands -1.
+    """
+    state = torch.arange(1, hashes + 1, device=tokens.device) * 0x9E3779B97F4A7C1
+    state = state.expand(*tokens.shape, hashes)
+    for back in range(n):
+        shifted = F.pad(tokens, (back, 0), value=-1)[:, : tokens.shape[1]]
+        state = (state ^ (shifted[..., None] + 1 + back)) * -0x40A7B892E31B1A47
+        state = state ^ (state >> 27)
+    return (state * -0x6B2FB644ECCEEE15 >> 16) % size

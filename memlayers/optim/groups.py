@@ -1,0 +1,112 @@
+"""Roles -> groups -> optimizers. Every parameter is in exactly one group; value tables have their own optimizer."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import AdamW, Muon, Optimizer
+
+from memlayers.config import OptimConfig
+from memlayers.kernels import REFERENCE, Kernels
+from memlayers.layers.pool import MemoryPool
+from memlayers.model import parameters_with_roles
+from memlayers.optim.muon import StackedMuon
+from memlayers.optim.rows import FusedRule
+from memlayers.optim.rules import rule_name
+
+MATRICES = ("matrix", "output")  # roles that Muon may take (Jordan et al. 2024): keys are lists of vectors, not maps
+
+
+def build_optimizers(model: nn.Module, config: OptimConfig, kernels: Kernels = REFERENCE) -> list[Optimizer]:
+    """AdamW, then Muon over matrices and stacks of them where it is asked for, then the rule of value tables.
+
+    Raises ValueError for a role without settings, and for tables without a rule.
+    """
+    groups: dict[str, list[nn.Parameter]] = {}
+    for name, role, parameter in parameters_with_roles(model):
+        if role != "memory_value" and role not in config.roles:
+            raise ValueError(f"optim.roles has no {role!r}, the role of {name}; known: {sorted(config.roles)}")
+        groups.setdefault(role, []).append(parameter)
+    values = groups.pop("memory_value", [])
+    owned = [id(p) for params in groups.values() for p in params] + [id(p) for p in values]
+    assert sorted(owned) == sorted(id(p) for p in model.parameters()), "each parameter belongs to exactly one group"
+
+    def settings(roles: Iterable[str], axes: int | None = None) -> list[dict[str, Any]]:
+        made = []
+        for role in sorted(roles):
+            params = [p for p in groups[role] if axes is None or p.ndim == axes]
+            own = {"role": role, "lr": peak_rate(role, config), "weight_decay": config.roles[role].weight_decay}
+            made += [{"params": params, **own}] if params else []
+        return made
+
+    by_muon = {role for role in groups if takes_muon(role, config)}
+    betas = (config.betas[0], config.betas[1])
+    optimizers: list[Optimizer] = [AdamW(settings(groups.keys() - by_muon), betas=betas, eps=config.eps, fused=True)]
+    if by_muon:
+        optimizers.append(Muon(settings(by_muon, axes=2)))
+        stacks = settings(by_muon, axes=3)
+        optimizers += [StackedMuon(stacks)] if stacks else []
+    if values:
+        if config.values is None:
+            raise ValueError("optim.values is not set, and the model has value tables; accepted: a rule, as values=sgd")
+        optimizers.append(config.values.build(values, kernels))
+        optimizers[-1].param_groups[0]["role"] = "memory_value"
+    return optimizers
+
+
+def takes_muon(role: str, config: OptimConfig) -> bool:
+    return config.muon_lr is not None and role in MATRICES
+
+
+def rule_of(role: str, config: OptimConfig) -> str:
+    """adamw, muon, or the rule of the value tables."""
+    if role == "memory_value":
+        return rule_name(config.values)
+    return "muon" if takes_muon(role, config) else "adamw"
+
+
+def peak_rate(role: str, config: OptimConfig) -> float:
+    """The rate that the schedule multiplies, and reaches."""
+    if role == "memory_value":
+        return float(config.values.lr)
+    rate = config.muon_lr if takes_muon(role, config) else config.lr
+    assert rate is not None
+    return rate * config.roles[role].lr_mul
+
+
+@contextmanager
+def fused_updates(model: nn.Module, optimizers: list[Optimizer], config: OptimConfig) -> Iterator[None]:
+    """Within, pools carry the rule of their optimizer, and backward moves their rows (MemoryPool.update).
+
+    Only of pools that one layer reads, whose gradient is not clipped, and of rules that need one pass.
+    """
+    readers = [pool for module in model.modules() if isinstance(pool := getattr(module, "pool", None), MemoryPool)]
+    alone = [pool for pool in readers if readers.count(pool) == 1 and config.clip_values is None]
+    try:
+        for rule in optimizers:
+            for pool in alone:
+                if isinstance(rule, FusedRule):
+                    pool.update = rule.update_of(pool.values)
+        yield
+    finally:
+        for pool in alone:
+            pool.update = None
+
+
+@torch.no_grad()
+def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float | None) -> None:
+    """Scale gradients, dense and sparse, so that their joint Euclidean norm is at most max_norm; null does nothing."""
+    if max_norm is None:
+        return
+    grads = [p.grad for p in parameters if p.grad is not None]
+    parts: list[Tensor] = []
+    for grad in grads:
+        parts.append(grad.coalesce().values() if grad.is_sparse else grad)
+    if not parts:
+        return
+    norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(part.float()) for part in parts]))
+    scale = (max_norm / (norm + 1e-6)).clamp(max=1.0)
+    for grad in grads:
+        grad.mul_(scale)

@@ -1,0 +1,108 @@
+"""The recall read-outs of one trained model, as they stand in its record."""
+
+import itertools
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from memlayers.model import Transformer
+from memlayers.recall.ask import Answers, ask, decode, majority_share, prior_bits, sample_facts, shuffled
+from memlayers.text import Text
+
+BUCKETS = (1, 4, 16, 64, 256, 1024)  # lower ends, in exposures
+MAX_FACTS = 200_000  # asked at the end of a run; a seeded sample of larger worlds
+MAX_CONFIDENCE = 2_000  # known and unknown subjects whose confidence is compared
+
+
+def measure(model: Transformer, text: Text, documents: int) -> dict[str, Any]:
+    """All read-outs after training on so many documents.
+
+    recall, held_out: share of facts whose whole object is right, asked as in training and as never in training.
+    bits: sum over the facts of log2(1 / prior) minus the model's surprise, scaled to the whole world where a sample
+    was asked. A model that answers by frequency scores 0; one that is confidently wrong scores below.
+    """
+    world = text.world
+    facts = sample_facts(world, MAX_FACTS)
+    scale = world.num_facts / len(facts)
+    trained = ask(model, text, facts, "training")
+    held_out = ask(model, text, facts, "held_out")
+    control = ask(model, text, facts, "training", shuffled(world, seed=1))
+    asked = torch.stack([trained.subject, trained.relation], dim=1)
+    prior = prior_bits(world, asked)
+    exposures = text.exposures_per_document[asked[:, 0], asked[:, 1]] * documents
+    stored = scale * float(prior.sum() - trained.surprise.double().sum())
+    return {
+        "num_facts": world.num_facts,
+        "asked": len(asked),
+        "exact": mean(trained.exact),
+        "held_out": mean(held_out.exact) if len(held_out.exact) else None,
+        "shuffled": mean(control.exact),
+        "floor": majority_share(world, asked),
+        "stored_bits": stored,
+        "world_bits": scale * float(prior.sum()),
+        "by_relation": {
+            name: mean(trained.exact[trained.relation == index])
+            for index, name in enumerate(world.relations)
+            if (trained.relation == index).any()
+        },
+        "by_exposures": by_exposures(trained, exposures),
+        "unknown": unknown_subjects(model, text, facts),
+    }
+
+
+def mean(hits: Tensor) -> float:
+    return float(hits.double().mean())
+
+
+def by_exposures(answers: Answers, exposures: Tensor) -> dict[str, float]:
+    """Recall in buckets of expected exposures: {"16-63": 0.41, ...}."""
+    edges = (0, *BUCKETS, math.inf)
+    found = {}
+    for low, high in itertools.pairwise(edges):
+        inside = (exposures >= low) & (exposures < high)
+        if inside.any():
+            found[f"{low}+" if high == math.inf else f"{low}-{int(high) - 1}"] = mean(answers.exact[inside])
+    return found
+
+
+def unknown_subjects(model: Transformer, text: Text, facts: Tensor) -> dict[str, float | None]:
+    """Does confidence tell known subjects from unknown ones? Confidence is the probability of the decoded object.
+
+    auroc: probability that a known subject's answer is held with more confidence than an unknown one's.
+    recall_at_1, recall_at_5: share of facts that are right and above the confidence that lets 1% (5%) of the
+    questions about unknown subjects through. Null where the world has no unknown subjects.
+    """
+    world = text.world
+    if not len(world.unknown):
+        return {"auroc": None, "recall_at_1": None, "recall_at_5": None}
+    generator = torch.Generator().manual_seed(2)
+    known = facts[torch.randperm(len(facts), generator=generator)[:MAX_CONFIDENCE]]
+    strangers = torch.randint(len(world.unknown), (len(known),), generator=generator) + len(world.subjects)
+    stranger_facts = torch.stack([strangers, known[:, 1]], dim=1)
+    lengths = torch.stack([(table != 0).sum(dim=1).max() for table in world.objects])
+
+    def confidence(which: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        probe = text.probe(which, "training", torch.Generator().manual_seed(0))
+        found, log_probability = decode(model, probe.documents, lengths[probe.relation])
+        return found, log_probability, torch.stack([probe.subject, probe.relation], dim=1)
+
+    found, of_known, asked = confidence(known)
+    _, of_unknown, _ = confidence(stranger_facts)
+    gold = text.objects[text.first_object[asked[:, 1]] + world.facts[asked[:, 0], asked[:, 1]]][:, : found.shape[1]]
+    right = (found == gold).all(dim=1)
+
+    def recall_at(share: float) -> float:
+        threshold = of_unknown.sort(descending=True).values[int(share * len(of_unknown))]
+        return mean(right & (of_known > threshold))
+
+    return {"auroc": auroc(of_known, of_unknown), "recall_at_1": recall_at(0.01), "recall_at_5": recall_at(0.05)}
+
+
+def auroc(positive: Tensor, negative: Tensor) -> float:
+    """Probability that a positive exceeds a negative, ties counting half (Mann-Whitney), by sorting."""
+    ordered = negative.sort().values
+    below = torch.searchsorted(ordered, positive, right=False)
+    up_to = torch.searchsorted(ordered, positive, right=True)
+    return float((below + up_to).double().mean() / (2 * len(negative)))

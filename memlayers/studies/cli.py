@@ -1,0 +1,152 @@
+"""What all commands share: everything is checked first; one line and no traceback for a mistake; exit codes."""
+
+import ctypes
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable
+
+import hydra
+from hydra._internal.utils import get_args_parser
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from memlayers.config import RunConfig
+from memlayers.studies.compose import axes_override, jobs_of, register, to_run_config
+from memlayers.studies.display import StudyDisplay, labels
+from memlayers.studies.files import CONF, load_layers, quote_paths
+from memlayers.studies.layout import write_layout
+from memlayers.training.record import check_writable, ended, finished, record_path
+
+
+def fail(error: Exception) -> None:
+    """A user's mistake (ValueError) is one line; anything else is a defect and keeps its traceback."""
+    if isinstance(error, ValueError | FloatingPointError):
+        print(f"memlayers: {error}", file=sys.stderr, flush=True)
+    else:
+        traceback.print_exc()
+
+
+def verb(main: Callable[[], int]) -> None:
+    """Run a script's main to an exit code; Ctrl-C is one line."""
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        print("\nmemlayers: interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+def job(config: DictConfig) -> None:
+    """What a launcher runs, possibly in another process. A failure is in the record; the parent reports it."""
+    register()
+    from memlayers.training.run import run
+
+    keep_freed_memory()
+    try:
+        run(to_run_config(config, list(HydraConfig.get().overrides.task)))
+    except Exception as error:
+        if config.progress != "none":  # else the parent reports it
+            fail(error)
+
+
+def keep_freed_memory() -> None:
+    """Let malloc keep what a step frees for the next one, up to 2 GiB, instead of asking for cleared pages each time.
+
+    For processes of ours only, as it is for the whole process, whatever MALLOC_TRIM_THRESHOLD_ says. Without glibc
+    nothing changes.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        mallopt(-3, 2**25)  # M_MMAP_THRESHOLD: the most that is accepted; larger tensors are mapped one by one
+        mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
+
+
+def words_of(arguments: list[str]) -> list[str]:
+    """A command line as Hydra wants it: flags first, layers in files registered, file names quoted."""
+    return quote_paths(load_layers(flags_first(arguments)))
+
+
+def jobs_from(arguments: list[str]) -> list[RunConfig] | None:
+    """The jobs of a command line, checked; None where Hydra is only asked something (--help, --cfg ...)."""
+    parsed = get_args_parser().parse_args(words_of(arguments))
+    if parsed.help or parsed.hydra_help or parsed.cfg or parsed.info or parsed.shell_completion:
+        return None
+    return jobs_of(parsed.overrides, bool(parsed.multirun))
+
+
+def flags_first(arguments: list[str]) -> list[str]:
+    """As argparse wants them, so that -m may stand anywhere; only flags without a value of their own are moved."""
+    return sorted(arguments, key=lambda word: word not in ("-m", "--multirun"))
+
+
+def execute(arguments: list[str]) -> int:
+    """Run, sweep or study a command line. Exit code 0 only if every run has a record that says ok, 2 for a mistake."""
+    os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker:UserWarning")  # of workers, after Ctrl-C
+    jobs = None
+    try:
+        sys.argv[1:] = words_of(arguments)
+        register()
+        application = hydra.main(config_path=str(CONF), config_name="train", version_base="1.3")(job)
+        jobs = jobs_from(arguments)
+        if jobs is not None:
+            return study(jobs, application, arguments)
+        application()
+        return 0
+    except ValueError as error:
+        fail(error)
+        return 2
+    except KeyboardInterrupt:
+        kept = "finished runs are kept, and the same command goes on from there"
+        if jobs is not None and len(jobs) == 1:
+            kept = "nothing is recorded; with save_checkpoint=true a run can be resumed by checkpoint=FILE"
+            if jobs[0].save_checkpoint:
+                kept = "resume with checkpoint=" + str(record_path(jobs[0]).with_suffix(".ckpt"))
+        print(f"\nmemlayers: interrupted; {kept}", file=sys.stderr)
+        sys.stderr.flush()
+        os._exit(130)  # workers of a launcher must not keep us waiting
+
+
+def study(jobs: list[RunConfig], application: Callable[[], None], arguments: list[str]) -> int:
+    """Run what is not finished, with one display for all; say what failed."""
+    began = time.time()
+    todo = [one for one in jobs if finished(one) is None]
+    if not todo:
+        if len(jobs) == 1:
+            print(f"finished already: {record_path(jobs[0])}; delete it, or add study=NAME, to run again")
+        else:
+            print_where(jobs)
+        return 0
+    for folder in {record_path(one).parent for one in todo}:
+        check_writable(folder)
+    write_layout(jobs, arguments)
+    if len(jobs) == 1:
+        application()
+    else:
+        first = next(
+            (i for i, word in enumerate(sys.argv) if i and "=" in word and not word.startswith("-")), len(sys.argv)
+        )
+        # beside the other overrides: flags may stand before and behind them
+        sys.argv[first:first] = ["progress=none", axes_override(list(jobs[0].axes))]
+        with StudyDisplay(jobs):
+            application()
+    failed = 0
+    for name, one in zip(labels(jobs), jobs, strict=True):
+        record = ended(record_path(one), began)
+        if record is not None and record["status"] == "ok":
+            continue
+        failed += 1
+        if len(jobs) > 1 or one.progress == "none" or record is None:
+            print(f"memlayers: {name} failed: {record['error'] if record else 'it left no record'}", file=sys.stderr)
+    if len(jobs) > 1:
+        print_where(jobs)
+    elif not failed:
+        print(record_path(jobs[0]))
+    return 1 if failed else 0
+
+
+def print_where(jobs: list[RunConfig]) -> None:
+    """Where the records of several runs are."""
+    done = sum(finished(one) is not None for one in jobs)
+    folders = dict.fromkeys(str(record_path(one).parent) for one in jobs)
+    print(f"{done} of {len(jobs)} runs are finished: {', '.join(folders)}")

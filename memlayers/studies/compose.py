@@ -1,0 +1,188 @@
+"""Hydra: from a command line to checked RunConfigs. The DictConfig ends here."""
+
+import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from memlayers import config as schemas
+from memlayers.config import RunConfig
+from memlayers.config.digest import NOT_DECISIVE, decisive, flatten, settings
+from memlayers.layers import LAYERS
+from memlayers.optim.rules import RULES
+from memlayers.studies.files import CONF, checkout, store_arm
+from memlayers.studies.mistakes import ERRORS, explain, is_mistake, one_line, options
+
+
+def register() -> None:
+    """The schemas that YAML files extend, an arm for each feed-forward, and three resolvers.
+
+    ${tuned:lr}: the rate of this arm in this world (conf/rates/); ${square:3}: 9; ${checkout:}: where results/ is.
+    """
+    store = ConfigStore.instance()
+    schema = OmegaConf.structured(RunConfig)
+    schema.model.ffn = schema.axes = None  # else only what merges with the defaults could stand there
+    store.store(name="run_schema", node=schema)
+    for kind in ("Atlas", "Biographies", "Triples"):
+        store.store(group="world", name=f"{kind.lower()}_schema", node=getattr(schemas, f"{kind}Config"))
+    for layer in LAYERS:
+        for group in ("ffn", "extra"):
+            store.store(group=group, name=f"{layer.__module__.rpartition('.')[2]}_schema", node=layer)
+    for name, rule in RULES.items():
+        store.store(group="values", name=f"{name}_schema", node=rule)
+    for path in (CONF / "ffn").glob("*.yaml"):
+        store_arm(path.stem)
+    OmegaConf.register_new_resolver("checkout", checkout, replace=True)
+    OmegaConf.register_new_resolver("square", lambda number: int(number) ** 2, replace=True)
+    OmegaConf.register_new_resolver("tuned", tuned, replace=True)
+
+
+def tuned(key: str, *, _root_: DictConfig) -> Any:
+    """The value of this arm in conf/rates/, or of its `default` line."""
+    own = _root_.rates.get(_root_.arm, {})
+    return own[key] if key in own else _root_.rates.default[key]
+
+
+def to_run_config(config: DictConfig, overrides: list[str]) -> RunConfig:
+    """The typed configuration of one job, validated. Raises ValueError with one line."""
+    missing = sorted(OmegaConf.missing_keys(config))
+    if missing:
+        raise ValueError(f"{missing[0]} is not set; accepted: {missing[0]}=VALUE on the command line")
+    run = OmegaConf.to_object(config)
+    assert isinstance(run, RunConfig)
+    parsed = OverridesParser.create().parse_overrides(overrides)
+    given = {one.key_or_group: one.value() for one in parsed if not one.is_sweep_override()}
+    run.axes = {key: given.get(key) for key in run.axes or ()}
+    run.validate()
+    return run
+
+
+@contextmanager
+def composing() -> Iterator[None]:
+    """Within, `compose` reads conf/; mistakes come out as ValueError with one line."""
+    register()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        try:
+            yield
+        except ERRORS as error:
+            if not is_mistake(error):
+                raise
+            raise ValueError(one_line(error)) from None
+
+
+def jobs_of(overrides: list[str], multirun: bool) -> list[RunConfig]:
+    """Every job that Hydra would run for a command line, composed and validated. Raises ValueError with one line."""
+    with composing():
+        batches, swept = split_sweep(overrides, multirun)
+        jobs = compose_all([[*batch, axes_override(swept)] for batch in batches] if swept else batches)
+        refuse_without_effect(overrides, batches, jobs)
+    if not jobs:
+        raise ValueError(
+            f"{' '.join(overrides)}: a sweep over no value; accepted: one value or more, as in seed=range(2)"
+        )
+    return jobs
+
+
+def axes_override(swept: list[str]) -> str:
+    return f"axes=[{','.join(swept)}]"
+
+
+def split_sweep(overrides: list[str], multirun: bool) -> tuple[list[list[str]], list[str]]:
+    """Overrides of each job, one list where nothing is swept; and the keys that are swept."""
+    for word in overrides:
+        if "=" not in word and not word.startswith("~"):
+            raise ValueError(f"{word}: not understood; accepted: KEY=VALUE, as in world=atlas_airports")
+    parser = OverridesParser.create()
+    parsed = parser.parse_overrides(overrides)
+    fixed = [override.input_line or "" for override in parsed if not override.is_sweep_override()]
+    try:
+        base = compose("train", fixed, return_hydra_config=True)
+    except ERRORS as error:
+        if not is_mistake(error):
+            raise
+        raise ValueError(explain(fixed, error)) from None
+    swept = [override for override in parsed if override.is_sweep_override()]
+    if not multirun and base.hydra.mode != RunMode.MULTIRUN:
+        if swept:
+            line = swept[0].input_line
+            raise ValueError(f"{line} names several values; accepted with -m (a sweep), or in an experiment of runs")
+        return [fixed], []
+    params = [f"{key}={value}" for key, value in (base.hydra.sweeper.params or {}).items()]
+    given = {override.key_or_group for override in parsed}
+    params = [line for line in params if line.partition("=")[0] not in given]
+    several = parser.parse_overrides(params + overrides)
+    batches = BasicSweeper.split_arguments(several, None)
+    axes = [override.key_or_group for override in several if override.is_sweep_override()]
+    return [list(job) for batch in batches for job in batch], axes
+
+
+def compose_all(batches: list[list[str]]) -> list[RunConfig]:
+    """One configuration a job; jobs that differ in nothing but the seed are composed once, which takes 0.1 s."""
+    composed: dict[tuple[str, ...], RunConfig] = {}
+    jobs = []
+    for batch in batches:
+        rest = tuple(line for line in batch if not line.startswith("seed="))
+        seeds = [line.removeprefix("seed=") for line in batch if line.startswith("seed=")]
+        follows = any("$" in line for line in batch)  # an interpolation may depend on the seed
+        if follows or not all(seed.isdecimal() for seed in seeds):
+            jobs.append(compose_one(batch))
+            continue
+        if rest not in composed:
+            composed[rest] = compose_one(list(rest))
+        job = dataclasses.replace(composed[rest])
+        if seeds:
+            job.seed = int(seeds[-1])
+            job.axes = {key: job.seed if key == "seed" else value for key, value in job.axes.items()}
+            job.validate()
+        jobs.append(job)
+    return jobs
+
+
+def compose_one(overrides: list[str]) -> RunConfig:
+    try:
+        run = to_run_config(compose("train", overrides), overrides)
+    except ERRORS as error:
+        if not is_mistake(error):
+            raise
+        raise ValueError(explain(overrides, error)) from None
+    known = flatten(settings(run))
+    for line in overrides:  # OmegaConf drops in silence what + adds and the schema does not know
+        key = line.lstrip("+").partition("=")[0].partition("@")[0]
+        if line.startswith("+") and not options(key) and not any(f"{name}.".startswith(f"{key}.") for name in known):
+            raise ValueError(f"{line}: no such setting; accepted: those of the schema, as --cfg job shows them")
+    return run
+
+
+def refuse_without_effect(overrides: list[str], batches: list[list[str]], jobs: list[RunConfig]) -> None:
+    """Raises ValueError for a word that changes settings, and the numbers of no job."""
+    parser = OverridesParser.create()
+    pairs = zip(batches, jobs, strict=True)
+    distinct = {tuple(line for line in batch if not line.startswith("seed=")): job for batch, job in pairs}
+    for word in overrides:
+        key = parser.parse_override(word).key_or_group
+        if "." not in key or key.partition(".")[0] in (*NOT_DECISIVE, "hydra", "trainer"):
+            continue
+        if not any(has_effect(key, list(batch), job) for batch, job in distinct.items()):
+            raise ValueError(f"{word}: has no effect here; accepted: without it, or with the setting that uses it")
+
+
+def has_effect(key: str, batch: list[str], job: RunConfig) -> bool:
+    """Whether the job would be another experiment without this override, or the same in every setting."""
+    parser = OverridesParser.create()
+    rest = [line for line in batch if parser.parse_override(line).key_or_group != key]
+    try:
+        without = to_run_config(compose("train", rest), rest)
+    except (*ERRORS, ValueError):
+        return True  # nothing without it
+
+    def deciding(config: RunConfig) -> dict[str, Any]:
+        return {name: value for name, value in settings(config).items() if name not in NOT_DECISIVE}
+
+    return deciding(without) == deciding(job) or decisive(without) != decisive(job)

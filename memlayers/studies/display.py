@@ -1,0 +1,112 @@
+"""The progress of a whole study, whoever runs its runs: a live table on a terminal, plain lines elsewhere."""
+
+import threading
+import time
+from collections import defaultdict
+from pathlib import Path
+from types import TracebackType
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text as Line
+
+from memlayers.config import RunConfig
+from memlayers.config.digest import decisive, differing, flatten
+from memlayers.training.progress_notes import read_partial
+from memlayers.training.record import ended, record_path
+
+EVERY = 0.5  # seconds between two looks
+
+
+def labels(jobs: list[RunConfig]) -> list[str]:
+    """Arm and seed of each job, its world where there are several, and what else decides between jobs of its arm."""
+    several = len({job.world.name for job in jobs}) > 1
+    groups: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for index, job in enumerate(jobs):
+        groups[job.arm, job.world.name].append(index)
+    named = [f"{job.arm} seed {job.seed}" + f" {job.world.name}" * several for job in jobs]
+    for group in groups.values():
+        for index, own in zip(group, differing([flatten(decisive(jobs[index])) for index in group]), strict=True):
+            named[index] = f"{named[index]} {own}".rstrip()
+    return named
+
+
+class StudyDisplay:
+    """Follows records and notes on disk: run 7 of 15, arm, seed, loss, recall so far, time left."""
+
+    def __init__(self, jobs: list[RunConfig], console: Console | None = None):
+        self.jobs = [(name, record_path(job)) for name, job in zip(labels(jobs), jobs, strict=True)]
+        self.console = console or Console()
+        self.began = time.time()
+        self.stop = threading.Event()
+        self.thread = threading.Thread(target=self._follow, daemon=True)
+        self.done_before = {path for _, path in self.jobs if ended(path, self.began)}
+        self.shown: set[Path] = set(self.done_before)
+
+    def __enter__(self) -> "StudyDisplay":
+        if self.done_before:
+            self.console.print(f"{len(self.done_before)} of {len(self.jobs)} runs are finished already")
+        self.thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop.set()
+        self.thread.join()
+
+    def _follow(self) -> None:
+        if not self.console.is_terminal or self.console.is_dumb_terminal:
+            while not self.stop.wait(EVERY):
+                self._report()
+            self._report()
+            return
+        with Live(self.render(), console=self.console, refresh_per_second=4, transient=True) as live:
+            while not self.stop.wait(EVERY):
+                self._report()
+                live.update(self.render())
+            self._report()
+
+    def _report(self) -> None:
+        """One line for each run that has ended since the last look."""
+        for name, path in self.jobs:
+            record = None if path in self.shown else ended(path, self.began)
+            if record is not None:
+                self.shown.add(path)
+                head = f"run {len(self.shown)} of {len(self.jobs)}  {name}"
+                if record["status"] == "ok":
+                    end = f"recall {record['recall']['exact']:.3f}  {record['timing']['seconds']:.0f} s"
+                else:
+                    end = f"failed: {record['error']}"
+                self.console.print(Line(f"{head}  {end}  {self.time_left()}"), soft_wrap=True)  # no markup in errors
+
+    def share_done(self) -> float:
+        """Share of the work of this study that is behind us, finished runs of earlier calls left out."""
+        todo = [path for _, path in self.jobs if path not in self.done_before]
+        notes = [read_partial(path) for path in todo if path not in self.shown]
+        under_way = sum(note["step"] / note["steps"] for note in notes if note is not None)
+        return (sum(path in self.shown for path in todo) + under_way) / max(1, len(todo))
+
+    def time_left(self) -> str:
+        """A guess that takes all runs as equally long."""
+        share = self.share_done()
+        if share <= 0.02:
+            return ""
+        seconds = (time.time() - self.began) * (1 - share) / share
+        return f"about {seconds / 60:.0f} min left" if seconds >= 90 else f"about {seconds:.0f} s left"
+
+    def render(self) -> Group:
+        table = Table(box=None, pad_edge=False)
+        for title in ("run", "progress", "step", "loss", "recall so far"):
+            table.add_column(title, justify="left" if title in ("run", "progress") else "right")
+        for name, path in self.jobs:
+            note = None if path in self.shown else read_partial(path)
+            if note is not None:
+                bar = ProgressBar(total=note["steps"], completed=note["step"], width=24)
+                numbers = ["" if note[key] is None else f"{note[key]:.3f}" for key in ("loss", "recall")]
+                table.add_row(name, bar, f"{note['step']}/{note['steps']}", *numbers)
+        ended = len(self.shown)
+        head = f"run {min(len(self.jobs), ended + 1)} of {len(self.jobs)}  {self.time_left()}"
+        return Group(Line(head, style="bold"), table if table.row_count else Line("starting ...", style="dim"))

@@ -1,0 +1,89 @@
+"""One line for each mistake in a command line: the override at fault, and what would be accepted."""
+
+import difflib
+import traceback
+from collections.abc import Iterator
+from typing import Any
+
+from hydra import compose
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from memlayers.studies.files import CONF
+
+ERRORS = (HydraException, OmegaConfBaseException, AssertionError)
+
+
+def is_mistake(error: Exception) -> bool:
+    """Of the user; an AssertionError is one where OmegaConf raises it, for null nodes, and a defect where we do."""
+    if not isinstance(error, AssertionError):
+        return True
+    return "/omegaconf/" in traceback.extract_tb(error.__traceback__)[-1].filename
+
+
+def explain(overrides: list[str], error: Exception) -> str:
+    """One line for a failed composition: the override at fault, and the nearest thing that would be accepted."""
+    parser = OverridesParser.create()
+    good: list[str] = []
+    for line in sorted(overrides, key=lambda line: not options(parser.parse_override(line).key_or_group)):
+        # choices of groups first: other keys may exist only by them
+        try:
+            compose("train", [*good, line])
+        except ERRORS as own:
+            if not is_mistake(own):
+                raise
+            override = parser.parse_override(line)
+            key = override.key_or_group.partition("@")[0]
+            known = known_keys(good)
+            groups = options(key)
+            if groups and not isinstance(override.value(), dict):
+                nearest = difflib.get_close_matches(str(override.value()), groups, n=1)
+                hint = f"did you mean {nearest[0]}? " if nearest else ""
+                return f"{line}: no such choice; {hint}accepted: {', '.join(groups)}"
+            if key.startswith("hydra/"):
+                extra = 'pip install -e ".[submitit]" -c constraints.txt'
+                return f"{line}: no such choice; accepted: what is installed ({extra} brings submitit_slurm)"
+            if key not in known and key.startswith("trainer."):
+                return f"{line}: not set so far; accepted: +{line}, if lightning.Trainer has such an argument"
+            if key not in known:
+                nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+                hint = f"did you mean {nearest[0]}?" if nearest else f"accepted: {', '.join(top_level(known))}"
+                return f"{line}: unknown key {key!r}; {hint}"
+            return f"{line}: {one_line(own)}"
+        good.append(line)
+    return one_line(error)
+
+
+def known_keys(overrides: list[str]) -> list[str]:
+    """Every key and group that may be set, for suggestions."""
+
+    def walk(node: Any, prefix: str) -> Iterator[str]:
+        if OmegaConf.is_dict(node):
+            for name in node:
+                yield f"{prefix}{name}"
+                child = node._get_node(name)
+                yield from walk(child, f"{prefix}{name}.")
+
+    groups = [folder.name for folder in CONF.iterdir() if folder.is_dir()]
+    return sorted({*walk(compose("train", overrides), ""), *groups})
+
+
+def top_level(keys: list[str]) -> list[str]:
+    return [key for key in keys if "." not in key]
+
+
+def options(group: str) -> list[str]:
+    """Choices of a config group; none where there is no such group."""
+    found = GlobalHydra.instance().config_loader().get_group_options(group)
+    return sorted({name for name in found if not name.endswith("_schema")})
+
+
+def one_line(error: Exception) -> str:
+    """The message, without Hydra's and OmegaConf's later lines, which repeat the key and the type."""
+    cause = error.__cause__ if str(error).startswith("Error merging override") and error.__cause__ else error
+    lines = [line.strip() for line in str(cause).splitlines() if line.strip()] or [type(cause).__name__]
+    key = next((line.removeprefix("full_key: ") for line in lines if line.startswith("full_key: ")), "")
+    return f"{key}: {lines[0]}" if key and key not in lines[0] else lines[0]

@@ -1,0 +1,102 @@
+"""Lightning: wiring only. What is trained, on which batches, with which optimizers, and when it is asked."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import lightning
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from memlayers.config import OptimConfig
+from memlayers.facts.world import PAD
+from memlayers.kernels import REFERENCE, Kernels
+from memlayers.model import Transformer, parameters_with_roles
+from memlayers.optim import build_optimizers, build_schedules, clip_gradients, fused_updates
+from memlayers.text import Documents, Text
+
+LOG_EVERY = 50  # steps, or a twentieth of a short run: often enough to watch, seldom enough to cost nothing
+
+
+class Batches:
+    """The training documents of every step, each from a generator of its own, so that any step can be drawn anew.
+
+    They follow from the world's seed and the run's: all arms of one seed see the same documents in the same order.
+    """
+
+    def __init__(self, text: Text, batch_size: int, steps: int, seeds: tuple[int, int]):
+        self.text, self.batch_size, self.steps = text, batch_size, steps
+        self.offset = seeds[0] * 0x9E3779B1 + seeds[1] * 0x85EBCA6B  # of world and run: far apart among 2**32
+        self.first = 0  # step to begin with: that of the checkpoint in a resumed run
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __iter__(self) -> Iterator[Documents]:
+        generator = torch.Generator()
+        for step in range(self.first, self.steps):
+            generator.manual_seed((self.offset + step) % 2**32)  # torch keeps no more than 32 bits
+            yield self.text.sample(self.batch_size, generator)
+
+
+class FactLearner(lightning.LightningModule):
+    """A transformer that learns documents; manual optimization, as matrices and values have optimizers of their own."""
+
+    def __init__(self, model: Transformer, optim: OptimConfig, loss: str, steps: int, kernels: Kernels = REFERENCE):
+        super().__init__()
+        self.automatic_optimization = False
+        self.model, self.optim, self.loss, self.steps, self.kernels = model, optim, loss, steps, kernels
+        self.logged_loss: float | None = None  # of the last step that was logged
+        self.while_training = ExitStack()  # closed by trainer.fit, however it ends
+        roles = [(role == "memory_value", parameter) for _, role, parameter in parameters_with_roles(model)]
+        self.value_parameters = [parameter for is_value, parameter in roles if is_value]
+        self.other_parameters = [parameter for is_value, parameter in roles if not is_value]
+
+    def training_step(self, batch: Documents, batch_idx: int) -> None:
+        loss = answer_loss(self.model, Documents(*batch), self.loss)
+        optimizers = listed(self.optimizers())
+        self.manual_backward(loss)
+        clip_gradients(self.other_parameters, self.optim.clip)
+        clip_gradients(self.value_parameters, self.optim.clip_values)
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+        for schedule in listed(self.lr_schedulers()):
+            schedule.step()
+        if batch_idx % min(LOG_EVERY, max(1, self.steps // 20)) == 0 or batch_idx + 1 == self.steps:
+            value = float(loss.detach())
+            if value != value or value == float("inf"):
+                raise FloatingPointError(f"the loss is {value} at step {batch_idx}: lower optim.lr or optim.values.lr")
+            self.log("loss", value, prog_bar=True)
+            self.logged_loss = value
+
+    def on_train_start(self) -> None:
+        rules = listed(self.optimizers(use_pl_optimizer=False))
+        self.while_training.enter_context(fused_updates(self.model, rules, self.optim))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["logged_loss"] = self.logged_loss
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.logged_loss = checkpoint["logged_loss"]
+
+    def configure_optimizers(self) -> Any:
+        optimizers = build_optimizers(self.model, self.optim, self.kernels)
+        return optimizers, build_schedules(optimizers, self.optim, self.steps)
+
+
+def answer_loss(model: Transformer, documents: Documents, loss: str) -> Tensor:
+    """Mean cross-entropy in nats over the tokens of objects (`answers`) or of all (`all`), plus auxiliary losses."""
+    tokens, answers = documents
+    target = tokens[:, 1:]
+    where = answers[:, 1:] if loss == "answers" else target != PAD
+    out = model(tokens[:, :-1], where)
+    # A small batch of sentences with the object first has nothing to learn from.
+    total = F.cross_entropy(out.logits.float(), target[where]) if where.any() else out.logits.sum() * 0
+    return total if out.aux_loss is None else total + out.aux_loss
+
+
+def listed(one_or_more: Any) -> list[Any]:
+    """Lightning hands out one optimizer bare and several in a list."""
+    return one_or_more if isinstance(one_or_more, list) else [one_or_more]

@@ -1,0 +1,45 @@
+"""From a configuration to all that is decided before a tensor of the model is allocated."""
+
+import dataclasses
+
+import torch
+
+from memlayers.config import RunConfig
+from memlayers.cost import Matched, solve
+from memlayers.facts import build_world
+from memlayers.layers.feedforward import Workload
+from memlayers.text import Text
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """All that is decided before a tensor of the model is allocated."""
+
+    text: Text
+    work: Workload
+    matched: Matched
+    batch_size: int  # documents a step
+    steps: int
+    exposures: float  # mean showings of a fact in the whole run
+
+    @property
+    def tokens(self) -> float:
+        """Input positions of the whole run."""
+        return self.steps * self.batch_size * self.work.sequence
+
+
+def plan(config: RunConfig) -> Plan:
+    """World, text, the size that matches, the number of steps. Raises ValueError for what cannot be."""
+    config.validate()
+    text = Text(build_world(config.world), config.world.text, config.world.document)
+    sample = text.sample(4096, torch.Generator().manual_seed(0))
+    positions = (sample.tokens[:, 1:] != 0).sum().item() / len(sample.tokens)
+    scored = sample.answers[:, 1:].sum().item() / len(sample.tokens) if config.training.loss == "answers" else positions
+    batch_size = max(1, round(config.training.batch_tokens / positions))
+    work = Workload(positions, scored, round(positions * batch_size))
+    rule = config.optim.values
+    matched = solve(config.model, config.match, len(text.vocabulary), work, sparse=rule is None or rule.sparse)
+    matched.model.validate()
+    a_step = text.mean_exposures * batch_size
+    steps = round((config.training.steps or config.training.exposures / a_step) * matched.steps)
+    return Plan(text, work, matched, batch_size, max(1, steps), max(1, steps) * a_step)

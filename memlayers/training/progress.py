@@ -1,0 +1,119 @@
+"""What a run says while it runs: a small file that a study's display reads, and a bar on the terminal."""
+
+import os
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import lightning
+from lightning.pytorch.callbacks import ProgressBar, RichProgressBar
+from rich.console import Console
+
+from memlayers.config import RunConfig
+from memlayers.training.progress_notes import partial_path
+from memlayers.training.record import write_json
+
+EVERY = 0.5  # seconds between two notes
+
+
+class RunProgress(lightning.Callback):
+    """Writes {pid, step, steps, loss, recall} beside the record to be, about twice a second; gone when the run ends.
+
+    Any process on the same file system can follow, whatever launcher started the run. Raises ValueError on entry
+    where the folder cannot be written.
+    """
+
+    def __init__(self, record: Path, config: RunConfig, steps: int):
+        self.path = partial_path(record)
+        self.note: dict[str, Any] = {"pid": os.getpid(), "arm": config.arm, "seed": config.seed, "step": 0}
+        self.note |= {"steps": steps, "loss": None, "recall": None}
+        self.last = time.monotonic()
+
+    def __enter__(self) -> "RunProgress":
+        write_json(self.path, self.note)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.path.unlink(missing_ok=True)
+
+    def on_train_batch_end(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: Any,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        now = time.monotonic()
+        if now - self.last < EVERY:
+            return
+        self.last = now
+        seen = {name: float(value) for name, value in trainer.callback_metrics.items() if name in ("loss", "recall")}
+        write_json(self.path, self.note | {"step": batch_idx + 1} | seen)
+
+
+def steps_behind(trainer: lightning.Trainer) -> int:
+    """Of the whole run, also those before a checkpoint."""
+    return trainer.fit_loop.epoch_loop.batch_progress.current.completed
+
+
+class PlainLines(ProgressBar):
+    """For pipes, logs and dumb terminals: one line a tenth of the run."""
+
+    def __init__(self, tokens_per_step: int):
+        super().__init__()
+        self.tokens_per_step = tokens_per_step
+        self.began, self.first = time.perf_counter(), 0
+
+    def disable(self) -> None:
+        self.tokens_per_step = 0
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        self.began, self.first = time.perf_counter(), steps_behind(trainer)
+
+    def on_train_batch_end(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: Any,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        steps = int(self.total_train_batches)
+        step = batch_idx + 1
+        if step % max(1, steps // 10) and step != steps:
+            return
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        speed = (step - self.first) * self.tokens_per_step / (time.perf_counter() - self.began)
+        recall = f"  recall {metrics['recall']:.3f}" if "recall" in metrics else ""
+        print(
+            f"step {step}/{steps}  loss {metrics.get('loss', float('nan')):.3f}{recall}  {speed:,.0f} tokens/s",
+            flush=True,
+        )
+
+
+class TerminalBar(RichProgressBar):
+    """Lightning's Rich bar with loss, recall and tokens a second."""
+
+    def __init__(self, tokens_per_step: int):
+        super().__init__(refresh_rate=20)
+        self.tokens_per_step = tokens_per_step
+        self.began, self.first = time.perf_counter(), 0
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        super().on_train_start(trainer, pl_module)
+        self.began, self.first = time.perf_counter(), steps_behind(trainer)
+
+    def get_metrics(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> dict[str, Any]:
+        metrics = {k: v for k, v in super().get_metrics(trainer, pl_module).items() if k != "v_num"}
+        done = steps_behind(trainer) - self.first
+        speed = done * self.tokens_per_step / max(1e-9, time.perf_counter() - self.began)
+        return metrics | {"tokens/s": f"{speed:,.0f}"}
+
+
+def terminal_bar(tokens_per_step: int) -> ProgressBar:
+    """The bar where it can move, lines where it cannot."""
+    return (TerminalBar if Console().is_terminal and not Console().is_dumb_terminal else PlainLines)(tokens_per_step)

@@ -1,0 +1,138 @@
+"""One JSON file a run: written whole or not at all, and never with a NaN."""
+
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from memlayers import __version__
+from memlayers.config import RunConfig
+from memlayers.config.digest import digest
+
+Record = dict[str, Any]
+SCHEMA = 2  # counts up when a record, or what a default of the configuration means, changes
+
+
+def record_path(config: RunConfig) -> Path:
+    """results/study/world/arm-s0-digest.json"""
+    folder = Path(config.results) / config.study / config.world.name
+    return folder / f"{config.arm}-s{config.seed}-{digest(config)}.json"
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Atomic: a reader sees the old file or the new one. Raises ValueError where the folder cannot be written."""
+    text = json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".", suffix=".tmp", delete=False) as file:
+            try:
+                file.write(text)
+                file.flush()
+                os.fchmod(file.fileno(), 0o644)
+                os.replace(file.name, path)
+            except BaseException:
+                os.unlink(file.name)
+                raise
+    except OSError as error:
+        raise ValueError(
+            f"results={path.parent}: cannot be written ({error.strerror}); accepted: a writable folder"
+        ) from None
+
+
+def check_writable(folder: Path) -> None:
+    """Raises ValueError where records could not be written."""
+    probe = folder / ".writable"
+    write_json(probe, None)
+    probe.unlink(missing_ok=True)  # another study may have begun in the same folder
+
+
+def read_record(path: Path) -> Record | None:
+    """The record, or None where there is none. Raises ValueError for a file that is not a record."""
+    try:
+        record = json.loads(path.read_text())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not a record ({error}); delete it to run again") from None
+    if not isinstance(record, dict) or "status" not in record:
+        raise ValueError(f"{path}: not a record (no status); delete it to run again")
+    return of_this_schema(record, path)
+
+
+def of_this_schema(record: Record, where: object) -> Record:
+    """The record; raises ValueError for one of another schema."""
+    found = record.get("schema", 1)
+    if found != SCHEMA:
+        raise ValueError(
+            f"{where}: a record of schema {found}; accepted: {SCHEMA}; read it with the code of its commit "
+            f"({record.get('code', {}).get('commit')}), or delete it to run again"
+        )
+    return record
+
+
+def finished(config: RunConfig) -> Record | None:
+    """The record of a run that ended well, or None: it is still to do, or failed and is to be tried again."""
+    record = read_record(record_path(config))
+    return record if record is not None and record["status"] == "ok" else None
+
+
+def ended(path: Path, began: float) -> Record | None:
+    """The record of a run that ended well, or failed since then (seconds since 1970): earlier failures do not count."""
+    record = read_record(path)
+    return None if record is None or (record["status"] != "ok" and path.stat().st_mtime < began) else record
+
+
+def code_version() -> dict[str, Any]:
+    """Package version, and of a git checkout the commit and, of files that differ from it, a hash of the difference."""
+    root = Path(__file__).parent.parent.parent
+    code = ("memlayers", "conf", "scripts")
+
+    def git(*arguments: str) -> str | None:
+        try:
+            done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True)
+        except (OSError, subprocess.CalledProcessError):
+            return None
+        return done.stdout.strip()
+
+    commit = git("rev-parse", "--short=12", "HEAD")
+    changes = git("status", "--porcelain", "--", *code)
+    diff = None
+    if changes:
+        new = git("ls-files", "--others", "--exclude-standard", "--", *code) or ""
+        contents = [(root / name).read_bytes() for name in new.splitlines()]
+        text = b"\n".join([(git("diff", "HEAD", "--", *code) or "").encode(), new.encode(), *contents])
+        diff = hashlib.sha256(text).hexdigest()[:12]
+    return {
+        "version": __version__,
+        "commit": commit,
+        "dirty": None if commit is None else bool(changes),
+        "diff": diff,
+    }
+
+
+def machine(threads: int) -> dict[str, Any]:
+    """What the seconds of a record were measured on, and what its last digits depend on: processor and instructions."""
+    import torch
+
+    return {
+        "processor": processor(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "cores": os.cpu_count(),
+        "threads": threads,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
+
+
+def processor() -> str:
+    """The processor's name where Linux tells it, else its architecture."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return next(iter(names), platform.machine())

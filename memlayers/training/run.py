@@ -1,0 +1,170 @@
+"""One run from its configuration to its record."""
+
+import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import lightning
+import torch
+
+from memlayers.config import OptimConfig, RunConfig
+from memlayers.config.digest import NOT_DECISIVE, digest, settings
+from memlayers.cost import refuse_too_large
+from memlayers.kernels import choose, in_use, ran
+from memlayers.model import Transformer, build_model, parameters_with_roles
+from memlayers.optim.groups import peak_rate, rule_of
+from memlayers.recall.measure import measure
+from memlayers.recall.plateau import left_plateau
+from memlayers.training.checkpoint import Checkpointer, read_checkpoint
+from memlayers.training.learner import Batches, FactLearner
+from memlayers.training.plan import Plan, plan
+from memlayers.training.probe import FinalMeasurement, RecallProbe
+from memlayers.training.progress import RunProgress, terminal_bar
+from memlayers.training.record import SCHEMA, Record, code_version, finished, machine, record_path, write_json
+from memlayers.training.trainer import build_trainer, fit
+
+
+def run(config: RunConfig) -> Record:
+    """Train, measure and write the record, unless it is there already. A failure is a record too, and is raised.
+
+    Raises ValueError before any training for settings that cannot be met.
+    """
+    config.validate()  # the record is named by it
+    done = finished(config)
+    if done is not None:
+        return done
+    path = record_path(config)
+    record: Record = {
+        "schema": SCHEMA,
+        "study": config.study,
+        "arm": config.arm,
+        "world": config.world.name,
+        "seed": config.seed,
+        "axes": config.axes,
+        "digest": digest(config),
+        "config": {key: value for key, value in settings(config).items() if key not in NOT_DECISIVE},
+        "code": code_version(),
+        "machine": machine(config.threads),
+        "status": "failed",
+        "error": None,
+    }
+    try:
+        in_use(
+            config.kernels
+        )  # what this machine lacks, and a checkpoint of another run, are told before a world is built
+        if config.checkpoint is not None:
+            read_checkpoint(config)
+        chosen = plan(config)
+        if config.optim.values is not None:
+            refuse_too_large(chosen.matched.model, len(chosen.text.vocabulary), config.optim.values)
+        if config.progress == "auto":
+            for note in chosen.text.world.notes:
+                print(f"note: {note}", flush=True)
+        # RunProgress refuses a folder that cannot be written.
+        with threads(config.threads), RunProgress(path, config, chosen.steps) as progress:
+            record |= train(config, chosen, progress)
+        record["machine"]["kernels"] = record.pop("kernels")
+        record["status"] = "ok"
+    except Exception as error:
+        record["error"] = f"{type(error).__name__}: {error}"
+        raise
+    finally:
+        if record["status"] == "ok" or record["error"] is not None:  # not after Ctrl-C: nothing is known then
+            write_json(path, record)
+    return record
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Within, torch has so many threads: one a process is fastest for tiny models."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def train(config: RunConfig, chosen: Plan, progress: RunProgress) -> dict[str, Any]:
+    """The part of a record that training fills."""
+    text, matched = chosen.text, chosen.matched
+    kernels = choose(config.kernels)
+    generator = torch.Generator().manual_seed(config.seed)
+    sparse = config.optim.values is None or config.optim.values.sparse
+    model = build_model(matched.model, len(text.vocabulary), generator, kernels, sparse)
+    learner = FactLearner(model, config.optim, config.training.loss, chosen.steps, kernels)
+    batches = Batches(text, chosen.batch_size, chosen.steps, (config.world.seed, config.seed))
+    probe = RecallProbe(text, batches, config.training.probes, config.training.max_probed_facts)
+    end = FinalMeasurement(text, chosen.steps * chosen.batch_size, probe)
+    callbacks: list[lightning.Callback] = [probe, progress]
+    if config.progress == "auto":
+        callbacks.append(terminal_bar(round(chosen.work.tokens)))
+    if config.save_checkpoint:
+        callbacks.append(Checkpointer(config, max(1, chosen.steps // config.training.probes)))
+    if config.checkpoint is not None:
+        batches.first = read_checkpoint(config)
+    trainer = build_trainer(config, chosen.steps, [*callbacks, end])
+    refuse_device(trainer.strategy.root_device.type, config.kernels, model)
+    fit(trainer, learner, batches, config.checkpoint)
+    recall = end.recall or measure(model, text, end.documents)
+    tokens = chosen.tokens
+    left = left_plateau([(point["exposures"], point["recall"]) for point in probe.curve], recall["floor"])
+    flops = matched.cost.flops * tokens
+    return {
+        "kernels": ran(kernels),
+        "facts": {
+            "relations": [dataclasses.asdict(one) for one in text.world.statistics()],
+            "joint_entropy": text.world.joint_entropy(),
+            "notes": list(text.world.notes),
+        },
+        "model": settings(matched.model) | {"num_tokens": len(text.vocabulary)},
+        "match": {"by": config.match.by, "target": matched.target, "reached": matched.reached},
+        "cost": dataclasses.asdict(matched.cost)
+        | {
+            "flops_per_token": matched.cost.flops,
+            "training_flops": flops,
+            "params_in_pools": sum(p.numel() for _, role, p in parameters_with_roles(model) if role == "memory_value"),
+        },
+        "training": {
+            "steps": chosen.steps,
+            "batch_size": chosen.batch_size,
+            "tokens": tokens,
+            "exposures": chosen.exposures,
+            "final_loss": learner.logged_loss,
+            "curve": probe.curve,
+            "plateau": None if left is None else {"exposures": left, "flops": flops * left / chosen.exposures},
+        },
+        "optimizer": optimizer_of_roles(model, config.optim),
+        "recall": recall | {"bits_per_parameter": recall["stored_bits"] / matched.cost.params},
+        "timing": {
+            "seconds": end.seconds,
+            "probe_seconds": probe.seconds,
+            "tokens_per_second": tokens / end.seconds if end.seconds else None,
+        },
+    }
+
+
+def refuse_device(device: str, kernels: str, model: Transformer) -> None:
+    """Raises ValueError, before training, for what the device cannot do."""
+    if device != "cuda":
+        return
+    if kernels == "native":
+        raise ValueError(
+            "kernels=native is for the CPU, and the trainer is on a GPU; accepted: auto, reference, triton"
+        )
+    in_bfloat16 = any(pool.values.dtype == torch.bfloat16 for pool in model.pools)  # type: ignore[union-attr]
+    if in_bfloat16 and kernels != "triton":
+        raise ValueError(
+            f"model.ffn.value_dtype=bfloat16 with kernels={kernels}: torch has no gradient for such reads on a GPU; "
+            "accepted: kernels=triton, or value_dtype=float32"
+        )
+
+
+def optimizer_of_roles(model: Transformer, optim: OptimConfig) -> list[dict[str, Any]]:
+    """What each role was trained by: its rule, and the peak of its rate."""
+    roles = [role for _, role, _ in parameters_with_roles(model)]
+    return [
+        {"role": role, "tensors": roles.count(role), "rule": rule_of(role, optim), "lr": peak_rate(role, optim)}
+        for role in sorted(set(roles))
+    ]

@@ -1,0 +1,71 @@
+"""Lightning's trainer and logger from their settings, and a fit that can be interrupted."""
+
+import logging
+import warnings
+from typing import Any
+
+import hydra
+import lightning
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.loggers import Logger
+
+from memlayers.config import RunConfig
+from memlayers.training.checkpoint import read_checkpoint
+from memlayers.training.learner import FactLearner
+from memlayers.training.record import record_path
+
+
+def build_trainer(config: RunConfig, steps: int, callbacks: list[lightning.Callback]) -> lightning.Trainer:
+    """One epoch of so many steps. Raises ValueError, in one line, for what this machine or Lightning cannot do."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    own: dict[str, Any] = {  # what decides how long a run is, too: a record says that all of its steps were taken
+        "max_epochs": 1,
+        "max_steps": -1,
+        "max_time": None,
+        "fast_dev_run": False,
+        "overfit_batches": 0.0,
+        "limit_train_batches": steps,
+        "callbacks": callbacks,
+        "enable_checkpointing": False,
+        "enable_progress_bar": config.progress == "auto",
+        "enable_model_summary": False,
+        "log_every_n_steps": 50,
+    }
+    taken = sorted(own.keys() & config.trainer.keys())
+    if taken:
+        raise ValueError(f"trainer.{taken[0]}={config.trainer[taken[0]]} is set by the run; accepted: other arguments")
+    logger = build_logger(config)
+    try:
+        return lightning.Trainer(logger=logger, **own, **config.trainer)
+    except (MisconfigurationException, TypeError, ValueError) as error:
+        given = ", ".join(f"trainer.{key}={value}" for key, value in config.trainer.items())
+        raise ValueError(f"{given}: {str(error).splitlines()[0]}") from None
+
+
+def build_logger(config: RunConfig) -> Logger | bool:
+    """The Lightning logger that conf/logger names; its package is imported only now."""
+    if config.logger is None:
+        return False
+    path = str(record_path(config).with_suffix(""))
+    if config.checkpoint is not None:
+        path += f"-from-{read_checkpoint(config)}"  # the logs up to there are kept
+    filled = {key: value.format(path=path) if isinstance(value, str) else value for key, value in config.logger.items()}
+    try:
+        return hydra.utils.instantiate(filled)
+    except Exception as error:  # of the logger's package, or its absence
+        cause = str(error.__cause__ or error).splitlines()[0]
+        extra = "pip install -e '.[tensorboard,wandb,mlflow]' -c constraints.txt installs what loggers need"
+        raise ValueError(f"logger={config.logger['_target_']}: {cause}; {extra}") from None
+
+
+def fit(trainer: lightning.Trainer, learner: FactLearner, batches: Any, checkpoint: str | None) -> None:
+    """Train, from a checkpoint where there is one. Ctrl-C comes out as KeyboardInterrupt."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="lightning")  # advice about workers, and its own deprecations
+        try:
+            trainer.fit(learner, batches, ckpt_path=checkpoint, weights_only=True)
+        except SystemExit:  # what Lightning makes of Ctrl-C
+            raise KeyboardInterrupt from None
+        finally:
+            learner.while_training.close()
