@@ -100,7 +100,7 @@ def model_cost(config: ModelConfig, num_tokens: int, work: Workload, sparse: boo
 def refuse_too_large(config: ModelConfig, num_tokens: int, rule: Rule) -> None:
     """Raises ValueError, before anything is allocated, for tables that with their state do not fit into memory."""
     with torch.device("meta"):
-        tables = [pool.values for pool in build_model(config, num_tokens).pools]
+        tables = [pool.values for pool in build_model(config, num_tokens).tables()]
     size = sum(table.numel() * table.element_size() for table in tables)
     state = sum(len(table) * rule.state_bytes(table.shape[1], table.element_size()) for table in tables)
     free = available_memory()

@@ -33,7 +33,7 @@ class Block(nn.Module):
         ffn: FeedForward,
         residual: FeedForward | None = None,
         values: FeedForward | None = None,  # added to attention's
-        before: tuple[FeedForward, FeedForward] | tuple[None, None] = (None, None),  # of attention, of ffn
+        before: tuple[FeedForward | None, FeedForward | None] = (None, None),  # of attention, of ffn
     ):
         super().__init__()
         self.attention_norm, self.ffn_norm = nn.RMSNorm(d_model), nn.RMSNorm(d_model)
@@ -93,6 +93,9 @@ class Transformer(nn.Module):
         weight = self.embedding.weight if self.head is None else self.head.weight
         return Output(nn.functional.linear(self.norm(x), weight), aux_loss, reads)
 
+    def tables(self) -> list[MemoryPool]:
+        return [pool for pool in self.pools if isinstance(pool, MemoryPool)]
+
     def cost(self, work: Workload) -> Cost:
         """Of the whole model. The head is paid for at the scored positions only."""
         share = work.scored / work.sequence
@@ -101,9 +104,7 @@ class Transformer(nn.Module):
         total += Cost(params=head.params * (1 if self.head is None else 2))
         for block in self.blocks:
             total += block.cost(work)  # type: ignore[operator]
-        for pool in self.pools:
-            total += Cost(params=pool.values.numel())  # type: ignore[operator]
-        return total
+        return total + Cost(params=sum(pool.values.numel() for pool in self.tables()))
 
 
 def build_model(

@@ -24,9 +24,8 @@ from benches import flat, level, limit, parts, peers, trace
 from rich.console import Console
 from rich.table import Table
 
-from memlayers.studies.cli import fail, verb
+from memlayers.studies.cli import fail, keep_freed_memory, verb
 from memlayers.training.record import code_version, machine, write_json
-from memlayers.training.run import keep_freed_memory
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "results" / "bench"
@@ -91,7 +90,11 @@ def main() -> int:
         chosen.remove("peers")
     if len(chosen) > 1:  # each in a process of its own
         extra = ["--quick"] if given.quick else []
-        return max(subprocess.call([sys.executable, __file__, part, *extra]) for part in chosen)
+        codes = [subprocess.call([sys.executable, __file__, part, *extra]) for part in chosen]
+        killed = [f"{part} by signal {-code}" for part, code in zip(chosen, codes, strict=True) if code < 0]
+        if killed:
+            print(f"memlayers: killed: {', '.join(killed)}", file=sys.stderr)
+        return max(128 - code if code < 0 else code for code in codes)  # as a shell says it: 128 + the signal
     for part in chosen:
         print(f"{part} ...", flush=True)
         found = measured(part, given.quick)

@@ -9,9 +9,10 @@ import sys
 from rich.console import Console
 from rich.table import Table
 
+from memlayers.config import RunConfig
+from memlayers.layers import Dense
 from memlayers.studies.cli import fail, jobs_from, verb
-from memlayers.config import FFNConfig, RunConfig
-from memlayers.training.run import Plan, plan
+from memlayers.training.plan import Plan, plan
 
 COLUMNS = ("arm", "d_model", "depth", "hidden", "steps", "forward", "backward", "training FLOPs/token", "of target")
 COLUMNS += ("training FLOPs", "bytes read/token", "params")
@@ -35,7 +36,7 @@ def line(name: str, chosen: Plan) -> tuple[str, ...]:
 
 def ways_to_spend(config: RunConfig) -> list[RunConfig]:
     """Dense at 1x to 8x by width, hidden width, depth and longer training, and at equal parameters."""
-    model = dataclasses.replace(config.model, ffn=FFNConfig())
+    model = dataclasses.replace(config.model, ffn=Dense())
     made = []
     for spend in ("width", "hidden", "depth", "longer"):
         for times in (1.0, 2.0, 4.0, 8.0):

@@ -10,9 +10,9 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from memlayers.studies.cli import fail, jobs_from, verb
 from memlayers.facts import World, build_world
 from memlayers.facts.world import PAD
+from memlayers.studies.cli import fail, jobs_from, verb
 from memlayers.text import Documents, Text
 
 

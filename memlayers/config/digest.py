@@ -9,8 +9,8 @@ from typing import Any
 
 from memlayers.layers import Dense
 
-NOT_DECISIVE = ("kernels", "seed", "study", "arm", "axes", "rates", "report", "results", "logger", "checkpoint")
-NOT_DECISIVE += ("save_checkpoint", "progress")
+NAMES_AND_PLACES = ("study", "arm", "axes", "rates", "report", "results", "logger", "checkpoint", "save_checkpoint")
+NOT_DECISIVE = ("kernels", "seed", "progress", *NAMES_AND_PLACES)
 
 
 def digest(config: Any) -> str:

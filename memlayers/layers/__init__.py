@@ -8,8 +8,9 @@ from memlayers.layers.memory import Memory
 from memlayers.layers.ngram import NGram
 from memlayers.layers.short_conv import ShortConv
 
-FEED_FORWARDS = (Dense, Memory, NGram)  # may stand as model.ffn, or be added where LAYERS may
-LAYERS = (*FEED_FORWARDS, ShortConv)
+__all__ = ["LAYERS", "Dense", "Memory", "NGram", "ShortConv", "layer_name"]
+
+LAYERS = (Dense, Memory, NGram, ShortConv)  # schemas, contract tests and golden curves follow from it
 
 
 def layer_name(settings: object) -> str:

@@ -12,9 +12,14 @@ from memlayers.layers.pool import MemoryPool
 class Implementation(Protocol):
     """Functions that a kernel may replace; memlayers.kernels.Kernels is one."""
 
-    look_up: Any
-    weighted_read: Any
-    huge_pages: Any
+    @property
+    def look_up(self) -> Any: ...
+
+    @property
+    def weighted_read(self) -> Any: ...
+
+    @property
+    def huge_pages(self) -> Any: ...
 
 
 @dataclass

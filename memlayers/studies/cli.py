@@ -17,7 +17,7 @@ from memlayers.studies.compose import axes_override, jobs_of, register, to_run_c
 from memlayers.studies.display import StudyDisplay, labels
 from memlayers.studies.files import CONF, load_layers, quote_paths
 from memlayers.studies.layout import write_layout
-from memlayers.training.record import check_writable, ended, finished, record_path
+from memlayers.training.record import Record, check_writable, ended, finished, record_path
 
 
 def fail(error: Exception) -> None:
@@ -105,6 +105,17 @@ def execute(arguments: list[str]) -> int:
         print(f"\nmemlayers: interrupted; {kept}", file=sys.stderr)
         sys.stderr.flush()
         os._exit(130)  # workers of a launcher must not keep us waiting
+
+
+def run_one(words: list[str]) -> Record:
+    """The record of the one run that a command line describes. Raises ValueError for several, and for mistakes."""
+    from memlayers.training.run import run
+
+    words = words_of(words)
+    jobs = jobs_of(words, multirun=False)
+    if len(jobs) != 1:
+        raise ValueError(f"{' '.join(words)}: {len(jobs)} runs; accepted: one (scripts/train.py runs a study)")
+    return run(jobs[0])
 
 
 def study(jobs: list[RunConfig], application: Callable[[], None], arguments: list[str]) -> int:

@@ -80,7 +80,7 @@ def load_layer(name: str) -> str:
 
 
 def settings_in(path: Path) -> Any:
-    """The dataclass with a `build` that a Python file defines. Its folder is importable from now on, also by workers."""
+    """The dataclass with a `build` in a Python file, whose folder is importable from now on, also by workers."""
     folder = str(path.parent)
     if folder not in sys.path:
         sys.path.append(folder)

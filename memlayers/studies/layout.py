@@ -28,7 +28,7 @@ def read_layout(folder: Path) -> dict[str, Any]:
     path = folder / FILE
     if path.is_file():
         try:
-            layout |= OmegaConf.to_container(OmegaConf.load(path))
+            layout |= dict(OmegaConf.to_container(OmegaConf.load(path)))  # type: ignore[arg-type]
         except Exception as error:  # of YAML, of OmegaConf, or of a list where a mapping should be
             raise ValueError(f"{path}: not the layout of a study ({str(error).splitlines()[0]})") from None
     return layout

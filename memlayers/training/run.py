@@ -153,7 +153,7 @@ def refuse_device(device: str, kernels: str, model: Transformer) -> None:
         raise ValueError(
             "kernels=native is for the CPU, and the trainer is on a GPU; accepted: auto, reference, triton"
         )
-    in_bfloat16 = any(pool.values.dtype == torch.bfloat16 for pool in model.pools)  # type: ignore[union-attr]
+    in_bfloat16 = any(pool.values.dtype == torch.bfloat16 for pool in model.tables())
     if in_bfloat16 and kernels != "triton":
         raise ValueError(
             f"model.ffn.value_dtype=bfloat16 with kernels={kernels}: torch has no gradient for such reads on a GPU; "

@@ -18,7 +18,8 @@ from torch import Tensor
 from memlayers.studies.compose import jobs_of
 
 SIZES = (12, 14, 16, 18, 20, 22, 24)  # log2 of the slots
-SHAPE = ("ffn=memory", "model.d_model=64", "model.hidden=176", "arm=memory", "optim.lr=1e-12", "optim.values.lr=1e-12")
+SHAPE = ("arm=memory", "match.reference=null", "model.d_model=64", "model.hidden=176", "optim.lr=1e-12")
+SHAPE += ("optim.values.lr=1e-12",)
 
 
 def made(bits: int) -> TrainingStep:

@@ -39,7 +39,7 @@ def sides(shape: tuple[int, ...], kernels: Kernels, dtype: torch.dtype) -> dict[
     pool = MemoryPool(n * n, width, dtype=dtype, read=kernels.weighted_read)
     pool.values.data.copy_(values)
     within = RowwiseAdagrad([pool.values], 1e-3, 1e-8, kernels)
-    within.step_in_backward(pool)
+    pool.update = within.update_of(pool.values)
 
     def in_one_pass() -> None:
         pool(slots.flatten(1), weights).backward(to_read)

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer, SparseAdam
 
 from memlayers.kernels import choose
-from memlayers.layers.memory import ProductKeyLookup, ProductKeyMemory
+from memlayers.layers.lookup import ProductKeyLookup
+from memlayers.layers.memory import ProductKeyMemory
 from memlayers.layers.pool import MemoryPool
 from memlayers.optim.rows import LazyAdam, RowwiseAdagrad
 
@@ -53,7 +54,7 @@ def ours(width: int, bits: int, k: int, adam: bool = False) -> Side:
     lazy_adam = partial(LazyAdam, lr=1e-2, betas=(0.9, 0.99))
     update = (lazy_adam if adam else partial(RowwiseAdagrad, lr=1e-2))([pool.values], eps=1e-8, kernels=fast)
     if isinstance(update, RowwiseAdagrad):
-        update.step_in_backward(pool)
+        pool.update = update.update_of(pool.values)
     return stepping(ProductKeyMemory(lookup, pool), [rest, update], width)
 
 

@@ -4,13 +4,13 @@ from contextlib import ExitStack
 
 import torch
 
-from memlayers.studies.compose import jobs_of
-from memlayers.config.run import RunConfig
+from memlayers.config import RunConfig
 from memlayers.kernels import choose
-from memlayers.training.learner import Batches, answer_loss
 from memlayers.model import build_model, parameters_with_roles
-from memlayers.optim.groups import build_optimizers, clip_gradients, stepping_in_backward
-from memlayers.training.run import plan
+from memlayers.optim import build_optimizers, clip_gradients, fused_updates
+from memlayers.studies.compose import jobs_of
+from memlayers.training.learner import Batches, answer_loss
+from memlayers.training.plan import plan
 
 BATCHES = 16  # drawn before the clock runs, then used in turn
 
@@ -35,7 +35,7 @@ class TrainingStep:
         self.batches = list(Batches(text, self.plan.batch_size, BATCHES, (config.world.seed, config.seed)))
         self.taken = 0
         self.while_training = ExitStack()
-        self.while_training.enter_context(stepping_in_backward(self.model, self.optimizers, config.optim))
+        self.while_training.enter_context(fused_updates(self.model, self.optimizers, config.optim))
 
     def __call__(self) -> None:
         self.taken += 1

@@ -19,10 +19,10 @@ from benches.steps import configured
 from torch.profiler import ProfilerActivity, profile
 
 from memlayers.kernels import choose
-from memlayers.training.learner import Batches, FactLearner
 from memlayers.model import build_model
-from memlayers.training.run import plan
 from memlayers.text import Documents
+from memlayers.training.learner import Batches, FactLearner
+from memlayers.training.plan import plan
 from memlayers.training.trainer import build_trainer, fit
 
 RUNS = {
