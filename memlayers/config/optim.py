@@ -43,7 +43,7 @@ class OptimConfig:
     clip_values: float | None = None  # norm of the values' gradients
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     roles: dict[str, RoleConfig] = field(default_factory=lambda: {role: RoleConfig() for role in ROLES})
-    values: Any = None  # the rule of value tables, settings such as optim.rows.RowwiseAdagradRule; for models with any
+    values: Any = None  # the rule of value tables, as optim.RowwiseAdagrad; for models with any
     muon_lr: float | None = None  # of matrices, by Muon; null leaves them to AdamW
 
     def validate(self) -> None:

@@ -13,7 +13,7 @@ from memlayers.kernels import REFERENCE, Kernels
 from memlayers.layers.pool import MemoryPool
 from memlayers.model import parameters_with_roles
 from memlayers.optim.muon import StackedMuon
-from memlayers.optim.rows import FusedRule
+from memlayers.optim.rows import RowOptimizer
 from memlayers.optim.rules import rule_name
 
 MATRICES = ("matrix", "output")  # roles that Muon may take (Jordan et al. 2024): keys are lists of vectors, not maps
@@ -87,7 +87,7 @@ def fused_updates(model: nn.Module, optimizers: list[Optimizer], config: OptimCo
     try:
         for rule in optimizers:
             for pool in alone:
-                if isinstance(rule, FusedRule):
+                if isinstance(rule, RowOptimizer):
                     pool.update = rule.update_of(pool.values)
         yield
     finally:

@@ -1,130 +1,131 @@
-"""The rules by which value tables are updated: settings, and the optimizer that each builds."""
+"""The rules by which value tables are updated; their values come from conf/values/."""
 
 from dataclasses import dataclass, field
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar
 
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from memlayers.checks import at_least
 from memlayers.config.optim import ScheduleConfig, valid_betas
 from memlayers.kernels import Kernels
-from memlayers.optim.rows import LazyAdam, LazySGD, RowwiseAdagrad
+from memlayers.optim.rows import RowOptimizer
 
-
-class Rule(Protocol):
-    """What all rules have."""
-
-    sparse: ClassVar[bool]  # steps on the rows that were read; else on all rows, with a gradient as large as the table
-    lr: float
-    schedule: ScheduleConfig
-
-    def validate(self, key: str) -> None: ...
-
-    def build(self, values: list[nn.Parameter], kernels: Kernels) -> Optimizer: ...
-
-    def state_bytes(self, d_value: int, bytes_each: int) -> int:
-        """Bytes of optimizer state, and of a dense gradient, for a row of d_value numbers of bytes_each."""
-        ...
-
-
-def constant() -> ScheduleConfig:
-    return ScheduleConfig(shape="constant")
+State = dict[str, Any]  # of a table: "step", and tensors of a row each
 
 
 @dataclass
-class LazyAdamRule:
+class ValueRule:
+    """What all rules have. Rates of values are constant after the warm-up: a decay costs recall (LOG.md)."""
+
+    sparse: ClassVar[bool] = (
+        True  # steps on the rows that were read; else on all, with a gradient as large as the table
+    )
+    lr: float = 1.0
+    schedule: ScheduleConfig = field(default_factory=lambda: ScheduleConfig(shape="constant"))
+
+    def validate(self, key: str) -> None:
+        if not self.lr > 0:
+            raise ValueError(f"{key}.lr={self.lr} is not positive; accepted: a number above 0")
+        valid_betas(key, getattr(self, "betas", [0.0, 0.0]))
+        self.schedule.validate(f"{key}.schedule")
+
+    def build(self, values: list[nn.Parameter], kernels: Kernels) -> Optimizer:
+        return RowOptimizer(values, self, kernels)
+
+    @property
+    def fused_eps(self) -> float | None:
+        """Of rules that keep one number for a row at most, which backward can apply; None for all others."""
+        return None
+
+    def columns(self, width: int) -> dict[str, int]:
+        """State of a row of this width: name -> how many float32 numbers."""
+        return {}
+
+    def update(self, kernels: Kernels, values: Tensor, state: State, rows: Tensor, grad: Tensor, lr: float) -> None:
+        """One step of distinct rows (u,) with gradients (u, d), in place."""
+        raise NotImplementedError
+
+    def state_bytes(self, d_value: int, bytes_each: int) -> int:
+        """Bytes of optimizer state, and of a dense gradient, for a row of d_value numbers of bytes_each."""
+        return 4 * sum(self.columns(d_value).values())
+
+
+@dataclass
+class LazyAdam(ValueRule):
     """Adam on the rows that were read: two moments for every number; rowwise: one second moment for a row."""
 
-    sparse: ClassVar[bool] = True
     lr: float = 0.3
     betas: list[float] = field(default_factory=lambda: [0.9, 0.99])
     eps: float = 1e-8
     rowwise: bool = False
-    schedule: ScheduleConfig = field(default_factory=constant)
 
-    def validate(self, key: str) -> None:
-        valid_rule(key, self)
-        valid_betas(key, self.betas)
+    def columns(self, width: int) -> dict[str, int]:
+        return {"mean": width, "square": 1 if self.rowwise else width}
 
-    def build(self, values: list[nn.Parameter], kernels: Kernels) -> Optimizer:
-        return LazyAdam(values, self.lr, (self.betas[0], self.betas[1]), self.eps, self.rowwise, kernels)
-
-    def state_bytes(self, d_value: int, bytes_each: int) -> int:
-        return 4 * d_value + (4 if self.rowwise else 4 * d_value)
+    def update(self, kernels: Kernels, values: Tensor, state: State, rows: Tensor, grad: Tensor, lr: float) -> None:
+        betas, step = (self.betas[0], self.betas[1]), state["step"]
+        moments = state["mean"], state["square"]
+        kernels.adam_rows(values, *moments, rows, grad, rate=lr, betas=betas, eps=self.eps, step=step)
 
 
 @dataclass
-class RowwiseAdagradRule:
-    """Adagrad with one sum of squares for a row."""
+class RowwiseAdagrad(ValueRule):
+    """Adagrad with one sum of squares for a row, as tables of recommenders are trained."""
 
-    sparse: ClassVar[bool] = True
     lr: float = 5.0
     eps: float = 1e-8
-    schedule: ScheduleConfig = field(default_factory=constant)
 
-    def validate(self, key: str) -> None:
-        valid_rule(key, self)
+    @property
+    def fused_eps(self) -> float:
+        return self.eps
 
-    def build(self, values: list[nn.Parameter], kernels: Kernels) -> Optimizer:
-        return RowwiseAdagrad(values, self.lr, self.eps, kernels)
+    def columns(self, width: int) -> dict[str, int]:
+        return {"total": 1}
 
-    def state_bytes(self, d_value: int, bytes_each: int) -> int:
-        return 4
+    def update(self, kernels: Kernels, values: Tensor, state: State, rows: Tensor, grad: Tensor, lr: float) -> None:
+        kernels.adagrad_rows(values, state["total"], rows, grad, rate=lr, eps=self.eps)
 
 
 @dataclass
-class SGDRule:
-    """Gradient descent on the rows that were read: no state."""
+class SGD(ValueRule):
+    """Gradient descent on the rows that were read: no state, no momentum."""
 
-    sparse: ClassVar[bool] = True
     lr: float = 3e4
-    schedule: ScheduleConfig = field(default_factory=constant)
 
-    def validate(self, key: str) -> None:
-        valid_rule(key, self)
+    @property
+    def fused_eps(self) -> float:
+        return 0.0
 
-    def build(self, values: list[nn.Parameter], kernels: Kernels) -> Optimizer:
-        return LazySGD(values, self.lr, kernels)
-
-    def state_bytes(self, d_value: int, bytes_each: int) -> int:
-        return 0
+    def update(self, kernels: Kernels, values: Tensor, state: State, rows: Tensor, grad: Tensor, lr: float) -> None:
+        kernels.sgd_rows(values, rows, grad, rate=lr)
 
 
 @dataclass
-class AdamWRule:
-    """AdamW on all rows, with a dense gradient: what a table costs without sparse updates."""
+class DenseAdamW(ValueRule):
+    """AdamW on all rows: what a table costs without sparse updates."""
 
     sparse: ClassVar[bool] = False
     lr: float = 3e-2
     betas: list[float] = field(default_factory=lambda: [0.9, 0.99])
     eps: float = 1e-8
     weight_decay: float = 0.0
-    schedule: ScheduleConfig = field(default_factory=constant)
 
     def validate(self, key: str) -> None:
-        valid_rule(key, self)
-        valid_betas(key, self.betas)
+        super().validate(key)
         at_least(f"{key}.weight_decay", self.weight_decay, 0)
 
     def build(self, values: list[nn.Parameter], kernels: Kernels) -> Optimizer:
-        betas = (self.betas[0], self.betas[1])
-        return AdamW(values, self.lr, betas, self.eps, self.weight_decay, fused=True)
+        return AdamW(values, self.lr, (self.betas[0], self.betas[1]), self.eps, self.weight_decay, fused=True)
 
     def state_bytes(self, d_value: int, bytes_each: int) -> int:
         return 3 * bytes_each * d_value  # two moments and the gradient
 
 
-RULES = {"lazy_adam": LazyAdamRule, "rowwise_adagrad": RowwiseAdagradRule, "sgd": SGDRule, "adamw": AdamWRule}
+RULES = {"lazy_adam": LazyAdam, "rowwise_adagrad": RowwiseAdagrad, "sgd": SGD, "adamw": DenseAdamW}
 
 
-def rule_name(rule: Rule) -> str:
-    """As in conf/values/, where lazy_adam with one moment for a row is rowwise_adam."""
+def rule_name(rule: ValueRule) -> str:
+    """As in conf/values/, where lazy_adam with one second moment for a row is rowwise_adam."""
     name = next(name for name, kind in RULES.items() if type(rule) is kind)
-    return "rowwise_adam" if getattr(rule, "rowwise", False) else name
-
-
-def valid_rule(key: str, rule: Rule) -> None:
-    if not rule.lr > 0:
-        raise ValueError(f"{key}.lr={rule.lr} is not positive; accepted: a number above 0")
-    rule.schedule.validate(f"{key}.schedule")
+    return "rowwise_adam" if isinstance(rule, LazyAdam) and rule.rowwise else name

@@ -92,6 +92,8 @@ def code_version() -> dict[str, Any]:
     code = ("memlayers", "conf", "scripts")
 
     def git(*arguments: str) -> str | None:
+        if not (root / "conf").is_dir():  # installed, perhaps within a checkout of something else
+            return None
         try:
             done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True)
         except (OSError, subprocess.CalledProcessError):

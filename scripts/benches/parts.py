@@ -9,7 +9,7 @@ from torch import nn
 
 from memlayers.kernels import Kernels, choose
 from memlayers.layers.pool import MemoryPool
-from memlayers.optim.rows import LazyAdam, RowwiseAdagrad
+from memlayers.optim import LazyAdam, RowwiseAdagrad
 
 # name: keys a half, half-key width, tokens, heads, k, value width
 SHAPES = {"the study's": (128, 8, 1024, 4, 8, 32), "larger": (512, 32, 2048, 4, 32, 128)}
@@ -34,11 +34,11 @@ def sides(shape: tuple[int, ...], kernels: Kernels, dtype: torch.dtype) -> dict[
     to_found, to_read = torch.randn_like(found), torch.randn_like(read)
     table = nn.Parameter(values.detach().clone())  # a step changes it in place, and backward still needs the other
     table.grad = torch.autograd.grad(read, values, to_read, retain_graph=True)[0]
-    adam = LazyAdam([table], 1e-3, (0.9, 0.99), 1e-8, kernels=kernels)
-    adagrad = RowwiseAdagrad([table], 1e-3, 1e-8, kernels)
+    adam = LazyAdam(lr=1e-3).build([table], kernels)
+    adagrad = RowwiseAdagrad(lr=1e-3).build([table], kernels)
     pool = MemoryPool(n * n, width, dtype=dtype, read=kernels.weighted_read)
     pool.values.data.copy_(values)
-    within = RowwiseAdagrad([pool.values], 1e-3, 1e-8, kernels)
+    within = RowwiseAdagrad(lr=1e-3).build([pool.values], kernels)
     pool.update = within.update_of(pool.values)
 
     def in_one_pass() -> None:

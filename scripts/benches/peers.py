@@ -21,7 +21,7 @@ from memlayers.kernels import choose
 from memlayers.layers.lookup import ProductKeyLookup
 from memlayers.layers.memory import ProductKeyMemory
 from memlayers.layers.pool import MemoryPool
-from memlayers.optim.rows import LazyAdam, RowwiseAdagrad
+from memlayers.optim import LazyAdam, RowwiseAdagrad
 
 TOKENS, HEADS, SETS = 2048, 4, 8  # sets of inputs, in turn: the cache does not hold the last one's rows
 BUILDS = 2  # of every layer and table, each for as many rounds
@@ -51,10 +51,8 @@ def ours(width: int, bits: int, k: int, adam: bool = False) -> Side:
     for parameter in (pool.values, lookup.keys):
         nn.init.normal_(parameter, std=width**-0.5)
     rest = AdamW(lookup.parameters(), 1e-3, fused=True)
-    lazy_adam = partial(LazyAdam, lr=1e-2, betas=(0.9, 0.99))
-    update = (lazy_adam if adam else partial(RowwiseAdagrad, lr=1e-2))([pool.values], eps=1e-8, kernels=fast)
-    if isinstance(update, RowwiseAdagrad):
-        pool.update = update.update_of(pool.values)
+    update = (LazyAdam(lr=1e-2) if adam else RowwiseAdagrad(lr=1e-2)).build([pool.values], fast)
+    pool.update = update.update_of(pool.values)
     return stepping(ProductKeyMemory(lookup, pool), [rest, update], width)
 
 
@@ -114,7 +112,7 @@ def values_only(width: int, bits: int, k: int) -> dict[str, Side]:
     pool = MemoryPool(2**bits, width, read=fast.weighted_read)
     fast.huge_pages(pool.values)
     nn.init.normal_(pool.values, std=width**-0.5)
-    adagrad = RowwiseAdagrad([pool.values], 1e-2, 1e-8, fast)
+    adagrad = RowwiseAdagrad(lr=1e-2).build([pool.values], fast)
     adagrad.step_in_backward(pool)
     table = SplitTableBatchedEmbeddingBagsCodegen(
         [(2**bits, width, EmbeddingLocation.HOST, ComputeDevice.CPU)],

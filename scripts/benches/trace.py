@@ -32,7 +32,7 @@ RUNS = {
 }
 KINDS = {  # the first that fits an operator's name
     "lookup in C": r"_LookUp",
-    "read and update in C": r"_Read|RowwiseAdagrad",
+    "read and update in C": r"_Read|RowOptimizer",
     "top-k, sort, unique": r"aten::.*(topk|sort|unique)",
     "gather and scatter": r"aten::.*(gather|scatter|index|embedding|take|sparse|coalesce)",
     "matrix products, also of Muon and of the search in PyTorch": r"aten::(mm|bmm|addmm|baddbmm)",
