@@ -26,6 +26,6 @@ def run(*overrides: str, **settings: object) -> dict[str, Any]:
 
 def records(folder: str | Path) -> pandas.DataFrame:
     """Every record below a folder as a row: read-outs, axes, and all that a record holds under dotted names."""
-    from memlayers.studies import frame
+    from memlayers.studies.frame import records as read
 
-    return frame.records(folder)
+    return read(folder)

@@ -24,7 +24,7 @@ class Output(NamedTuple):
 
 
 class Block(nn.Module):
-    """x + residual(x), then x + attention(norm(x)), then x + ffn(norm(x)); `before` maps what either of the two reads."""
+    """x + residual(x), then x + attention(norm(x)), then x + ffn(norm(x)); `before` maps what the last two read."""
 
     def __init__(
         self,

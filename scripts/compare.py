@@ -1,19 +1,20 @@
-"""The comparison in minutes: dense, dense 4x, memory and memory_plus on real facts, two seeds; table and figure.
+"""The comparison in minutes: dense, dense 4x, memory and Memory+ on real facts, two seeds; table and figure.
 
 ./scripts/compare
 ./scripts/compare 'seed=range(5)' world=biographies
 """
 
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 from rich.console import Console
 
 from memlayers.studies.cli import execute, fail, jobs_from, verb
 from memlayers.studies.figure import draw
+from memlayers.studies.frame import framed, read_all
+from memlayers.studies.table import screen, table, verdict
 from memlayers.training.record import Record, finished, record_path
-from memlayers.studies.report import finding, screen
-from memlayers.studies.table import load, rows
 
 ROOT = Path(__file__).resolve().parent.parent
 STUDY = ["experiment=memory_vs_dense", "arm=dense,dense_4x,memory,memory_plus", "seed=range(2)", "logger=none"]
@@ -24,21 +25,21 @@ def show(overrides: list[str]) -> list[Path]:
     console = Console(width=None if Console().is_terminal else 150)
     written: list[Path] = []
     jobs = jobs_from(overrides) or []
-    committed = load(ROOT / "results")
     for folder in dict.fromkeys(record_path(job).parent for job in jobs):
         mine = [job for job in jobs if record_path(job).parent == folder]
         records = [record for job in mine if (record := finished(job)) is not None]
         if not records:
             continue
-        study, world = mine[0].study, mine[0].world.name
-        table = rows(records)
-        console.print(screen(f"\n{study}, {world}: these runs", table, console.width))
-        console.print("\n" + finding(world, table), highlight=False)
-        theirs = committed.get(study, {}).get(world, [])
+        study, world, layout = mine[0].study, mine[0].world.name, asdict(mine[0].report)
+        rows = table(framed(records), layout)
+        console.print(screen(f"\n{study}, {world}: these runs", rows, layout, console.width))
+        console.print("\n" + verdict(rows, layout), highlight=False)
+        theirs = [record for record in read_all(ROOT / "results" / study) if record["world"] == world]
         if theirs:
-            console.print(screen("\nThe committed records", rows(theirs), console.width))
+            committed = table(framed(theirs), layout)
+            console.print(screen("\nThe committed records", committed, layout, console.width))
             console.print(same_digits(records, theirs), highlight=False)
-        written += [folder, *draw({world: table}, folder / "figure")]
+        written += [folder, *draw(framed(records), layout, folder / "figure")]
     return written
 
 

@@ -1,83 +1,82 @@
-"""Tables of records.
+"""Tables and figures of records.
 
-python scripts/report.py                        # redraw all that is drawn from the committed ones: README, LOG, figures
-python scripts/report.py results/local/single   # show those below this folder, your own; nothing is written
+python scripts/report.py                                  # redraw RESULTS.md, results/ and the README's table
+python scripts/report.py results/local/single             # show the table of the records below a folder, your own
+python scripts/report.py results/local/single --out DIR   # and write table.md, .csv, .parquet and figure.png, .svg
+python scripts/report.py commit results/local/STUDY       # take a study's records into results/STUDY, and redraw
 """
 
-import sys
+import argparse
 from pathlib import Path
 
+from benches import report as speed
 from rich.console import Console
 
-from memlayers import speed
 from memlayers.studies.cli import fail, verb
-from memlayers.studies.figure import draw
-from memlayers.studies.report import readme_section, screen, told_apart, update
-from memlayers.studies.old_studies import Studies, draw_plateaus, plateau_tables, rate_tables, robustness_tables, world_tables
-from memlayers.studies.table import dumps, load, rows, summary
-from memlayers.studies.tried import tried_tables
+from memlayers.studies.frame import records
+from memlayers.studies.layout import read_layout
+from memlayers.studies.results import commit, filled, headline, redraw, render, studies_in
+from memlayers.studies.table import screen, table, verdict
 
 ROOT = Path(__file__).resolve().parent.parent
-ORDER = ("atlas_readings", "biographies", "atlas_airports", "triples")
-STUDY = "memory_vs_dense"
-WITH_TABLE = ("values_rule", "fifth_recipe", "fourth_recipe", "third_recipe", "second_recipe", "first_recipe")
+RESULTS = ROOT / "results"
+HEADLINE = "memory_vs_dense"  # the study in the README
 
 
-def sections(studies: Studies) -> dict[str, str]:
-    """The generated parts of LOG.md."""
-    return {
-        "rates": rate_tables(studies),
-        "robustness": robustness_tables(studies),
-        "plateau": plateau_tables(studies),
-        "tried": tried_tables(studies, "tried"),
-        "kept": tried_tables(studies, "kept"),
-    } | {name: world_tables(studies.get(name, {})) for name in WITH_TABLE}
+def others() -> tuple[str, ...]:
+    """Sections of RESULTS.md beside those of studies."""
+    measured = speed.load(RESULTS / "bench")
+    return (speed.section(measured),) if {"flat", "level", "peers", "summary"} <= measured.keys() else ()
 
 
-def show(folders: list[Path]) -> None:
-    """A table for each study and world; where an arm has several configurations, a row for each."""
+def redraw_all() -> list[Path]:
+    written = [path for folder in studies_in(RESULTS) for path in redraw(folder, folder)]
+    if others():
+        written += speed.draw(speed.load(RESULTS / "bench"), RESULTS / "bench" / "speed")
+    (ROOT / "RESULTS.md").write_text(render(RESULTS, others()))
+    if RESULTS / HEADLINE in studies_in(RESULTS):
+        readme = ROOT / "README.md"
+        readme.write_text(filled(readme.read_text(), headline(RESULTS / HEADLINE)))
+        written.append(readme)
+    return [*written, ROOT / "RESULTS.md"]
+
+
+def show(folder: Path, out: Path | None) -> list[Path]:
+    """The tables below a folder, a study and world each; and their files."""
+    layout, frame = read_layout(folder), records(folder)
     console = Console(width=None if Console().is_terminal else 150)
-    for folder in folders:
-        found = load(folder, "**/")
-        if not found:
-            raise ValueError(f"{folder}: no record of a finished run; accepted: a folder such as results/local/single")
-        for study, worlds in found.items():
-            for world, records in worlds.items():
-                console.print(screen(f"\n{study}, {world}", rows(told_apart(records)), console.width))
+    rows = table(frame, layout)
+    for (study, world), own in rows.groupby(["study", "world"], sort=False):
+        console.print(screen(f"\n{study}, {world}", own, layout, console.width))
+        console.print(verdict(own, layout), highlight=False)
+    failed = frame[frame["status"] != "ok"]
+    for _, run in failed.iterrows():
+        console.print(f"failed: {run['arm']} seed {run['seed']} on {run['world']}: {run['error']}", markup=False)
+    return redraw(folder, out, parquet=True) if out else []
 
 
 def main() -> int:
-    if flags := [word for word in sys.argv[1:] if word.startswith("-")]:
-        print(__doc__)
-        return 0 if {"-h", "--help"} & set(flags) else 2
-    results = ROOT / "results"
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folders", nargs="*", metavar="folder", help="of records; `commit` before it takes them in")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="where to write the table and the figure")
+    given = parser.parse_args()
     try:
-        if sys.argv[1:]:
-            show([Path(word) for word in sys.argv[1:]])
-            return 0
-        studies = load(results)
-        found = studies.get(STUDY, {})
-        worlds = {world: rows(found[world]) for world in sorted(found, key=lambda name: (*ORDER, name).index(name))}
-        (results / "summary.json").write_text(dumps(summary(results)))
-        written = [results / "summary.json"]
-        if worlds:
-            written += draw(worlds, results / STUDY / "figure")
-            update(ROOT / "README.md", STUDY, readme_section(worlds))
-            for name, content in sections(studies).items():
-                update(ROOT / "LOG.md", name, content)
-            written += draw_plateaus(studies, results / "plateau")
-            written += [ROOT / "README.md", ROOT / "LOG.md"]
-        measured = speed.load(results / "bench")
-        if {"flat", "level", "peers", "summary"} <= measured.keys():
-            update(ROOT / "README.md", "speed", speed.section(measured))
-            for name, table in (("parts", speed.parts), ("trace", speed.trace)):
-                if name in measured:
-                    update(ROOT / "LOG.md", name, table(measured))
-            written += speed.draw(measured, results / "bench" / "speed")
-    except ValueError as error:
-        fail(error)
+        if given.folders[:1] == ["commit"]:
+            if len(given.folders) != 2 or given.out:
+                raise ValueError("commit takes one folder: scripts/report.py commit results/local/STUDY")
+            written = [commit(Path(given.folders[1]), RESULTS), *redraw_all()]
+        elif given.folders:
+            if given.out and len(given.folders) > 1:
+                raise ValueError(f"--out={given.out} is for one folder, and {len(given.folders)} are named")
+            written = [path for folder in given.folders for path in show(Path(folder), given.out)]
+        elif given.out:
+            raise ValueError(f"--out={given.out} needs a folder of records; accepted: FOLDER --out DIR")
+        else:
+            written = redraw_all()
+    except (ValueError, OSError) as error:
+        fail(ValueError(str(error)))
         return 2
-    print("\n".join(str(path.relative_to(ROOT)) for path in written))
+    print("\n".join(str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path) for path in written))
     return 0
 
 

@@ -18,9 +18,7 @@ State = dict[str, Any]  # of a table: "step", and tensors of a row each
 class ValueRule:
     """What all rules have. Rates of values are constant after the warm-up: a decay costs recall (LOG.md)."""
 
-    sparse: ClassVar[bool] = (
-        True  # steps on the rows that were read; else on all, with a gradient as large as the table
-    )
+    sparse: ClassVar[bool] = True  # steps on the rows that were read; else on all, with a dense gradient
     lr: float = 1.0
     schedule: ScheduleConfig = field(default_factory=lambda: ScheduleConfig(shape="constant"))
 

@@ -1,121 +1,120 @@
-"""The figure of a study: recall against training FLOPs, and recall over exposures, drawn from the rows of its table."""
+"""The one figure: a read-out against an axis or another read-out, and recall on the way; a line of panels a world."""
 
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import matplotlib
+import pandas
 
-from memlayers.studies.table import Row, multiplier
+from memlayers.studies.frame import READOUTS, records_on_the_way
+from memlayers.studies.table import INDEX, naming, number, table
 
 matplotlib.use("Agg")
-from matplotlib import pyplot, ticker
+from matplotlib import pyplot
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-COLOURS = {"dense": "#4C566A", "memory": "#C1440E", "memory_plus": "#1B7F79", "dense_params": "#8FA3BF"}
+GREY = "#4C566A"  # the reference, and what is named after it, as dense_2x
+SHARES = ("recall", "held_out")  # from 0 to 1
+PALETTE = ("#C1440E", "#1B7F79", "#7B4EA3", "#B8860B", "#2B6CB0", "#A23B72", "#5B8C2A", "#8C564B")
 STYLE: dict[Any, Any] = {"svg.hashsalt": "memlayers", "svg.fonttype": "none", "font.size": 9, "axes.spines.top": False}
 STYLE |= {"axes.spines.right": False, "figure.dpi": 150}
 
 
-def colour(arm: str) -> str:
-    return COLOURS.get(arm, COLOURS["dense"] if arm.startswith("dense") else "#7B4EA3")
-
-
-def draw(worlds: dict[str, list[Row]], path: Path) -> list[Path]:
-    """One line of panels a world, saved as path.png and path.svg; returns both."""
+def draw(frame: pandas.DataFrame, layout: dict[str, Any], path: Path) -> list[Path]:
+    """path.png and path.svg, the same bytes for the same records. Nothing is drawn where no run ended well."""
+    frame = frame[frame["status"] == "ok"]
+    if frame.empty:
+        return []
+    readouts = list(dict.fromkeys([*layout["readouts"], layout["y"], "training_flops", "recall"]))
+    rows = table(frame, layout | {"readouts": readouts})
+    x = layout["x"] or "training_flops"
+    axes = [name for name in rows.columns[: list(rows.columns).index("n")] if name not in INDEX and name != x]
+    lines = [axis for axis in axes if rows[axis].nunique() > 1] or axes[:1]
+    rows = rows.assign(line=[naming(row, lines) for _, row in rows.iterrows()])
+    colours = colours_of(list(dict.fromkeys(rows["line"])), layout)
+    worlds = list(dict.fromkeys(rows["world"]))
 
     def panels() -> Figure:
-        figure, axes = pyplot.subplots(len(worlds), 2, figsize=(9, 3.1 * len(worlds)), squeeze=False)
-        for (world, table), (left, right) in zip(worlds.items(), axes, strict=True):
-            compute_panel(left, table)
-            left.set_title(f"{world} (n = {table_n(table)})", loc="left", fontsize=9, fontweight="bold")
-            curve_panel(right, table)
+        wide = 2 if x == "training_flops" else 1
+        shape: dict[str, Any] = {"squeeze": False, "figsize": (1 + 4.2 * wide, 3.1 * len(worlds))}
+        figure, grid = pyplot.subplots(len(worlds), wide, **shape)
+        for world, panel in zip(worlds, grid, strict=True):
+            own = rows[rows["world"] == world]
+            against(panel[0], own, x, layout["y"], colours)
+            counts = " to ".join(map(str, dict.fromkeys((own["n"].min(), own["n"].max()))))
+            panel[0].set_title(f"{world} (n = {counts})", loc="left", fontsize=9)
+            for right in panel[1:]:
+                on_the_way(right, frame[frame["world"] == world], own, lines, colours)
         return figure
 
     return saved(panels, path)
 
 
+def colours_of(names: list[str], layout: dict[str, Any]) -> dict[str, str]:
+    """Grey for the reference and those named after it; the others take the palette in turn."""
+    reference = str(layout["reference"].get("arm", ""))
+    grey = [name for name in names if reference and (name == reference or name.startswith(f"{reference}_"))]
+    others = [name for name in names if name not in grey]
+    return dict.fromkeys(grey, GREY) | {name: PALETTE[place % len(PALETTE)] for place, name in enumerate(others)}
+
+
+def against(panel: Axes, rows: pandas.DataFrame, x: str, y: str, colours: dict[str, str]) -> None:
+    """y against x with 95% intervals: joined along an axis, and along the grey ones where x is a read-out."""
+    is_axis = x not in READOUTS
+    places = rows[x].map(number) if is_axis else rows[x]
+    words = is_axis and not places.any()
+    if words:
+        places = rows[x].map({value: place for place, value in enumerate(dict.fromkeys(rows[x]))})
+    rows = rows.assign(place=places).sort_values("place")
+    for name, line in rows.groupby("line", sort=False):
+        spread = [(line[y] - line[f"{y}_low"]).fillna(0), (line[f"{y}_high"] - line[y]).fillna(0)]
+        style = "o-" if is_axis and not words else "o"
+        look: dict[str, Any] = {"fmt": style, "ms": 4, "lw": 1, "capsize": 2, "color": colours[str(name)]}
+        panel.errorbar(line["place"], line[y], spread, label=name, **look)
+    if not is_axis:
+        ladder = rows[rows["line"].map(colours) == GREY]
+        panel.plot(ladder["place"], ladder[y], color=GREY, lw=1, zorder=0)
+    if words:
+        panel.set_xticks(range(rows[x].nunique()), list(dict.fromkeys(rows.sort_values("place")[x])))
+    elif not is_axis or (places.min() > 0 and places.max() > 8 * places.min()):
+        panel.set_xscale("log")
+        panel.set_xlim(places.min() / 1.4, places.max() * 1.4)  # arms at equal cost stand above each other
+    panel.set(xlabel=x.replace("_", " ").replace("flops", "FLOPs"), ylabel=y.replace("_", " "))
+    panel.set_ylim(min(0, rows[y].min()), 1.03 if y in SHARES else None)
+    panel.legend(fontsize=6, frameon=False)
+
+
+def on_the_way(
+    panel: Axes, frame: pandas.DataFrame, rows: pandas.DataFrame, lines: list[str], colours: dict[str, str]
+) -> None:
+    """Mean recall over exposures, named at its end, with the floor of a model that knows no subject."""
+    curves = records_on_the_way(frame, lines)
+    ends = []
+    for name in dict.fromkeys(rows["line"]):
+        curve = curves[curves["line"] == name].groupby("exposures", sort=True)["recall"].mean()
+        panel.plot(curve.index, curve.values, marker=".", ms=3, lw=1.2, color=colours[name])
+        ends.append((float(curve.iloc[-1]), float(curve.index[-1]), name))
+    lowest, step = -1.0, 0.055 * max(end for end, _, _ in ends)
+    for height, last, name in sorted(ends):  # names near their ends, and none on top of another
+        lowest = max(height, lowest + step)
+        panel.annotate(name, (last, lowest), (4, 0), textcoords="offset points", fontsize=6, va="center")
+    panel.axhline(frame["recall.floor"].iloc[0], ls="--", lw=0.8, color="#999999", label="commonest object")
+    panel.legend(loc="upper left", fontsize=6, frameon=False)
+    panel.set(xlabel="exposures of a fact", ylabel="recall on the way")
+    panel.set_ylim(bottom=0)
+    panel.margins(x=0.2)
+
+
 def saved(panels: Callable[[], Figure], path: Path) -> list[Path]:
-    """The figure that `panels` makes, in this project's style, as path.png and path.svg; returns both."""
+    """The figure that `panels` makes, as path.png and path.svg."""
     with matplotlib.rc_context(STYLE):
         figure = panels()
         figure.tight_layout()
         path.parent.mkdir(parents=True, exist_ok=True)
         written = [path.with_suffix(".png"), path.with_suffix(".svg")]
-        figure.savefig(written[0])
+        figure.savefig(written[0], metadata={"Software": None})
         figure.savefig(written[1], metadata={"Date": None})
         pyplot.close(figure)
     return written
-
-
-def table_n(table: list[Row]) -> str:
-    counts = sorted({row.n for row in table})
-    return str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-
-
-def compute_panel(axes: Axes, table: list[Row]) -> None:
-    """Recall against training FLOPs; the dense arms that spend more compute are joined, the multiplier is drawn."""
-    ladder = [row for row in table if row.arm.startswith("dense")]
-    ladder.sort(key=lambda row: row.training_flops)
-    axes.plot(
-        [r.training_flops for r in ladder], [r.recall.mean for r in ladder], color=colour("dense"), lw=1, zorder=1
-    )
-    for row in table:
-        low, high = row.recall.low, row.recall.high
-        error = None if low is None or high is None else [[row.recall.mean - low], [high - row.recall.mean]]
-        axes.errorbar(row.training_flops, row.recall.mean, error, fmt="o", ms=5, color=colour(row.arm), capsize=2)
-    first = min(row.training_flops for row in table)
-    cheapest = [row for row in table if row.training_flops < 1.2 * first]  # as dear as each other: names to their left
-    for row, height in spread(cheapest, lambda row: row.recall.mean, max(row.recall.mean for row in table)):
-        place = (cheapest[0].training_flops, height)
-        axes.annotate(row.arm, place, (-7, 0), textcoords="offset points", fontsize=7, ha="right", va="center")
-    for row in table:
-        if row not in cheapest:
-            place = (row.training_flops, row.recall.mean)
-            axes.annotate(row.arm, place, (6, -9), textcoords="offset points", fontsize=7)
-    memories = [row for row in table if not row.arm.startswith("dense")]
-    if memories:
-        best = max(memories, key=lambda row: row.recall.mean)
-        found = multiplier(table, best)
-        if found is not None:
-            times, reached = found
-            end = best.training_flops * times
-            axes.plot([best.training_flops, end], [best.recall.mean] * 2, ls=":", color=colour(best.arm), zorder=0)
-            cheap = min(ladder, key=lambda row: row.training_flops).recall.mean
-            bound = "more than " if not reached else "at most " if cheap >= best.recall.mean else ""
-            place = (best.training_flops * times**0.5, best.recall.mean)
-            text = f"{best.arm}: {bound}{times:.1f}x compute"
-            axes.annotate(text, place, (0, 4), textcoords="offset points", ha="center", fontsize=7)
-    axes.axhline(table[0].floor, ls="--", lw=0.8, color="#999999")
-    axes.set(xscale="log", xlabel="training FLOPs", ylabel="recall (whole objects)")
-    axes.xaxis.set_major_locator(ticker.LogLocator(subs=(1.0, 2.0, 5.0)))
-    axes.xaxis.set_major_formatter(ticker.FuncFormatter(lambda flops, _: f"{flops:.0e}".replace("e+", "e")))
-    axes.xaxis.set_minor_formatter(ticker.NullFormatter())
-    axes.margins(x=0.42, y=0.1)
-    axes.set_ylim(bottom=0)
-
-
-def spread(table: list[Row], height: Callable[[Row], float], top: float) -> list[tuple[Row, float]]:
-    """Heights for the names of rows, near their own but none on top of another, from below."""
-    placed, lowest = [], -1.0
-    for row in sorted(table, key=height):
-        lowest = max(height(row), lowest + 0.06 * top)
-        placed.append((row, lowest))
-    return placed
-
-
-def curve_panel(axes: Axes, table: list[Row]) -> None:
-    """Recall on the way, with the floor of a model that knows no subject."""
-    for row in table:
-        exposures = [point for point, _ in row.curve]
-        axes.plot(exposures, [recall for _, recall in row.curve], color=colour(row.arm), lw=1.2, marker=".", ms=4)
-    top = max(row.curve[-1][1] for row in table)
-    for row, lowest in spread(table, lambda row: row.curve[-1][1], top):
-        place = (row.curve[-1][0], lowest)
-        axes.annotate(row.arm, place, (4, 0), textcoords="offset points", fontsize=7, va="center")
-    axes.axhline(table[0].floor, ls="--", lw=0.8, color="#999999", label="commonest object")
-    axes.legend(loc="upper left", fontsize=7, frameon=False)
-    axes.set(xlabel="exposures of a fact", ylabel="recall on the way")
-    axes.set_ylim(bottom=0)
-    axes.margins(x=0.18)

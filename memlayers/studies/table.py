@@ -1,180 +1,154 @@
-"""Records -> one row an arm: mean, 95% interval over seeds, n, and the difference to the reference, paired by seed."""
+"""The one table: a row for each combination of axes, with n, means, 95% intervals and the paired difference."""
 
-import json
 import math
-import statistics
-from collections import defaultdict
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
-from memlayers.recall.plateau import left_plateau
-from memlayers.training.record import Record, read_record
+import pandas
+from rich.table import Table as Screen
+from scipy import stats
 
-# Two-sided 95% quantiles of Student's t, by degrees of freedom 1, 2, ...
-T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)
+from memlayers.studies.frame import axes_of, label, texts
 
-
-@dataclass(frozen=True)
-class Estimate:
-    """A mean over seeds with its 95% t interval; low and high are None for a single seed."""
-
-    mean: float
-    low: float | None
-    high: float | None
-    n: int
-
-    def as_json(self) -> dict[str, float | None]:
-        return {"mean": self.mean, "low": self.low, "high": self.high}
+NARROW = 120  # columns of a terminal: below, intervals stand on a line of their own
+INDEX = ("study", "world")
 
 
-@dataclass(frozen=True)
-class Row:
-    """One arm of one study in one world."""
+def table(frame: pandas.DataFrame, layout: dict[str, Any]) -> pandas.DataFrame:
+    """study, world, axes; n runs that ended well, of `runs`; READOUT, READOUT_low, READOUT_high of each read-out; and
+    difference, _low, _high of layout["y"] over `pairs` seeds to the reference of the same world and other axes.
 
-    arm: str
-    n: int
-    recall: Estimate
-    held_out: Estimate | None  # None where the world has no second phrasing
-    bits_per_parameter: Estimate
-    difference: Estimate | None  # recall minus the reference's, seed by seed; None for the reference itself
-    flops_per_token: float
-    training_flops: float
-    parameters: int
-    seconds: float  # median over seeds
-    curve: list[tuple[float, float]]  # (exposures, mean recall)
-    plateau: Estimate | None  # exposures until recall passed the floor, over the n seeds that did; None if none did
-    floor: float  # recall of always giving the commonest object
-    seeds: tuple[int, ...]
-
-
-def t95(freedom: int) -> float:
-    """Two-sided 95% quantile; beyond the table an expansion around the normal's (Abramowitz & Stegun 26.7.5)."""
-    if freedom <= len(T95):
-        return T95[freedom - 1]
-    z = 1.95996
-    return z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
-
-
-def estimate(values: list[float]) -> Estimate:
-    """Mean and Student's t interval."""
-    n = len(values)
-    mean = math.fsum(values) / n
-    if n == 1:
-        return Estimate(mean, None, None, 1)
-    spread = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1) / n)
-    half = t95(n - 1) * spread
-    return Estimate(mean, mean - half, mean + half, n)
-
-
-def load(folder: Path, depth: str = "*/*/") -> dict[str, dict[str, list[Record]]]:
-    """study -> world -> records that ended well, of all files of a results folder, or with **/ of any folder."""
-    found: dict[str, dict[str, list[Record]]] = defaultdict(lambda: defaultdict(list))
-    for path in sorted(folder.glob(f"{depth}*-s*-*.json")):
-        record = read_record(path)
-        if record is not None and record["status"] == "ok":
-            found[record["study"]][record["world"]].append(record)
-    return {study: dict(worlds) for study, worlds in found.items()}
-
-
-def rows(records: list[Record], reference: str = "dense") -> list[Row]:
-    """One row an arm, the reference first, the others by training FLOPs. Raises ValueError for mixed digests."""
-    arms: dict[str, list[Record]] = defaultdict(list)
-    for record in sorted(records, key=lambda record: record["seed"]):
-        arms[record["arm"]].append(record)
-    for arm, members in arms.items():
-        digests = sorted({member["digest"] for member in members})
-        if len(digests) > 1:
-            raise ValueError(
-                f"arm {arm!r} of study {members[0]['study']!r} mixes configurations {', '.join(digests)}; "
-                "keep the records of one, or give the other a study=NAME of its own"
-            )
-    made = [row(members, arms.get(reference, [])) for members in arms.values()]
-    return sorted(made, key=lambda r: (r.arm != reference, r.training_flops, r.arm))
-
-
-def row(members: list[Record], reference: list[Record]) -> Row:
-    """The records of one arm, all of one digest."""
-    first = members[0]
-    recall = {member["seed"]: member["recall"]["exact"] for member in members}
-    base = {member["seed"]: member["recall"]["exact"] for member in reference}
-    paired = [recall[seed] - base[seed] for seed in recall if seed in base]
-    held_out = [m["recall"]["held_out"] for m in members if m["recall"]["held_out"] is not None]
-    left = [exposures for exposures in map(plateau, members) if exposures is not None]
-    curves = [member["training"]["curve"] for member in members]
-    return Row(
-        arm=first["arm"],
-        n=len(members),
-        recall=estimate(list(recall.values())),
-        held_out=estimate(held_out) if held_out else None,
-        bits_per_parameter=estimate([member["recall"]["bits_per_parameter"] for member in members]),
-        difference=estimate(paired) if paired and first["arm"] != reference[0]["arm"] else None,
-        flops_per_token=first["cost"]["flops_per_token"],
-        training_flops=first["cost"]["training_flops"],
-        parameters=first["cost"]["params"],
-        seconds=statistics.median(member["timing"]["seconds"] for member in members),
-        curve=[
-            (points[0]["exposures"], sum(point["recall"] for point in points) / len(points))
-            for points in zip(*curves, strict=False)
-        ],
-        plateau=estimate(left) if left else None,
-        floor=first["recall"]["floor"],
-        seeds=tuple(recall),
-    )
-
-
-def plateau(record: Record) -> float | None:
-    """Exposures until the run left the plateau."""
-    curve = [(point["exposures"], point["recall"]) for point in record["training"]["curve"]]
-    return left_plateau(curve, record["recall"]["floor"])
-
-
-def multiplier(table: list[Row], arm: Row) -> tuple[float, bool] | None:
-    """Least compute at which a dense arm reaches the arm's recall, over the arm's own compute.
-
-    Interpolated between dense arms in log compute, on the best recall at or below each compute. The second value is
-    False where even the largest dense arm stays below: then the multiplier is more than the first value.
-    None where there is no dense arm.
+    Intervals are Student's t over seeds, NaN for a single one; seconds is a median. Reference rows come first, then
+    the others by numeric axes and training FLOPs.
     """
-    dense = sorted((r.training_flops, r.recall.mean) for r in table if r.arm.startswith("dense"))
-    if not dense:
-        return None
-    target, own = arm.recall.mean, arm.training_flops
-    before: tuple[float, float] | None = None
-    for flops, recall in dense:
-        if before is not None and recall <= before[1]:
-            continue  # more compute, no more recall: not on the frontier
-        if recall >= target:
-            if before is None:
-                return flops / own, True
-            share = (target - before[1]) / (recall - before[1])
-            return math.exp(math.log(before[0]) + share * math.log(flops / before[0])) / own, True
-        before = (flops, recall)
-    assert before is not None
-    return dense[-1][0] / own, False
+    known = {label(name): name for name in frame if name.startswith("axes.") or name == "arm"}
+    axes = [known[axis] for axis in layout["rows"]] or axes_of(frame)
+    frame = frame.assign(**{label(axis): texts(frame[axis]) for axis in axes})
+    keys = [*INDEX, *map(label, axes)]
+    cells = {key: cell.set_index("seed").sort_index() for key, cell in frame.groupby(keys, sort=False)}
+    reference = {axis: text(value) for axis, value in layout["reference"].items() if axis in keys}
+    rows = []
+    for key, cell in cells.items():
+        named = dict(zip(keys, key, strict=True))
+        base = cells.get(tuple((named | reference).values())) if reference else None
+        ok = cell[cell["status"] == "ok"]
+        row = named | {"n": len(ok), "runs": len(cell)}
+        for name in layout["readouts"]:
+            row |= estimate(name, ok[name], is_median=name == "seconds")
+        is_base = bool(reference) and named | reference == named
+        y = layout["y"]
+        paired = pandas.Series(dtype=float) if base is None or is_base else (ok[y] - base[y]).dropna()
+        row |= estimate("difference", paired) | {"pairs": len(paired), "reference": is_base}
+        order = [number(named[axis]) for axis in keys[2:]]
+        rows.append((named["study"], named["world"], not is_base, order, ok["training_flops"].mean(), key, row))
+    return pandas.DataFrame([row for *_, row in sorted(rows, key=lambda one: one[:-1])])
 
 
-def summary(results: Path) -> dict[str, Any]:
-    """The committed records as numbers for programs: studies.<study>.<world>.arms.<arm>."""
-    studies: dict[str, Any] = {}
-    for study, worlds in load(results).items():
-        for world, records in worlds.items():
-            arms = {}
-            for one in rows(records):
-                arms[one.arm] = {
-                    "n": one.n,
-                    "recall": one.recall.as_json(),
-                    "held_out_recall": one.held_out.as_json() if one.held_out else None,
-                    "bits_per_parameter": one.bits_per_parameter.mean,
-                    "flops_per_token": one.flops_per_token,
-                    "training_flops": one.training_flops,
-                    "parameters": one.parameters,
-                    "seconds": one.seconds,
-                    "plateau": one.plateau and {**one.plateau.as_json(), "n": one.plateau.n},
-                }
-            studies.setdefault(study, {})[world] = {"arms": arms}
-    return {"studies": studies}
+def text(value: Any) -> str:
+    return str(texts(pandas.Series([value], dtype=object)).iloc[0])
 
 
-def dumps(content: dict[str, Any]) -> str:
-    return json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n"
+def number(value: str) -> float:
+    """For an order: of a word, and of nothing, zero."""
+    try:
+        return float(value)
+    except ValueError:
+        return 0.0
+
+
+def estimate(name: str, values: pandas.Series, is_median: bool = False) -> dict[str, float]:
+    """Mean and 95% t interval of the values that are there."""
+    values = values.dropna()
+    mean = values.median() if is_median else values.mean()
+    low = high = math.nan
+    if len(values) > 1 and not is_median:
+        half = stats.t.ppf(0.975, len(values) - 1) * values.std() / math.sqrt(len(values))
+        low, high = mean - half, mean + half
+    return {name: mean, f"{name}_low": low, f"{name}_high": high}
+
+
+def interval(row: Any, name: str) -> str:
+    """0.812 [0.800, 0.824]; large numbers, and those without spread, as one number; a dash for nothing."""
+    mean, low, high = (float(row[f"{name}{end}"]) for end in ("", "_low", "_high"))
+    if math.isnan(mean):
+        return "-"
+    sign, form = ("+" if name == "difference" else ""), ",.0f" if abs(mean) >= 100 else ".3f"
+    if math.isnan(low) or form == ",.0f":
+        return f"{mean:{sign}{form}}"
+    return f"{mean:{sign}{form}} [{low:{sign}{form}}, {high:{sign}{form}}]"
+
+
+def shown(rows: pandas.DataFrame, layout: dict[str, Any]) -> pandas.DataFrame:
+    """The table as text; read-outs that no row has are left out, and study and world where there is one."""
+    axes = [name for name in rows.columns[: list(rows.columns).index("n")] if name not in INDEX]
+    columns = {name: rows[name] for name in INDEX if rows[name].nunique() > 1} | {axis: rows[axis] for axis in axes}
+    for name in (*layout["readouts"][:1], "difference", *layout["readouts"][1:]):
+        if rows[name].notna().any():
+            columns[name] = pandas.Series([interval(row, name) for _, row in rows.iterrows()], index=rows.index)
+    if "difference" in columns:
+        columns["difference"] = columns["difference"].where(~rows["reference"], "reference")
+    columns["n"] = [f"{n}" if n == runs else f"{n} of {runs}" for n, runs in zip(rows["n"], rows["runs"], strict=True)]
+    return pandas.DataFrame(columns)
+
+
+def pivot(rows: pandas.DataFrame, across: str, readout: str) -> pandas.DataFrame:
+    """One read-out as text, the values of an axis side by side."""
+    axes = [name for name in rows.columns[: list(rows.columns).index("n")] if name != across and name != "study"]
+    down = [name for name in axes if rows[name].nunique() > 1] or axes[:1]
+    cells = rows.assign(cell=[f"{interval(row, readout)}, n = {row['n']}" for _, row in rows.iterrows()])
+    wide = cells.pivot_table(index=down, columns=across, values="cell", aggfunc="first", sort=False).fillna("-")
+    ordered = sorted(wide.columns, key=number) if any(map(number, wide.columns)) else list(wide.columns)
+    return wide[ordered].reset_index()
+
+
+def markdown(rows: pandas.DataFrame, layout: dict[str, Any]) -> str:
+    """The table, and where the layout has columns, its read-out y side by side before it."""
+    parts = [shown(rows, layout)]
+    if layout["columns"] in rows:
+        parts.insert(0, pivot(rows, layout["columns"], layout["y"]))
+    return "\n\n".join(part.to_markdown(index=False, disable_numparse=True) for part in parts)
+
+
+def screen(title: str, rows: pandas.DataFrame, layout: dict[str, Any], width: int) -> Screen:
+    """The same for a terminal."""
+    narrow, body = width < NARROW, shown(rows, layout)
+    made = Screen(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 1 if narrow else 2, 0, 0))
+    for name in body:
+        made.add_column(str(name).replace("_", "\n" if narrow else " "), overflow="fold")
+    for line in body.itertuples(index=False):
+        made.add_row(*(str(cell).replace(" [", "\n[") if narrow else str(cell) for cell in line))
+    return made
+
+
+def verdict(rows: pandas.DataFrame, layout: dict[str, Any]) -> str:
+    """A sentence a world: the best row beside the reference, with the paired difference."""
+    axes = [name for name in rows.columns[: list(rows.columns).index("n")] if name not in INDEX]
+    y = layout["y"]
+    sentences = []
+    for world, found in rows.groupby("world", sort=False):
+        others = found[found["difference"].notna()]
+        if others.empty:
+            sentences.append(f"On {world} nothing stands beside a reference yet.")
+            continue
+        best = others.loc[others[y].idxmax()]
+        base = found[found["reference"] & same(found, best, [axis for axis in axes if axis not in layout["reference"]])]
+        names = [axis for axis in axes if axis in layout["reference"] or rows[axis].nunique() > 1]
+        clear = not best["difference_low"] <= 0 <= best["difference_high"]
+        tail = "" if clear or math.isnan(best["difference_low"]) else ", no clear difference"
+        sentences.append(
+            f"On {world}, {y} is {interval(best, y)} for {naming(best, names)} and {interval(base.iloc[0], y)} for "
+            f"{naming(base.iloc[0], names)}: {interval(best, 'difference')} over {best['pairs']} paired seeds{tail}."
+        )
+    return " ".join(sentences)
+
+
+def same(rows: pandas.DataFrame, one: Any, axes: Sequence[str]) -> pandas.Series:
+    alike = pandas.Series(True, index=rows.index)
+    for axis in axes:
+        alike &= rows[axis] == one[axis]
+    return alike
+
+
+def naming(row: Any, axes: Sequence[str]) -> str:
+    """memory; or memory, model.ffn.topk = 8."""
+    return ", ".join(str(row[axis]) if axis == "arm" else f"{axis} = {row[axis]}" for axis in axes)

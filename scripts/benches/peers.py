@@ -113,7 +113,7 @@ def values_only(width: int, bits: int, k: int) -> dict[str, Side]:
     fast.huge_pages(pool.values)
     nn.init.normal_(pool.values, std=width**-0.5)
     adagrad = RowwiseAdagrad(lr=1e-2).build([pool.values], fast)
-    adagrad.step_in_backward(pool)
+    pool.update = adagrad.update_of(pool.values)
     table = SplitTableBatchedEmbeddingBagsCodegen(
         [(2**bits, width, EmbeddingLocation.HOST, ComputeDevice.CPU)],
         optimizer=EmbOptimType.EXACT_ROWWISE_ADAGRAD,

@@ -1,18 +1,19 @@
-"""Measured speed -> words and a figure: what scripts/bench.py saved, and nothing that it did not."""
+"""What scripts/bench.py saved, as the section of RESULTS.md on speed and its figure."""
 
 import json
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
 from matplotlib import pyplot, ticker
 from matplotlib.axes import Axes
 
-from memlayers.studies.figure import STYLE
+from memlayers.studies.figure import saved
 
 OURS = "memlayers"
+QUESTION = """What does a training step cost beside dense of the same FLOPs, beside other implementations, and as
+the table grows? Each `x` is the median of ratios to ours, sides taking turns in one process of one thread. Ours has row-wise
+Adagrad, and lazy Adam in a column of its own; the others have the optimizer that their authors document, and torch's
+fused one where that is another. PEER reads two tables of the size given; fbgemm's table is compared with ours alone."""
 
 
 def load(folder: Path) -> dict[str, Any]:
@@ -48,7 +49,9 @@ def section(found: dict[str, Any]) -> str:
         ratios = " | ".join(f"{one['ratios'][name]:.1f}x" for name in names)
         ours = f"{one['times'][OURS]['ms']:.0f}"
         lines.append(f"| {one['width']} | 2^{one['log2_slots']} | {one['topk']} | {ours} | {ratios} |")
-    return text + "\n\n" + "\n".join(lines)
+    head = f"## speed\n\n{QUESTION}\n\n{text}\n\n    python scripts/bench.py\n\n" + "\n".join(lines)
+    tables = [table(found) for part, table in (("parts", parts), ("trace", trace)) if part in found]
+    return "\n\n".join([head, *tables, "![Step time against slots](results/bench/speed.png)"])
 
 
 def both(one: dict[str, Any], key: str) -> str:
@@ -77,16 +80,14 @@ def trace(found: dict[str, Any]) -> str:
 
 def draw(found: dict[str, Any], path: Path) -> list[Path]:
     """Step time against slots: a whole transformer's, and one layer's beside its peers. path.png and path.svg."""
-    with matplotlib.rc_context(STYLE):
+
+    def panels() -> pyplot.Figure:
         figure, (left, right) = pyplot.subplots(1, 2, figsize=(10.5, 3.4))
         whole(left, found["flat"]["measured"]["sizes"])
         layers(right, found["peers"]["measured"])
-        figure.tight_layout()
-        written = [path.with_suffix(".png"), path.with_suffix(".svg")]
-        figure.savefig(written[0])
-        figure.savefig(written[1], metadata={"Date": None})
-        pyplot.close(figure)
-    return written
+        return figure
+
+    return saved(panels, path)
 
 
 def whole(axes: Axes, sizes: dict[str, Any]) -> None:

@@ -1,0 +1,110 @@
+"""Records as a DataFrame: one row a run."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas
+
+from memlayers.config.digest import flatten
+from memlayers.training.record import Record, of_this_schema, read_record
+
+RECORDS = "records.jsonl"  # of a committed study: a record a line, sorted
+READOUTS = {  # short name -> where it stands in a record
+    "recall": "recall.exact",
+    "held_out": "recall.held_out",
+    "bits_per_parameter": "recall.bits_per_parameter",
+    "plateau": "training.plateau.exposures",
+    "flops_per_token": "cost.flops_per_token",
+    "training_flops": "cost.training_flops",
+    "params": "cost.params",
+    "seconds": "timing.seconds",
+}
+
+
+def records(folder: str | Path) -> pandas.DataFrame:
+    """Every record below a folder: study, world, arm, seed, digest, status, error, axes.KEY, read-outs by short names,
+    and all else under dotted names. A failed run is a row without read-outs.
+
+    Raises ValueError, in one line, for a folder without records and for a file that is not one.
+    """
+    found = list(read_all(Path(folder)))
+    if not found:
+        raise ValueError(f"{folder}: no record of a run; accepted: a folder such as results/local/single")
+    return framed(found)
+
+
+def read_all(folder: Path) -> Iterator[Record]:
+    """The records of files ARM-sSEED-DIGEST.json and of records.jsonl, in the order of their paths."""
+    for path in sorted([*folder.rglob("*-s*-*.json"), *folder.rglob(RECORDS)]):
+        if path.name == RECORDS:
+            for number, line in enumerate(path.read_text().splitlines(), start=1):
+                yield of_this_schema(json.loads(line), f"{path}, line {number}")
+        elif (record := read_record(path)) is not None:
+            yield record
+
+
+def framed(found: list[Record]) -> pandas.DataFrame:
+    """Of records in memory."""
+    frame = pandas.DataFrame([row(record) for record in found])
+    for name in READOUTS:
+        frame[name] = pandas.to_numeric(frame[name])
+    return frame
+
+
+def row(record: Record) -> dict[str, Any]:
+    flat = flatten(record)
+    return flat | {short: flat.get(long) for short, long in READOUTS.items()}
+
+
+def axes_of(frame: pandas.DataFrame) -> list[str]:
+    """Columns whose values make the rows of a table: the arm, each axis with several values but world and seed, and,
+    where runs of one cell still have several digests, settings in which they differ.
+
+    Raises ValueError where no setting explains two digests.
+    """
+    swept = [name for name in frame if name.startswith("axes.") and label(name) not in ("arm", "world", "seed")]
+    axes = ["arm", *(name for name in swept if texts(frame[name]).nunique() > 1)]
+    settings = [name for name in frame if name.startswith("config.") and texts(frame[name]).nunique() > 1]
+    while mixed := mixed_cells(frame, axes):
+        gains = {name: mixed - mixed_cells(frame, [*axes, name]) for name in settings if name not in axes}
+        best = max(gains, key=lambda name: gains[name], default=None)
+        if best is None or gains[best] <= 0:
+            raise ValueError(
+                f"{frame['study'].iloc[0]}: runs of one arm and seed have several digests, and no setting in which "
+                "they differ; keep one of them, or give the others a study=NAME of their own"
+            )
+        axes.append(best)
+    return axes
+
+
+def mixed_cells(frame: pandas.DataFrame, axes: list[str]) -> int:
+    """How many digests there are beyond one a cell."""
+    keys = [texts(frame[name]) for name in ("study", "world", *axes)]
+    return int((frame.groupby(keys)["digest"].nunique() - 1).sum())
+
+
+def texts(column: pandas.Series) -> pandas.Series:
+    """Values as text, so that lists and missing ones can be grouped by; 8 and 8.0 are one."""
+    return column.map(lambda value: f"{value:g}" if isinstance(value, float) else str(value))
+
+
+def label(axis: str) -> str:
+    """As one writes it on a command line: model.ffn.topk for axes.model.ffn.topk."""
+    return axis.removeprefix("axes.").removeprefix("config.")
+
+
+def records_on_the_way(frame: pandas.DataFrame, lines: list[str]) -> pandas.DataFrame:
+    """line, exposures and recall of every probe of the runs; a line is named as in a figure."""
+    from memlayers.studies.table import naming
+
+    known = [name for name in frame if name.startswith(("config.", "axes.")) or name == "arm"]
+    columns = {label(name): texts(frame[name]) for name in sorted(known, reverse=True) if label(name) in lines}
+    named = pandas.DataFrame(columns)
+    probes = [
+        {"line": naming(named.loc[index], lines), "exposures": point["exposures"], "recall": point["recall"]}
+        for index, curve in frame["training.curve"].items()
+        for point in curve
+    ]
+    return pandas.DataFrame(probes)

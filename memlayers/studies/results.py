@@ -1,0 +1,111 @@
+"""results/: the records of a study in one file, its table and figure, and RESULTS.md over all of them."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from memlayers.studies.figure import draw
+from memlayers.studies.frame import RECORDS, framed, read_all
+from memlayers.studies.layout import FILE, read_layout
+from memlayers.studies.table import markdown, pivot, table, verdict
+from memlayers.training.record import Record
+
+HEAD = "# Results\n\nWritten by `python scripts/report.py` from the records in `results/`; not to be edited.\n"
+MARKERS = ("<!-- results -->", "<!-- /results -->")
+
+
+def commit(folder: Path, results: Path) -> Path:
+    """Take the records of a study, results/local/STUDY, into results/STUDY. Returns that folder.
+
+    Raises ValueError, and changes nothing, for records of code that was not committed, of several studies, and for
+    other digests than the ones that are there.
+    """
+    fresh = list(read_all(folder))
+    studies = sorted({record["study"] for record in fresh})
+    if len(studies) != 1:
+        raise ValueError(f"{folder}: records of {', '.join(studies) or 'no study'}; accepted: those of one study")
+    for record in fresh:
+        if record["code"]["dirty"] or record["code"]["commit"] is None:
+            raise ValueError(
+                f"{folder}: {name_of(record)} was run with uncommitted code (diff {record['code']['diff']}); accepted: "
+                "records of committed code: commit it, delete the record and run again"
+            )
+    target = results / studies[0]
+    kept = {place(record): record for record in read_all(target)} if target.is_dir() else {}
+    for record in fresh:
+        old = kept.get(place(record))
+        if old is not None and old["digest"] != record["digest"]:
+            raise ValueError(
+                f"{folder}: {name_of(record)} has digest {record['digest']}, and {target / RECORDS} has "
+                f"{old['digest']}; accepted: the same configuration, or a study=NAME of its own"
+            )
+        if old is None or old["status"] != "ok":
+            kept[place(record)] = record
+    layout = read_layout(folder)
+    commands = [*read_layout(target)["commands"], *layout["commands"]]
+    target.mkdir(parents=True, exist_ok=True)
+    lines = [json.dumps(kept[key], sort_keys=True, allow_nan=False) for key in sorted(kept)]
+    (target / RECORDS).write_text("\n".join(lines) + "\n")
+    OmegaConf.save(layout | {"commands": list(dict.fromkeys(commands))}, target / FILE)
+    return target
+
+
+def place(record: Record) -> tuple[str, ...]:
+    """What a study has one record of, in the order of its file."""
+    axes = {key: value for key, value in record["axes"].items() if key != "seed"}
+    return record["world"], record["arm"], json.dumps(axes, sort_keys=True), f"{record['seed']:09d}"
+
+
+def name_of(record: Record) -> str:
+    return f"{record['arm']} seed {record['seed']} on {record['world']}"
+
+
+def section(folder: Path) -> str:
+    """Question, commands, table, figure and verdict of a study."""
+    layout = read_layout(folder)
+    rows = table(framed(list(read_all(folder))), layout)
+    commands = "\n".join(f"    {command}" for command in layout["commands"])
+    parts = [f"## {folder.name}", layout["question"].strip(), verdict(rows, layout), commands]
+    parts += [markdown(rows, layout), f"![{folder.name}](results/{folder.name}/figure.png)"]
+    return "\n\n".join(part for part in parts if part)
+
+
+def studies_in(results: Path) -> list[Path]:
+    return sorted(path.parent for path in results.glob(f"*/{RECORDS}"))
+
+
+def render(results: Path, others: tuple[str, ...] = ()) -> str:
+    """RESULTS.md: a section a study, then other sections."""
+    return "\n\n".join([HEAD.rstrip(), *map(section, studies_in(results)), *others]) + "\n"
+
+
+def redraw(folder: Path, target: Path, parquet: bool = False) -> list[Path]:
+    """table.md, table.csv and figure of the records below a folder, and table.parquet, into another."""
+    layout, frame = read_layout(folder), framed(list(read_all(folder)))
+    rows = table(frame, layout)
+    target.mkdir(parents=True, exist_ok=True)
+    (target / "table.md").write_text(markdown(rows, layout) + "\n")
+    rows.to_csv(target / "table.csv", index=False, float_format="%.6g")
+    if parquet:
+        rows.to_parquet(target / "table.parquet")
+    kinds = ("md", "csv", "parquet") if parquet else ("md", "csv")
+    return [*(target / f"table.{kind}" for kind in kinds), *draw(frame, layout, target / "figure")]
+
+
+def headline(folder: Path) -> str:
+    """The README's table: a row a world, arms side by side."""
+    layout: dict[str, Any] = read_layout(folder)
+    return pivot(table(framed(list(read_all(folder))), layout), "arm", "recall").to_markdown(
+        index=False, disable_numparse=True
+    )
+
+
+def filled(text: str, content: str) -> str:
+    """The text with the content between its markers. Raises ValueError for a text without them."""
+    pattern = re.compile(f"({MARKERS[0]}\n).*?({MARKERS[1]})", re.DOTALL)
+    if not pattern.search(text):
+        raise ValueError(f"README.md has no markers {MARKERS[0]} and {MARKERS[1]}")
+    return pattern.sub(lambda found: found[1] + content + "\n" + found[2], text)
