@@ -10,10 +10,11 @@ from matplotlib.axes import Axes
 from memlayers.studies.figure import saved
 
 OURS = "memlayers"
-QUESTION = """What does a training step cost beside dense of the same FLOPs, beside other implementations, and as
-the table grows? Each `x` is the median of ratios to ours, sides taking turns in one process of one thread. Ours has row-wise
-Adagrad, and lazy Adam in a column of its own; the others have the optimizer that their authors document, and torch's
-fused one where that is another. PEER reads two tables of the size given; fbgemm's table is compared with ours alone."""
+QUESTION = """What does a training step cost beside dense of the same FLOPs, beside other implementations, and as the
+table grows? Each `x` is the median of ratios to ours, sides taking turns in one process of one thread. Ours has
+row-wise Adagrad, and lazy Adam in a column of its own; the others have the optimizer that their authors document, and
+torch's fused one where that is another. PEER reads two tables of the size given; fbgemm's table is compared with ours
+alone."""
 
 
 def load(folder: Path) -> dict[str, Any]:

@@ -1,0 +1,128 @@
+"""results/: runs are taken in whole or not at all, and every text and figure is that of the records."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from records import layout, record, write
+
+from memlayers.studies.figure import colours_of, draw
+from memlayers.studies.frame import RECORDS, framed, read_all
+from memlayers.studies.layout import FILE, read_layout
+from memlayers.studies.results import commit, filled, headline, redraw, render, studies_in
+from memlayers.studies.table import markdown, table
+
+ROOT = Path(__file__).resolve().parent.parent
+RUNS = [
+    record(arm, seed, 0.1 * seed + (0.5 if arm == "memory" else 0)) for arm in ("memory", "dense") for seed in (0, 1)
+]
+
+
+def lines(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / RECORDS).read_text().splitlines()]
+
+
+def test_runs_are_taken_in_sorted_once_and_whole(tmp_path):
+    local, results = write(tmp_path / "local" / "s", *RUNS), tmp_path / "results"
+    (local / FILE).write_text("question: Why?\ncommands: [python a]\n")
+    target = commit(local, results)
+    assert target == results / "s" and [(one["arm"], one["seed"]) for one in lines(target)] == [
+        ("dense", 0), ("dense", 1), ("memory", 0), ("memory", 1)
+    ]  # fmt: skip
+    before = (target / RECORDS).read_bytes()
+    commit(local, results)
+    assert (target / RECORDS).read_bytes() == before
+    write(local, record("memory", 2, 0.9), record("memory", 3, error="no"))
+    commit(local, results)
+    assert len(lines(target)) == 6 and read_layout(target)["commands"] == ["python a"]
+    write(local, record("memory", 3, 0.8))  # tried again
+    commit(local, results)
+    assert lines(target)[-1]["status"] == "ok"
+
+
+@pytest.mark.parametrize(
+    ("strange", "said"),
+    [
+        (
+            {"code": {"commit": "a", "dirty": True, "diff": "d1"}},
+            r"memory seed 5 on w was run with uncommitted code \(diff d1\)",
+        ),
+        ({"code": {"commit": None, "dirty": None, "diff": None}}, "uncommitted code"),
+        ({"study": "other"}, r"records of other, s; accepted: those of one study"),
+    ],
+)
+def test_what_is_refused_changes_nothing(tmp_path, strange, said):
+    local = write(tmp_path / "local", *RUNS, record("memory", 5) | strange)
+    with pytest.raises(ValueError, match=said):
+        commit(local, tmp_path / "results")
+    assert not (tmp_path / "results").exists()
+
+
+def test_another_configuration_of_a_committed_run_is_refused(tmp_path):
+    target = commit(write(tmp_path / "one", *RUNS), tmp_path / "results")
+    before = (target / RECORDS).read_bytes()
+    with pytest.raises(ValueError, match=r"memory seed 0 on w has digest new, and .* has digest-memory"):
+        commit(write(tmp_path / "two", record("memory", digest="new")), tmp_path / "results")
+    assert (target / RECORDS).read_bytes() == before
+
+
+def test_results_md_holds_question_command_table_and_verdict_of_each_study(tmp_path):
+    local = write(tmp_path / "local", *RUNS)
+    (local / FILE).write_text("question: Does it hold?\ncommands: [python scripts/train.py a=b]\n")
+    commit(local, tmp_path / "results")
+    text = render(tmp_path / "results", ("## speed",))
+    rows = table(framed(RUNS), layout())
+    for part in ("## s\n", "Does it hold?", "    python scripts/train.py a=b", markdown(rows, layout()), "## speed"):
+        assert part in text
+    with pytest.raises(ValueError, match="no markers"):
+        filled("README", "table")
+    assert filled("<!-- results -->\nold\n<!-- /results -->", "new") == "<!-- results -->\nnew\n<!-- /results -->"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"x": "arm"},
+        {"x": "topk", "y": "plateau"},
+        {"reference": {}},
+        {"reference": {"arm": "dense"}, "x": "params"},
+    ],
+)
+def test_a_figure_of_any_layout_is_the_same_bytes_twice(tmp_path, changes):
+    runs = [one | {"axes": {"topk": k}, "digest": f"{one['arm']}{k}"} for one in RUNS for k in (4, 8, 64)]
+    for one in runs:
+        one["training"] = one["training"] | {"plateau": {"exposures": 2.0, "flops": 1e9}}
+    frame = framed([*runs, record("memory", 9, error="no", axes={"topk": 4}, digest="memory4")])
+    first = [path.read_bytes() for path in draw(frame, layout(**changes), tmp_path / "a")]
+    assert first == [path.read_bytes() for path in draw(frame, layout(**changes), tmp_path / "b")] and len(first) == 2
+    assert draw(framed([record("memory", 9, error="no")]), layout(), tmp_path / "c") == []
+
+
+def test_what_is_named_after_the_reference_has_its_colour_and_no_two_others_share_one():
+    names = ["dense", "dense_2x", *(f"arm{i}" for i in range(8))]
+    colours = colours_of(names, layout())
+    assert colours["dense"] == colours["dense_2x"] and len(set(colours.values())) == 9
+
+
+def committed() -> list[Path]:
+    return studies_in(ROOT / "results")
+
+
+def test_results_and_readme_are_those_of_the_committed_records():
+    sys.path.insert(0, str(ROOT / "scripts"))
+    from report import HEADLINE, RESULTS, others
+
+    assert committed() and (ROOT / "RESULTS.md").read_text() == render(RESULTS, others())
+    readme = (ROOT / "README.md").read_text()
+    assert filled(readme, headline(RESULTS / HEADLINE)) == readme
+
+
+@pytest.mark.parametrize("folder", committed(), ids=lambda folder: folder.name)
+def test_tables_are_those_of_the_committed_records_of_clean_code(folder, tmp_path):
+    redraw(folder, tmp_path)
+    for name in ("table.md", "table.csv"):
+        assert (tmp_path / name).read_text() == (folder / name).read_text()
+    assert all((folder / f"figure.{kind}").is_file() for kind in ("png", "svg"))
+    assert all(one["code"]["dirty"] is False and one["code"]["commit"] for one in read_all(folder))
