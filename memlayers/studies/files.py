@@ -1,7 +1,7 @@
 """Where conf/ is, and a user's own layers: a Python file and a YAML beside it, named on the command line."""
 
 import dataclasses
-import importlib
+import importlib.util
 import os
 import sys
 from pathlib import Path
@@ -81,6 +81,9 @@ def load_layer(name: str) -> str:
 
 def settings_in(path: Path) -> Any:
     """The dataclass with a `build` in a Python file, whose folder is importable from now on, also by workers."""
+    taken = importlib.util.find_spec(path.stem)
+    if taken is not None and Path(str(taken.origin)).resolve() != path:
+        raise ValueError(f"{path}: {taken.origin} has that name already; accepted: a file of another name")
     folder = str(path.parent)
     if folder not in sys.path:
         sys.path.append(folder)
@@ -89,8 +92,6 @@ def settings_in(path: Path) -> Any:
         module = importlib.import_module(path.stem)
     except Exception as error:
         raise ValueError(f"{path}: cannot be imported ({type(error).__name__}: {error})") from None
-    if Path(str(module.__file__)).resolve() != path:
-        raise ValueError(f"{path}: {module.__file__} is imported under that name; accepted: a file of another name")
     own = [one for one in vars(module).values() if getattr(one, "__module__", None) == path.stem]
     found = [one for one in own if dataclasses.is_dataclass(one) and hasattr(one, "build")]
     if len(found) != 1:
