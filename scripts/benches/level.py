@@ -15,6 +15,7 @@ from benches.steps import TrainingStep, configured
 
 LIMITS = {32: 1.2, 128: 1.0, 256: 1.0}
 MULTIPLE = 4  # that hidden widths are of: products of odd widths are slow, in one arm, and by chance not in another
+MEMORIES = ("memory", "memory_plus")
 AS_WIDE, REFERENCE = "dense, d_model kept", "memory, reference"
 
 
@@ -27,8 +28,7 @@ def arms(width: int) -> dict[str, TrainingStep]:
     return {
         "dense": TrainingStep(configured("arm=dense", *shape)),
         AS_WIDE: TrainingStep(configured("arm=dense", *shape, "match.spend=hidden")),
-        "memory": TrainingStep(configured("arm=memory", *of_memory)),
-        "memory_plus": TrainingStep(configured("arm=memory_plus", *of_memory)),
+        **{arm: TrainingStep(configured(f"arm={arm}", *of_memory)) for arm in MEMORIES},
         REFERENCE: TrainingStep(configured("arm=memory", *of_memory, "kernels=reference")),
     }
 
@@ -49,7 +49,7 @@ def measure(rounds: int, widths: tuple[int, ...] = tuple(LIMITS), times: int = 5
             for turns in (joined(apart), joined(together))  # dense's own time is that of the latter
             for name, one in turns.items()
         }
-        for name in ("memory", "memory_plus"):
+        for name in MEMORIES:
             one = found[str(width)]
             one[name]["to_dense_as_wide"] = ratio(one[name], one[AS_WIDE])
     return found
@@ -64,5 +64,5 @@ def targets(found: dict[str, Any]) -> list[tuple[str, float, float]]:
     return [
         (f"level: {arm}'s step to dense's, width {width}", one[arm]["to_dense"], LIMITS[int(width)])
         for width, one in found.items()
-        for arm in ("memory", "memory_plus")
+        for arm in MEMORIES
     ]

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from benches.level import MEMORIES
 from matplotlib import pyplot, ticker
 from matplotlib.axes import Axes
 
@@ -29,7 +30,7 @@ def section(found: dict[str, Any]) -> str:
     targets = found["summary"]["targets"]
     missed = [f"{one['name']}: {one['value']:g}, asked for {one['limit']:g}" for one in targets if not one["holds"]]
     level = sorted(found["level"]["measured"].items(), key=lambda item: int(item[0]))
-    text = "At equal FLOPs per token, the training step of memory and of memory_plus takes "
+    text = f"At equal FLOPs per token, the training step of {' and of '.join(MEMORIES)} takes "
     text += ", ".join(f"{both(one, 'to_dense')} times dense's at width {width}" for width, one in level)
     text += "; the match makes that dense model narrower, and beside one of the same d_model it is "
     text += ", ".join(both(one, "to_dense_as_wide") for _, one in level)
@@ -56,7 +57,7 @@ def section(found: dict[str, Any]) -> str:
 
 
 def both(one: dict[str, Any], key: str) -> str:
-    return f"{one['memory'][key]:.2f} and {one['memory_plus'][key]:.2f}"
+    return " and ".join(f"{one[arm][key]:.2f}" for arm in MEMORIES)
 
 
 def parts(found: dict[str, Any]) -> str:
