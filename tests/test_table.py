@@ -64,6 +64,8 @@ def test_failed_runs_count_as_missing_and_never_as_zero():
     memory = row_of(rows, arm="memory")
     assert (memory["n"], memory["runs"], memory["recall"]) == (3, 4, pytest.approx(numpy.mean(MEMORY)))
     assert shown(rows, layout())["n"].tolist() == ["3 of 4"]
+    rows = table(framed([*runs(), record("dense", 1, 0.2)]), layout())  # two of three were never run
+    assert shown(rows, layout())["n"].tolist() == ["1 of 3", "3"]
     rows = table(framed([record("memory", 0, error="no")]), layout())
     assert rows["n"].tolist() == [0] and math.isnan(rows["recall"].iloc[0])
     assert "recall" not in shown(rows, layout())

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -44,13 +45,23 @@ def commit(folder: Path, results: Path) -> Path:
             )
         if old is None or old["status"] != "ok":
             kept[place(record)] = record
-    layout = read_layout(folder)
+    layout = read_layout(folder) | {"axes": axes_of_all(kept[key] for key in sorted(kept))}
     commands = [*read_layout(target)["commands"], *layout["commands"]]
     target.mkdir(parents=True, exist_ok=True)
     lines = [json.dumps(kept[key], sort_keys=True, allow_nan=False) for key in sorted(kept)]
     (target / RECORDS).write_text("\n".join(lines) + "\n")
     OmegaConf.save(layout | {"commands": list(dict.fromkeys(commands))}, target / FILE)
     return target
+
+
+def axes_of_all(found: Iterable[Record]) -> dict[str, list[Any]]:
+    """Each axis with its values, in the order of the records."""
+    axes: dict[str, list[Any]] = {}
+    for record in found:
+        for key, value in (record["axes"] | {"world": record["world"]}).items():
+            axes.setdefault(key, [])
+            axes[key] += [value] if value not in axes[key] else []
+    return axes
 
 
 def place(record: Record) -> tuple[str, ...]:

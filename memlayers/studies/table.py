@@ -15,8 +15,9 @@ INDEX = ("study", "world")
 
 
 def table(frame: pandas.DataFrame, layout: dict[str, Any]) -> pandas.DataFrame:
-    """study, world, axes; n runs that ended well, of `runs`; READOUT, READOUT_low, READOUT_high of each read-out; and
-    difference, _low, _high of layout["y"] over `pairs` seeds to the reference of the same world and other axes.
+    """Columns: study, world, axes; n, runs that ended well, and `runs`, the seeds that the study has in that world;
+    READOUT, READOUT_low, READOUT_high of each read-out; difference, _low, _high of layout["y"] over `pairs` seeds to
+    the reference of the same world and other axes.
 
     Intervals are Student's t over seeds, NaN for a single one; seconds is a median. Reference rows come first, then
     the others by numeric axes and training FLOPs.
@@ -26,13 +27,14 @@ def table(frame: pandas.DataFrame, layout: dict[str, Any]) -> pandas.DataFrame:
     frame = frame.assign(**{label(axis): texts(frame[axis]) for axis in axes})
     keys = [*INDEX, *map(label, axes)]
     cells = {key: cell.set_index("seed").sort_index() for key, cell in frame.groupby(keys, sort=False)}
+    seeds = frame.groupby(list(INDEX))["seed"].nunique()
     reference = {axis: text(value) for axis, value in layout["reference"].items() if axis in keys}
     rows = []
     for key, cell in cells.items():
         named = dict(zip(keys, key, strict=True))
         base = cells.get(tuple((named | reference).values())) if reference else None
         ok = cell[cell["status"] == "ok"]
-        row = named | {"n": len(ok), "runs": len(cell)}
+        row = named | {"n": len(ok), "runs": seeds[key[:2]]}
         for name in layout["readouts"]:
             row |= estimate(name, ok[name], is_median=name == "seconds")
         is_base = bool(reference) and named | reference == named
