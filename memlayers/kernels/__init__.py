@@ -49,7 +49,7 @@ class Faster:
     choice: str
     name: str
     function: Callable[..., Any]
-    ran: set[str] = field(default_factory=set)  # native or triton, reference: what calls came to
+    ran: set[str] = field(default_factory=set)  # native or triton, reference: what the calls ran
 
     def __call__(self, *arguments: Any, **settings: Any) -> Any:
         try:
@@ -98,7 +98,7 @@ def _in_triton() -> Kernels:
 
 
 def ran(kernels: Kernels) -> dict[str, str]:
-    """What the functions of a run that may be replaced came to, of those that were called: {"look_up": "native", ...}.
+    """Which implementation ran, for each replaceable function that a run called: {"look_up": "native", ...}.
 
     "native, reference" for a function that fell back in some of its calls. Functions that were never faster ones are
     left out.
@@ -108,7 +108,7 @@ def ran(kernels: Kernels) -> dict[str, str]:
 
 
 def in_use(choice: str) -> str:
-    """What `kernels=` comes to on this machine where tensors allow it: reference, native or triton."""
+    """Which implementation `kernels=` selects on this machine, tensors allowing: reference, native or triton."""
     if choose(choice) is REFERENCE:
         return "reference"
     return "native" if choice == "auto" else choice

@@ -70,5 +70,5 @@ def staircase(k: int, device: torch.device) -> tuple[Tensor, Tensor]:
 
 
 def selection_flops(candidates: int, k: int) -> int:
-    """Comparisons to keep the k best of so many candidates in a heap."""
+    """Comparisons to keep the k best of all candidates in a heap."""
     return candidates * max(1, math.ceil(math.log2(k)))

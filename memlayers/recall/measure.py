@@ -17,7 +17,7 @@ MAX_CONFIDENCE = 2_000  # known and unknown subjects whose confidence is compare
 
 
 def measure(model: Transformer, text: Text, documents: int) -> dict[str, Any]:
-    """All read-outs after training on so many documents.
+    """All read-outs after training on a number of documents.
 
     recall, held_out: share of facts whose whole object is right, asked as in training and as never in training.
     bits: sum over the facts of log2(1 / prior) minus the model's surprise, scaled to the whole world where a sample

@@ -1,4 +1,4 @@
-"""How long a model stays on the plateau: it answers by frequency while it learns to tell subjects apart.
+"""How long a model stays on the plateau: it answers by frequency until it distinguishes subjects.
 
 Zucchet et al. 2025 (arXiv 2503.21676) found its length to grow as 0.43 N ** 0.81 with N individuals, for dense models.
 """

@@ -25,7 +25,7 @@ def identity(config: RunConfig) -> dict[str, Any]:
 
 
 class Checkpointer(lightning.Callback):
-    """Saves every so many steps and at the end, whole or not at all; each save replaces the one before."""
+    """Saves every `every` steps and at the end, atomically; each save replaces the one before."""
 
     def __init__(self, config: RunConfig, every: int):
         self.path, self.every = checkpoint_path(config), every

@@ -50,9 +50,8 @@ def run(config: RunConfig) -> Record:
         "error": None,
     }
     try:
-        in_use(
-            config.kernels
-        )  # what this machine lacks, and a checkpoint of another run, are told before a world is built
+        # Before a world is built: kernels that this machine lacks, a checkpoint of another run.
+        in_use(config.kernels)
         if config.checkpoint is not None:
             read_checkpoint(config)
         chosen = plan(config)
@@ -77,7 +76,7 @@ def run(config: RunConfig) -> Record:
 
 @contextmanager
 def threads(count: int) -> Iterator[None]:
-    """Within, torch has so many threads: one a process is fastest for tiny models."""
+    """Within, torch has `count` threads: one a process is fastest for tiny models."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

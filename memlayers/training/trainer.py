@@ -16,10 +16,10 @@ from memlayers.training.record import record_path
 
 
 def build_trainer(config: RunConfig, steps: int, callbacks: list[lightning.Callback]) -> lightning.Trainer:
-    """One epoch of so many steps. Raises ValueError, in one line, for what this machine or Lightning cannot do."""
+    """One epoch of `steps` steps. Raises ValueError, in one line, for what this machine or Lightning cannot do."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    own: dict[str, Any] = {  # what decides how long a run is, too: a record says that all of its steps were taken
+    own: dict[str, Any] = {  # also the length of the run: a record says that all steps were taken
         "max_epochs": 1,
         "max_steps": -1,
         "max_time": None,
