@@ -163,7 +163,7 @@ def parameters_with_roles(model: nn.Module) -> Iterator[tuple[str, str, nn.Param
             module_name, _, own = name.rpartition(".")
             if isinstance(model.get_submodule(module_name), nn.Embedding):
                 yield name, "embedding", parameter
-            elif parameter.ndim == 1:
+            elif parameter.ndim <= 1:
                 yield name, "bias" if own.endswith("bias") else "vector", parameter
             else:
                 yield name, "matrix", parameter

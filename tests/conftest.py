@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -23,3 +24,28 @@ def threads(request) -> Iterator[int]:
     torch.set_num_threads(request.param)
     yield request.param
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def compiled() -> None:
+    """The kernels in C; the test is skipped where there is no compiler."""
+    from memlayers.kernels import build
+
+    try:
+        build.library()
+    except OSError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture
+def fresh(tmp_path, monkeypatch) -> Iterator[Path]:
+    """No kernel is loaded or built, and no notice was given, before the test and after it."""
+    from memlayers import kernels
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    caches = kernels.build.library, kernels._notice
+    for cache in caches:
+        cache.cache_clear()
+    yield tmp_path
+    for cache in caches:
+        cache.cache_clear()

@@ -1,19 +1,26 @@
 """Every algorithm again, with loops, one token and one slot at a time: slow and obvious. The tests compare with these.
 
-A twin of a layer takes the layer, for its parameters, and x (b, s, d_model). Autograd goes through the loops.
+A twin of a layer takes the layer, for its parameters, x (b, s, d_model) and tokens (b, s). Autograd goes through the
+loops. Which twin belongs to which layer stands in contract.py.
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 from memlayers.layers.attention import Attention
-from memlayers.layers.beside import Beside
 from memlayers.layers.dense import SwiGLU
-from memlayers.layers.memory import ProductKeyLookup, ProductKeyMemory
-from memlayers.layers.memory_plus import MemoryPlus
+from memlayers.layers.feedforward import FeedForward
+from memlayers.layers.gated_memory import GatedMemory
+from memlayers.layers.lookup import ProductKeyLookup
+from memlayers.layers.memory import ProductKeyMemory
+from memlayers.layers.ngram import NGramTable
+from memlayers.layers.short_conv import ShortConvolution
 from memlayers.model import Transformer
+
+Twin = Callable[[FeedForward, Tensor, Tensor], Tensor]
 
 
 def all_scores(query: Tensor, keys: Tensor) -> Tensor:
@@ -52,7 +59,7 @@ def silu(x: Tensor) -> Tensor:
     return x / (1 + torch.exp(-x))
 
 
-def swiglu(layer: SwiGLU, x: Tensor) -> Tensor:
+def swiglu(layer: SwiGLU, x: Tensor, tokens: Tensor) -> Tensor:
     """down(silu(gate) * up), one hidden unit at a time."""
     hidden = layer.down.weight.shape[1]
     out = torch.zeros_like(x)
@@ -85,28 +92,51 @@ def lookup(layer: ProductKeyLookup, x: Tensor) -> list[tuple[int, int, int, Tens
     return reads
 
 
-def product_key_memory(layer: ProductKeyMemory | MemoryPlus, x: Tensor) -> Tensor:
-    """The weighted values of all heads, added up: (b, s, d_value)."""
-    out = torch.zeros(*x.shape[:2], layer.pool.values.shape[1])
+def memory(layer: ProductKeyMemory | GatedMemory, x: Tensor, tokens: Tensor) -> Tensor:
+    """The weighted values of all heads, added up; gated where the layer has a gate."""
+    read = torch.zeros(*x.shape[:2], layer.pool.values.shape[1])
     for b, s, slot, weight in lookup(layer.lookup, x):
-        out[b, s] += weight * layer.pool.values[slot]
-    return out
-
-
-def memory_plus(layer: MemoryPlus, x: Tensor) -> Tensor:
-    read, out = product_key_memory(layer, x), torch.zeros_like(x)
+        read[b, s] += weight * layer.pool.values[slot].float()
+    if isinstance(layer, ProductKeyMemory):
+        return read
+    out = torch.zeros_like(x)
     for b, s in positions(x):
         out[b, s] = layer.out.weight @ (silu(layer.gate.weight @ x[b, s]) * read[b, s])
     return out
 
 
-def beside(layer: Beside, x: Tensor) -> Tensor:
-    return feed_forward(layer.dense, x) + feed_forward(layer.memory, x)
+def ngram(layer: NGramTable, x: Tensor, tokens: Tensor) -> Tensor:
+    """The mean of one row a hash."""
+    out = torch.zeros_like(x)
+    for b, s in positions(x):
+        for which in range(layer.hashes):
+            slot = hashed(tokens[b, : s + 1].tolist(), layer.n, which, len(layer.pool.values))
+            out[b, s] += layer.pool.values[slot].float() / layer.hashes
+    return out
 
 
-def feed_forward(layer: object, x: Tensor) -> Tensor:
-    twins = {SwiGLU: swiglu, ProductKeyMemory: product_key_memory, MemoryPlus: memory_plus, Beside: beside}
-    return twins[type(layer)](layer, x)
+def hashed(tokens: list[int], n: int, which: int, size: int) -> int:
+    """The slot of the last n tokens by one hash, the last token first; missing ones are -1. Integers of 64 bits."""
+    state = wrapped((which + 1) * 0x9E3779B97F4A7C1)
+    for back, token in enumerate((tokens[::-1] + [-1] * n)[:n]):
+        state = wrapped((state ^ (token + 1 + back)) * 0xBF58476D1CE4E5B9)
+        state ^= state >> 27
+    return (wrapped(state * 0x94D049BB133111EB) >> 16) % size
+
+
+def wrapped(number: int) -> int:
+    """The signed integer of 64 bits that is left of one of any size."""
+    number &= 2**64 - 1
+    return number - 2**64 if number >= 2**63 else number
+
+
+def short_convolution(layer: ShortConvolution, x: Tensor, tokens: Tensor) -> Tensor:
+    """x and, of each position up to width - 1 before, x there times the weight of that distance, channel by channel."""
+    width, out = layer.weight.shape[1], x.clone()
+    for b, s in positions(x):
+        for back in range(min(width, s + 1)):
+            out[b, s] += layer.weight[:, width - 1 - back] * x[b, s - back]
+    return out
 
 
 def rotate(x: Tensor, position: int) -> Tensor:
@@ -120,8 +150,8 @@ def rotate(x: Tensor, position: int) -> Tensor:
     return out
 
 
-def attention(layer: Attention, x: Tensor) -> Tensor:
-    """Each position looks at itself and at those before it, head by head."""
+def attention(layer: Attention, x: Tensor, added: Tensor | None = None) -> Tensor:
+    """Each position looks at itself and at those before it, head by head; `added` is added to values."""
     d_model = x.shape[-1]
     width = d_model // layer.num_heads
     mixed = torch.zeros_like(x)
@@ -132,16 +162,26 @@ def attention(layer: Attention, x: Tensor) -> Tensor:
             asked = rotate(query[mine] @ x[b, s], s)
             scores = [torch.dot(asked, rotate(key[mine] @ x[b, u], u)) / math.sqrt(width) for u in range(s + 1)]
             for u, weight in enumerate(torch.stack(scores).softmax(dim=0)):
-                mixed[b, s, mine] += weight * (value[mine] @ x[b, u])
+                own = value[mine] @ x[b, u]
+                mixed[b, s, mine] += weight * (own if added is None else own + added[b, u, mine])
     return mixed @ layer.out.weight.T
 
 
-def transformer(model: Transformer, tokens: Tensor) -> Tensor:
-    """Logits of all positions: tokens (b, s) -> (b, s, vocabulary)."""
+def transformer(model: Transformer, tokens: Tensor, twin: Twin) -> Tensor:
+    """Logits of all positions: tokens (b, s) -> (b, s, vocabulary); `twin` is that of any layer."""
     x = model.embedding.weight[tokens]
     for block in model.blocks:
-        x = x + attention(block.attention, norm_all(block.attention_norm, x))
-        x = x + feed_forward(block.ffn, norm_all(block.ffn_norm, x))
+        if block.residual is not None:
+            x = x + twin(block.residual, x, tokens)
+        heard = norm_all(block.attention_norm, x)
+        if block.before_attention is not None:
+            heard = twin(block.before_attention, heard, tokens)
+        added = None if block.values is None else twin(block.values, heard, tokens)
+        x = x + attention(block.attention, heard, added)
+        heard = norm_all(block.ffn_norm, x)
+        if block.before_ffn is not None:
+            heard = twin(block.before_ffn, heard, tokens)
+        x = x + twin(block.ffn, heard, tokens)
     head = model.embedding if model.head is None else model.head
     return norm_all(model.norm, x) @ head.weight.T
 

@@ -1,32 +1,31 @@
-"""Worlds small enough to enumerate, their documents written with strings and loops, and models that only look up."""
+"""Worlds small enough to enumerate, their documents written with strings and loops, and configurations."""
 
+import copy
 import csv
+import dataclasses
 import json
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from types import SimpleNamespace
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from memlayers.config import (
-    AtlasConfig,
-    BiographiesConfig,
-    MatchConfig,
-    ModelConfig,
-    OptimConfig,
-    RunConfig,
-    TrainingConfig,
-    TriplesConfig,
-)
+from memlayers.config import AtlasConfig, BiographiesConfig, RunConfig, TriplesConfig
 from memlayers.facts import World, build_world
 from memlayers.facts.world import PAD
+from memlayers.text import Text
 
 KINDS = ("readings", "airports", "biographies", "triples")
+WRITINGS = [(kind, style) for kind in KINDS for style in ("terse", "prose")]
+PHRASINGS = ("training", "held_out")
 Template = tuple[str, ...]  # its parts, "{subject}" and "{object}" among them
-Say = Callable[[tuple[int, ...]], Tensor]  # tokens so far -> logits of the next
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
 
 
 @cache
@@ -132,57 +131,36 @@ def question(world: World, subject: int, template: Template) -> list[str]:
     return [word for part in before for word in (name_of(world, subject) if part == "{subject}" else [part])]
 
 
-# --------------------------------------------------------------------------- models
+def ids_of(text: Text) -> dict[str, int]:
+    return {word: index for index, word in enumerate(text.vocabulary)}
 
 
-class Lookup:
-    """Called like a Transformer; a function of the tokens so far says what comes next. Keeps what it was asked."""
-
-    def __init__(self, num_tokens: int, say: Say):
-        self.num_tokens, self.say = num_tokens, say
-        self.embedding = SimpleNamespace(weight=torch.zeros(num_tokens, 1))
-        self.asked: list[list[tuple[int, ...]]] = []  # of each call
-
-    def eval(self) -> "Lookup":
-        return self
-
-    def __call__(self, tokens: Tensor, where: Tensor) -> SimpleNamespace:
-        prefixes = [tuple(tokens[row, : column + 1].tolist()) for row, column in where.nonzero().tolist()]
-        self.asked.append(prefixes)
-        return SimpleNamespace(logits=torch.stack([self.say(prefix) for prefix in prefixes]))
-
-
-def certain(num_tokens: int, token: int) -> Tensor:
-    """Logits of a probability of exactly 1."""
-    logits = torch.zeros(num_tokens)
-    logits[token] = 1000.0
-    return logits
+# --------------------------------------------------------------------------- configurations
 
 
 def run_config(**changes) -> RunConfig:
     """A configuration built without Hydra."""
-    parts = {"model": ModelConfig(), "match": MatchConfig(), "optim": OptimConfig(), "training": TrainingConfig()}
-    return RunConfig(**({"world": BiographiesConfig(name="bio"), **parts, "trainer": {"accelerator": "cpu"}} | changes))
+    return RunConfig(**({"world": BiographiesConfig(name="bio")} | changes))
 
 
-def fake_record(arm: str, seed: int = 0, recall: float = 0.5, **changes) -> dict:
-    """What a finished run leaves, as far as tables, reports and displays read it."""
-    found = {"flops": 1e12, "seconds": 10.0, "held_out": 0.25, "bits": 1.5, "params": 50_000, "curve": []} | changes
-    return {
-        "status": "ok",
-        "error": None,
-        "study": found.get("study", "study"),
-        "world": found.get("world", "world"),
-        "arm": arm,
-        "seed": seed,
-        "digest": found.get("digest", f"{arm}-digest"),
-        "recall": {
-            "exact": recall,
-            "held_out": found["held_out"],
-            "bits_per_parameter": found["bits"],
-            "floor": found.get("floor", 0.1),
-        },
-        "cost": {"flops_per_token": found["flops"] / 1e7, "training_flops": found["flops"], "params": found["params"]},
-        "timing": {"seconds": found["seconds"]},
-        "training": {"curve": [{"exposures": e, "recall": r} for e, r in found["curve"]]},
-    }
+def leaves(node: Any, prefix: str = "") -> dict[str, Any]:
+    """Dotted key -> value of every setting, through dataclasses and dictionaries."""
+    if dataclasses.is_dataclass(node):
+        node = {field.name: getattr(node, field.name) for field in dataclasses.fields(node)}
+    if not isinstance(node, dict):
+        return {prefix[:-1]: node}
+    return {key: leaf for name, value in node.items() for key, leaf in leaves(value, f"{prefix}{name}.").items()}
+
+
+def changed(config: RunConfig, key: str, value: Any) -> RunConfig:
+    """A copy with another value under a dotted key."""
+    config = copy.deepcopy(config)
+    node: Any = config
+    *path, last = key.split(".")
+    for name in path:
+        node = node[name] if isinstance(node, dict) else getattr(node, name)
+    if isinstance(node, dict):
+        node[last] = value
+    else:
+        setattr(node, last, value)
+    return config

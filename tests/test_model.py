@@ -1,51 +1,76 @@
-"""Transformers: against their twin of loops, who shares a pool, and what the parameters start as."""
+"""Transformers: against their twin of loops, wherever a layer stands, who shares a pool, and what states hold."""
 
-import dataclasses
+import copy
+from dataclasses import replace
 
 import naive
 import pytest
 import torch
+from contract import CASES, D_MODEL, FIRST, HIDDEN, NUM_TOKENS, SMALL, TABLES, drawn, random_tokens, site, twin
+from stubs import seeded
 from torch import nn
 
-from memlayers.config import FFNConfig, MemoryConfig, ModelConfig
+from memlayers.config import ModelConfig
+from memlayers.layers import Dense, NGram, ShortConv
 from memlayers.layers.beside import Beside
 from memlayers.layers.dense import SwiGLU
+from memlayers.layers.gated_memory import GatedMemory
 from memlayers.layers.memory import ProductKeyMemory
-from memlayers.layers.memory_plus import MemoryPlus
-from memlayers.model import Transformer, build_model, parameters_with_roles
+from memlayers.layers.ngram import NGramTable
+from memlayers.model import Transformer, build_model
 
-MEMORY = MemoryConfig(num_keys=5, heads=2, topk=3, d_key=4)
-PLUS = dataclasses.replace(MEMORY, name="memory_plus")
-FFNS = {"dense": FFNConfig(), "memory": MEMORY, "memory_plus": PLUS}
-NUM_TOKENS = 11
+# Where a layer may stand, as settings of the model and the places by which reads are known.
+PLACES = {
+    "ffn": ({"blocks": "all"}, ["0.ffn", "1.ffn"]),
+    "added ffn": ({"blocks": [1], "placement": "add", "tied_head": False}, ["1.ffn"]),
+    "residual": ({}, ["0.residual", "1.residual"]),
+    "values": ({"extra_blocks": [1]}, ["1.values"]),
+    "before": ({"extra_blocks": [0]}, ["0.before_attention", "0.before_ffn"]),
+}
+EVERYWHERE = pytest.mark.parametrize(
+    ("place", "case"), [("ffn", case) for case in CASES] + [(place, case) for place in PLACES if place != "ffn" for case in FIRST]
+)
 
 
-def build(ffn: FFNConfig, seed: int = 0, **changes) -> Transformer:
-    config = ModelConfig(**{"ffn": ffn, "blocks": "all", "d_model": 8, "depth": 2, "hidden": 6} | changes)
+def build(ffn=None, seed: int = 0, **changes) -> Transformer:
+    sizes = {"d_model": D_MODEL, "depth": 2, "hidden": HIDDEN}
+    config = ModelConfig(**{"ffn": ffn or Dense(), "blocks": "all"} | sizes | changes)
     config.validate()
-    return build_model(config, NUM_TOKENS, torch.Generator().manual_seed(seed))
+    return build_model(config, NUM_TOKENS, seeded(seed))
 
 
-def shaken(model: Transformer) -> Transformer:
-    """Away from the start, where embeddings are so small that attention and norms hardly matter."""
+def build_at(place: str, settings, **changes) -> Transformer:
+    own, field = PLACES[place][0], "ffn" if "ffn" in place else place
+    return drawn(build(**{field: settings} | own | changes))
+
+
+@EVERYWHERE
+def test_logits_equal_those_of_the_twin(place, case):
+    model, tokens = build_at(place, CASES[case]), random_tokens(2, 4)
     with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.normal_(1.0 if parameter.ndim == 1 else 0.0, 0.5)
-    return model
+        got, wanted = model(tokens).logits.unflatten(0, (2, 4)), naive.transformer(model, tokens, twin)
+    exact = all(parameter.dtype == torch.float32 for parameter in model.parameters())
+    near = {"rtol": 1e-3, "atol": 1e-4} if exact else {"rtol": 3e-2, "atol": 6e-2}
+    torch.testing.assert_close(got, wanted, **near)
 
 
-@pytest.mark.parametrize("ffn", FFNS)
-@pytest.mark.parametrize("changes", [{}, {"placement": "add", "blocks": [1], "tied_head": False}], ids=["all", "add"])
-def test_logits_equal_those_of_the_twin(ffn, changes):
-    model, tokens = shaken(build(FFNS[ffn], **changes)), torch.randint(NUM_TOKENS, (2, 4))
+def test_logits_of_a_model_with_a_layer_at_every_place_equal_those_of_the_twin():
+    extras = {"residual": NGram(2, 50, 2), "values": NGram(1, 30, 1), "before": ShortConv(3)}
+    model, tokens = drawn(build(SMALL, placement="add", depth=3, **extras)), random_tokens(2, 4)
     with torch.no_grad():
-        got, wanted = model(tokens).logits.unflatten(0, (2, 4)), naive.transformer(model, tokens)
+        got, wanted = model(tokens).logits.unflatten(0, (2, 4)), naive.transformer(model, tokens, twin)
     torch.testing.assert_close(got, wanted, rtol=1e-3, atol=1e-4)
+    assert list(model(tokens).reads) == [f"{i}.{place}" for i in range(3) for place in ("residual", "values", "ffn")]
+    for place in ("residual", "values", "before_attention", "before_ffn"):
+        without = copy.deepcopy(model)
+        for block in without.blocks:
+            setattr(block, place, None)
+        assert not without(tokens).logits.unflatten(0, (2, 4)).allclose(got, atol=1e-2), place
 
 
-@pytest.mark.parametrize("ffn", FFNS)
-def test_a_token_changes_nothing_before_it_and_nothing_in_other_documents(ffn):
-    model, tokens = shaken(build(FFNS[ffn])), torch.randint(NUM_TOKENS - 1, (3, 6))
+@EVERYWHERE
+def test_a_token_changes_nothing_before_it_and_nothing_in_other_documents(place, case):
+    model, tokens = build_at(place, CASES[case]), torch.randint(NUM_TOKENS - 1, (3, 6))
     for position in range(6):
         other = tokens.clone()
         other[1, position] += 1
@@ -53,58 +78,76 @@ def test_a_token_changes_nothing_before_it_and_nothing_in_other_documents(ffn):
         assert changed.nonzero().tolist() == [[1, later] for later in range(position, 6)]
 
 
-@pytest.mark.parametrize("ffn", FFNS)
-def test_asking_at_some_positions_gives_their_rows_in_reading_order(ffn):
-    model, tokens = shaken(build(FFNS[ffn])), torch.randint(NUM_TOKENS, (3, 6))
-    where = torch.rand(3, 6) < 0.5
+@EVERYWHERE
+def test_asking_at_some_positions_gives_their_rows_in_reading_order(place, case):
+    model, tokens, where = build_at(place, CASES[case]), random_tokens(3, 6), torch.rand(3, 6) < 0.5
     everywhere, some = model(tokens), model(tokens, where)
     torch.testing.assert_close(some.logits, everywhere.logits.view(3, 6, -1)[where])
-    assert list(some.reads) == ([] if ffn == "dense" else [0, 1])
-    for index, reads in some.reads.items():
-        assert reads.slots.shape == (3, 6, 6) and reads.slots.equal(everywhere.reads[index].slots)
+    assert list(some.reads) == (PLACES[place][1] if case in TABLES else []) and some.aux_loss is None
+    for name, reads in some.reads.items():
+        assert reads.slots.shape[:2] == (3, 6) and reads.slots.equal(everywhere.reads[name].slots)
 
 
-@pytest.mark.parametrize("ffn", FFNS)
+@EVERYWHERE
 @pytest.mark.parametrize("tied_head", [True, False])
-def test_every_parameter_learns(ffn, tied_head):
-    model = build(FFNS[ffn], placement="add", tied_head=tied_head)
-    tokens = torch.randint(NUM_TOKENS, (16, 8))
+def test_every_parameter_learns(place, case, tied_head):
+    model, tokens = build_at(place, CASES[case], tied_head=tied_head), random_tokens(16, 8)
     nn.functional.cross_entropy(model(tokens[:, :-1]).logits, tokens[:, 1:].flatten()).backward()
-    assert not [name for name, p in model.named_parameters() if p.grad is None or not p.grad.to_dense().any()]
+    still = {name for name, p in model.named_parameters() if p.grad is None or not p.grad.to_dense().any()}
+    unheard = {"ffn": ["0.ffn", "1.ffn"], "before": ["0.attention", "0.ffn"]}.get(place, [])
+    assert still == (set() if hears(CASES[case]) else {f"blocks.{norm}_norm.weight" for norm in unheard})
+
+
+def hears(settings) -> bool:
+    """Whether a layer looks at x, not at tokens alone: else the norm before it has nothing to learn."""
+    x = torch.randn(2, 3, D_MODEL, requires_grad=True)
+    settings.build(site())(x, random_tokens(2, 3)).hidden.sum().backward()
+    return x.grad is not None
 
 
 def pools_read(model: Transformer) -> list[int]:
-    memories = [block.ffn.memory if isinstance(block.ffn, Beside) else block.ffn for block in model.blocks]
-    return [id(memory.pool) for memory in memories if not isinstance(memory, SwiGLU)]
+    layers = [block.ffn.layer if isinstance(block.ffn, Beside) else block.ffn for block in model.blocks]
+    return [id(layer.pool) for layer in layers if hasattr(layer, "pool")]
 
 
+@pytest.mark.parametrize("case", TABLES)
 @pytest.mark.parametrize("placement", ["replace", "add"])
-def test_memory_plus_shares_one_pool_and_memory_has_one_each(placement):
-    for ffn, distinct in ((MEMORY, 3), (PLUS, 1)):
-        model = build(ffn, depth=3, placement=placement)
-        assert len(pools_read(model)) == 3 and len(set(pools_read(model))) == distinct
-        assert [id(pool) for pool in model.pools] == list(dict.fromkeys(pools_read(model)))
-        names = [name for name, _ in model.named_parameters() if name.endswith("values")]
-        assert names == [f"pools.{index}.values" for index in range(distinct)]
-        assert len({id(parameter) for parameter in model.parameters()}) == len(list(model.parameters()))
+def test_pools_are_registered_once_however_many_layers_read_them(case, placement):
+    model, distinct = build(TABLES[case], depth=3, placement=placement), 1 if TABLES[case].pool == "shared" else 3
+    assert len(pools_read(model)) == 3 and len(set(pools_read(model))) == distinct
+    assert [id(pool) for pool in model.pools] == list(dict.fromkeys(pools_read(model)))
+    assert [id(pool) for pool in model.tables()] == [id(pool) for pool in model.pools]
+    names = [name for name, _ in model.named_parameters() if name.endswith("values")]
+    assert names == [f"pools.{index}.values" for index in range(distinct)]
+    assert len({id(parameter) for parameter in model.parameters()}) == len(list(model.parameters()))
 
 
-def test_what_one_block_writes_into_a_shared_pool_the_other_reads():
-    model, tokens = shaken(build(PLUS)), torch.randint(NUM_TOKENS, (2, 4))
-    before = [model.blocks[index].ffn(torch.ones(1, 1, 8)).hidden for index in (0, 1)]
+def test_a_shared_pool_is_that_of_all_places():
+    shared = NGram(n=2, num_slots=SMALL.num_keys**2, hashes=2, pool="shared")
+    model = drawn(build(replace(SMALL, pool="shared"), residual=shared, values=replace(shared, pool="own")))
+    assert len(model.pools) == 1 + 2
+    first = model.blocks[0]
+    assert first.ffn.pool is first.residual.pool is model.blocks[1].ffn.pool is not first.values.pool
+
+
+@pytest.mark.parametrize("case", [case for case, one in TABLES.items() if one.pool == "shared"])
+def test_what_one_block_writes_into_a_shared_pool_the_other_reads(case):
+    model, tokens = drawn(build(TABLES[case])), random_tokens(2, 4)
+    asked = torch.ones(1, 1, D_MODEL), tokens[:1, :1]
+    before = [model.blocks[index].ffn(*asked).hidden for index in (0, 1)]
     with torch.no_grad():
         model.blocks[0].ffn.pool.values.mul_(2)
     for index in (0, 1):
-        torch.testing.assert_close(model.blocks[index].ffn(torch.ones(1, 1, 8)).hidden, 2 * before[index])
+        torch.testing.assert_close(model.blocks[index].ffn(*asked).hidden, 2 * before[index])
     out = model(tokens)
     out.logits.sum().backward()
     read = torch.cat([reads.slots.flatten() for reads in out.reads.values()]).unique()
     assert model.pools[0].values.grad.coalesce().indices()[0].equal(read)
 
 
-@pytest.mark.parametrize("ffn", FFNS)
-def test_a_state_round_trips_and_holds_each_table_once(ffn, tmp_path):
-    first, second, tokens = shaken(build(FFNS[ffn])), build(FFNS[ffn], seed=1), torch.randint(NUM_TOKENS, (2, 4))
+@pytest.mark.parametrize("case", CASES)
+def test_a_state_round_trips_and_holds_each_table_once(case, tmp_path):
+    first, second, tokens = drawn(build(CASES[case])), build(CASES[case], seed=1), random_tokens(2, 4)
     torch.save(first.state_dict(), tmp_path / "state.pt")
     saved = torch.load(tmp_path / "state.pt")
     second.load_state_dict(saved)
@@ -114,9 +157,9 @@ def test_a_state_round_trips_and_holds_each_table_once(ffn, tmp_path):
     assert len(storages) == len(first.pools)
 
 
-@pytest.mark.parametrize("ffn", FFNS)
-def test_two_models_share_nothing(ffn):
-    first, second, tokens = build(FFNS[ffn]), build(FFNS[ffn]), torch.randint(NUM_TOKENS, (2, 4))
+@pytest.mark.parametrize("case", CASES)
+def test_two_models_share_nothing(case):
+    first, second, tokens = build(CASES[case]), build(CASES[case]), random_tokens(2, 4)
     before = second(tokens).logits
     with torch.no_grad():
         for parameter in first.parameters():
@@ -124,77 +167,43 @@ def test_two_models_share_nothing(ffn):
     assert second(tokens).logits.equal(before)
 
 
-@pytest.mark.parametrize("ffn", FFNS)
-def test_a_seed_decides_the_parameters_and_nothing_else_does(ffn):
-    torch.manual_seed(1)
-    first = build(FFNS[ffn])
-    torch.manual_seed(2)
-    same, other = build(FFNS[ffn]), build(FFNS[ffn], seed=1)
-    for (name, mine), theirs, elsewhere in zip(
-        first.named_parameters(), same.parameters(), other.parameters(), strict=True
-    ):
-        assert mine.equal(theirs)
-        assert mine.ndim == 1 or not mine.equal(elsewhere), name
-
-
 def test_blocks_and_placement_decide_what_stands_where():
-    def kinds(ffn: FFNConfig, **changes) -> list[type]:
+    gated = replace(SMALL, gate=True)
+
+    def kinds(ffn, **changes) -> list[type]:
         return [type(block.ffn) for block in build(ffn, depth=4, **changes).blocks]
 
-    assert kinds(FFNConfig()) == [SwiGLU] * 4
-    assert kinds(MEMORY, blocks="middle") == [SwiGLU, SwiGLU, ProductKeyMemory, SwiGLU]
-    assert kinds(PLUS, blocks=[0, 3]) == [MemoryPlus, SwiGLU, SwiGLU, MemoryPlus]
-    assert kinds(MEMORY, blocks=0.25, placement="add") == [SwiGLU, Beside, SwiGLU, SwiGLU]
+    assert kinds(Dense()) == [SwiGLU] * 4
+    assert kinds(Dense(), placement="add") == [SwiGLU] * 4
+    assert kinds(SMALL, blocks="middle") == [SwiGLU, SwiGLU, ProductKeyMemory, SwiGLU]
+    assert kinds(gated, blocks=[0, 3]) == [GatedMemory, SwiGLU, SwiGLU, GatedMemory]
+    assert kinds(SMALL, blocks=0.25, placement="add") == [SwiGLU, Beside, SwiGLU, SwiGLU]
+
+
+def test_extra_blocks_decide_where_the_other_layers_stand():
+    extras = {"residual": NGram(), "values": NGram(), "before": ShortConv()}
+    blocks = build(depth=4, extra_blocks=[1, 3], **extras).blocks
+    for index, block in enumerate(blocks):
+        kinds = [type(getattr(block, name)) for name in ("residual", "values", "before_attention", "before_ffn")]
+        there = [NGramTable, NGramTable, type(blocks[1].before_ffn), type(blocks[1].before_ffn)]
+        assert kinds == (there if index in (1, 3) else [type(None)] * 4)
+    assert blocks[1].before_attention is not blocks[1].before_ffn
 
 
 def test_settings_of_the_memory_reach_its_layers():
-    ffn = dataclasses.replace(MEMORY, d_key=None, qk_norm=False, sparse=False, value_dtype="bfloat16", topk=4)
-    model = build(ffn, blocks=[1])
+    model = build(replace(SMALL, d_key=None, qk_norm=False, value_dtype="bfloat16", topk=4), blocks=[1])
     memory = model.blocks[1].ffn
     assert memory.lookup.keys.shape == (2, 2, 5, 2)  # d_key: half of d_model
     assert memory.lookup.gains is None
-    assert memory.pool.values.shape == (25, 8) and memory.pool.values.dtype == torch.bfloat16
+    assert memory.pool.values.shape == (25, D_MODEL) and memory.pool.values.dtype == torch.bfloat16
     out = model(torch.arange(NUM_TOKENS)[None])
-    assert out.reads[1].slots.shape == (1, NUM_TOKENS, 2 * 4)
-    out.logits.sum().backward()
-    assert not memory.pool.values.grad.is_sparse
+    assert out.reads["1.ffn"].slots.shape == (1, NUM_TOKENS, 2 * 4)
 
 
-@pytest.mark.parametrize("ffn", FFNS)
-@pytest.mark.parametrize("value_dtype", ["float32", "bfloat16"])
-def test_parameters_start_with_the_spread_that_is_promised(ffn, value_dtype):
-    """init_parameters: 1 / sqrt(width of the input or row); outputs / sqrt(2 * depth); embeddings as set; gains 1."""
-    d_model, depth, hidden, num_tokens = 64, 3, 96, 300
-    settings = FFNS[ffn]
-    if isinstance(settings, MemoryConfig):
-        settings = dataclasses.replace(settings, num_keys=40, d_key=32, value_dtype=value_dtype)
-    config = ModelConfig(settings, "all", "add", d_model, depth, hidden=hidden, tied_head=False, embedding_std=0.7)
-    model = build_model(config, num_tokens, torch.Generator().manual_seed(0))
-    into_residual = (2 * depth) ** -0.5
-    promised = {
-        "to_qkv.weight": d_model**-0.5,
-        "attention.out.weight": d_model**-0.5 * into_residual,
-        "up.weight": d_model**-0.5,
-        "down.weight": hidden**-0.5 * into_residual,
-        "to_query.weight": d_model**-0.5,
-        "lookup.keys": 16**-0.5,
-        "values": d_model**-0.5,
-        "gate.weight": d_model**-0.5,
-        "memory.out.weight": d_model**-0.5 * into_residual,
-        "embedding.weight": 0.7,
-        "head.weight": d_model**-0.5,
-    }
-    met = set()
-    for name, _, parameter in parameters_with_roles(model):
-        if parameter.ndim == 1:
-            assert parameter.equal(torch.ones_like(parameter)) and ("norm" in name or "gains" in name)
-            continue
-        (key,) = [ending for ending in promised if name.endswith(ending)]
-        met.add(key)
-        error = 4 / parameter.numel() ** 0.5  # of a mean or a spread over so many draws, with room
-        drawn = parameter.double() / promised[key]
-        assert abs(drawn.mean()) < error and abs(drawn.std() - 1) < error, name
-        assert (drawn.abs() > 2).double().mean() == pytest.approx(0.0455, abs=0.01), name  # normal, not uniform
-    memory = {"to_query.weight", "lookup.keys", "values"}
-    plus = memory | {"gate.weight", "memory.out.weight"}
-    assert met == set(promised) - {"dense": plus, "memory": plus - memory, "memory_plus": set()}[ffn]
+@pytest.mark.parametrize("case", TABLES)
+@pytest.mark.parametrize("sparse", [True, False])
+def test_gradients_of_tables_are_sparse_or_dense_as_the_model_is_told(case, sparse):
+    config = ModelConfig(TABLES[case], "all", d_model=D_MODEL, hidden=HIDDEN, residual=TABLES[case])
+    model = build_model(config, NUM_TOKENS, seeded(), sparse=sparse)
+    model(random_tokens(2, 4)).logits.sum().backward()
+    assert {pool.values.grad.is_sparse for pool in model.pools} == {sparse}

@@ -1,80 +1,18 @@
-"""Documents against the same documents written with strings and loops."""
+"""Documents against the same documents written with strings and loops; exposures by counting."""
 
-from collections import Counter, defaultdict
-from functools import cache
+from collections import Counter
 
 import pytest
 import torch
-from stubs import KINDS, name_of, sentences, small_world, spelt, templates_of, write
+from reader import Words, decoded, reader, small_text
+from stubs import KINDS, WRITINGS, name_of, seeded, sentences, small_world, spelt, templates_of, write
 
-from memlayers.config import BiographiesConfig, MemoryConfig, ModelConfig
+from memlayers.config import BiographiesConfig, ModelConfig
 from memlayers.facts import build_world
-from memlayers.facts.world import END, PAD, Templates
+from memlayers.facts.world import END, PAD
+from memlayers.layers import LAYERS
 from memlayers.model import build_model
-from memlayers.text import Documents, Text, chunks, known_facts
-
-WRITINGS = [(kind, style) for kind in KINDS for style in ("terse", "prose")]
-Words = tuple[str, ...]
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-@cache
-def small_text(kind: str, style: str) -> Text:
-    return Text(small_world(kind), style, "subject")
-
-
-def decoded(text: Text, documents: Documents) -> list[tuple[Words, tuple[bool, ...]]]:
-    """Words and answer marks of each row; padding is on the right only, and is never an answer."""
-    rows = []
-    for tokens, answers in zip(documents.tokens.tolist(), documents.answers.tolist(), strict=True):
-        length = sum(token != PAD for token in tokens)
-        assert all(tokens[:length]) and not any(tokens[length:]) and not any(answers[length:])
-        rows.append((tuple(text.vocabulary[token] for token in tokens[:length]), tuple(answers[:length])))
-    return rows
-
-
-class Reader:
-    """Reads documents back, by trying all sentences that the world can tell at every place."""
-
-    def __init__(self, kind: str, style: str):
-        world = small_world(kind)
-        self.terse = style == "terse"
-        self.known: dict[Words, set[tuple[int, int, str]]] = defaultdict(set)
-        self.subjects = {tuple(name_of(world, subject)): subject for subject in range(len(world.subjects))}
-        for phrasing in ("train", "held_out"):
-            for subject, relation, words, _ in sentences(world, style, phrasing):
-                rest = words[len(name_of(world, subject)) :] if self.terse else words
-                self.known[tuple(rest)].add((subject, relation, phrasing))
-        self.lengths = sorted({len(words) for words in self.known})
-
-    def readings(self, words: Words, subject: int | None = None) -> list[list[tuple[int, int, str]]]:
-        """All ways to read a row as sentences: (subject, relation, phrasing) of each."""
-        if self.terse and subject is None:
-            names = [(name, one) for name, one in self.subjects.items() if words[: len(name)] == name]
-            return [reading for name, one in names for reading in self.readings(words[len(name) :], one)]
-        if not words:
-            return [[]]
-        return [
-            [one, *rest]
-            for length in self.lengths
-            for one in self.known.get(words[:length], ()) if len(words) >= length
-            if subject is None or one[0] == subject
-            for rest in self.readings(words[length:], subject)
-        ]  # fmt: skip
-
-    def read(self, words: Words) -> list[tuple[int, int, str]]:
-        found = self.readings(words)
-        assert len(found) == 1, (words, found)
-        return found[0]
-
-
-@cache
-def reader(kind: str, style: str) -> Reader:
-    return Reader(kind, style)
-
+from memlayers.text import Text, known_facts
 
 # --------------------------------------------------------------------------- no shortcut
 
@@ -107,11 +45,10 @@ def test_held_out_sentences_are_nowhere_in_training_documents(kind):
         assert told and bool(told & seen) == found
 
 
-@pytest.mark.parametrize("ffn", ["dense", "memory"])
-def test_no_row_is_seen_from_another(ffn):
+@pytest.mark.parametrize("layer", LAYERS)
+def test_no_row_is_seen_from_another(layer):
     text = small_text("airports", "prose")
-    config = ModelConfig(ffn=MemoryConfig(num_keys=8, topk=2, d_key=8)) if ffn == "memory" else ModelConfig()
-    model = build_model(config, len(text.vocabulary), seeded())
+    model = build_model(ModelConfig(ffn=layer()), len(text.vocabulary), seeded())
     tokens = text.sample(6, seeded(1)).tokens
     other = text.sample(6, seeded(2)).tokens
     width = max(tokens.shape[1], other.shape[1])
@@ -210,6 +147,9 @@ def test_objects_of_different_lengths_end_and_others_do_not():
     assert text.vocabulary[END] == "<end>" and text.vocabulary[PAD] == "<pad>"
 
 
+# --------------------------------------------------------------------------- exposures
+
+
 @pytest.mark.parametrize(("kind", "style"), WRITINGS)
 def test_a_document_for_each_fact_tells_that_fact_and_as_often_as_expected(kind, style):
     """Counts are binomial with the shares promised; squared deviations add up to about a chi-square."""
@@ -228,9 +168,6 @@ def test_a_document_for_each_fact_tells_that_fact_and_as_often_as_expected(kind,
     assert int(found.sum()) == documents
     squares = (found - documents * shares) ** 2 / (documents * shares * (1 - shares))
     assert abs(float(squares.mean()) - 1) < 6 * (2 / len(facts)) ** 0.5
-
-
-# --------------------------------------------------------------------------- exposures
 
 
 @pytest.mark.parametrize(("kind", "style"), [*WRITINGS, ("zipf", "terse")])
@@ -262,118 +199,3 @@ def test_exposures_are_as_frequent_as_expected(kind, style):
     freedom = len({subject for subject, _ in expected})  # facts of one subject are shown together
     assert max(squares) < 4.5**2
     assert sum(squares) / len(squares) < 1 + 4 * (2 / freedom) ** 0.5
-
-
-# --------------------------------------------------------------------------- questions
-
-
-@pytest.mark.parametrize(("kind", "style"), WRITINGS)
-@pytest.mark.parametrize("phrasing", ["training", "held_out"])
-def test_questions_are_the_naive_sentences_and_never_begin_with_the_answer(kind, style, phrasing):
-    text = small_text(kind, style)
-    world = text.world
-    facts = known_facts(world).repeat(8, 1)
-    probe = text.probe(facts, phrasing, seeded())
-    ways = [templates_of(world, style, relation, phrasing) for relation in range(len(world.relations))]
-    kept = [(s, r) for s, r in facts.tolist() if ways[r]]
-    assert list(zip(probe.subject.tolist(), probe.relation.tolist(), strict=True)) == kept
-    used = set()
-    for (subject, relation), (words, marks) in zip(kept, decoded(text, probe.documents), strict=True):
-        told = {one: write(world, style, subject, [(relation, one)]) for one in ways[relation]}
-        found = [one for one, (w, m) in told.items() if (tuple(w), tuple(m)) == (words, marks)]
-        assert len(found) == 1, words
-        assert any(marks) and words.index(name_of(world, subject)[0]) < marks.index(True)
-        used.add((relation, found[0]))
-    assert used == {(relation, one) for relation, several in enumerate(ways) for one in several}
-    if phrasing == "held_out":
-        assert (style == "terse") == (not kept)
-    elif style == "prose":
-        assert any(len(templates_of(world, style, r, "train")) > len(ways[r]) for r in range(len(ways)))
-
-
-def test_a_question_with_other_answers_asks_the_same_and_ends_differently():
-    text = small_text("triples", "prose")
-    world = text.world
-    answers = world.facts.clone()
-    answers[:, 0] = (answers[:, 0] + 1) % len(world.objects[0])
-    facts = known_facts(world)
-    own, other = (text.probe(facts, "training", seeded(3), table) for table in (None, answers))
-    rows = zip(facts.tolist(), decoded(text, own.documents), decoded(text, other.documents), strict=True)
-    for (subject, relation), (words, marks), (other_words, other_marks) in rows:
-        start = marks.index(True)
-        assert other_words[:start] == words[:start] and other_marks.index(True) == start
-        said = [word for word, mark in zip(other_words, other_marks, strict=True) if mark]
-        assert said == spelt(world, world.objects[relation][int(answers[subject, relation])])
-
-
-@pytest.mark.parametrize(("kind", "style"), WRITINGS)
-def test_unknown_subjects_are_asked_by_name(kind, style):
-    text = small_text(kind, style)
-    world = text.world
-    strangers = torch.arange(len(world.subjects), len(world.subjects) + min(4, len(world.unknown)))
-    facts = torch.stack([strangers, torch.zeros_like(strangers)], dim=1)
-    probe = text.probe(facts, "training", seeded())
-    names = {tuple(name_of(world, subject)) for subject in range(len(world.subjects))}
-    assert len(strangers) == 4 and probe.subject.equal(strangers)
-    for stranger, (words, marks) in zip(strangers.tolist(), decoded(text, probe.documents), strict=True):
-        question, name = words[: marks.index(True)], tuple(name_of(world, stranger))
-        assert name not in names
-        assert name in {question[at : at + len(name)] for at in range(len(question))}
-
-
-@pytest.mark.parametrize("size", [1, 7, 1_000])
-def test_chunks_put_together_are_the_whole(size):
-    text = small_text("airports", "prose")
-    probe = text.probe(known_facts(text.world), "training", seeded())
-    parts = list(chunks(probe, size))
-    assert all(len(part.subject) == size for part in parts[:-1]) and 0 < len(parts[-1].subject) <= size
-    for name in ("subject", "relation"):
-        assert torch.cat([getattr(part, name) for part in parts]).equal(getattr(probe, name))
-    for name in ("tokens", "answers"):
-        whole = torch.cat([getattr(part.documents, name) for part in parts])
-        assert whole.equal(getattr(probe.documents, name))
-
-
-def test_known_facts_are_those_with_an_object():
-    world = small_world("triples")
-    wanted = [[s, r] for s in range(len(world.subjects)) for r in range(3) if int(world.facts[s, r]) >= 0]
-    assert known_facts(world).tolist() == wanted and len(wanted) == world.num_facts < 3 * len(world.subjects)
-
-
-@pytest.mark.parametrize(("kind", "style"), WRITINGS)
-def test_the_vocabulary_extends_the_worlds_and_names_every_word_once(kind, style):
-    text = small_text(kind, style)
-    world = text.world
-    assert text.vocabulary[: len(world.vocabulary)] == world.vocabulary
-    assert len(set(text.vocabulary)) == len(text.vocabulary)
-    told = [words for phrasing in ("train", "held_out") for _, _, words, _ in sentences(world, style, phrasing)]
-    words = {word for one in told for word in one}
-    assert words <= set(text.vocabulary)
-    extra = set(text.vocabulary[len(world.vocabulary) :])
-    assert extra <= words
-
-
-def test_prose_needs_templates():
-    world = small_world("biographies")
-    bare = type(world)(**{**vars(world), "templates": ()})
-    with pytest.raises(ValueError) as caught:
-        Text(bare, "prose")
-    assert str(caught.value) == "world.text=prose: world biographies has no templates; accepted: terse"
-    Text(bare, "terse")
-
-
-def test_a_world_that_can_be_told_but_not_asked_is_refused():
-    """Every object before its subject: nothing to answer, no loss on answers, no recall."""
-    world = small_world("biographies")
-    backward = tuple(
-        Templates((f"{{object}} is {name} of {{subject}}",), ("of {subject}: {object}",)) for name in "abc"
-    )
-    with pytest.raises(ValueError) as caught:
-        Text(type(world)(**{**vars(world), "templates": backward}), "prose")
-    assert str(caught.value) == (
-        "world.text=prose: all training templates have the object first; accepted: a template with the subject first, "
-        "to ask with"
-    )
-    one = (*backward[:2], Templates(("{subject} of {object}",)))
-    text = Text(type(world)(**{**vars(world), "templates": one}), "prose")
-    assert set(text.probe(known_facts(world), "training", seeded()).relation.tolist()) == {2}

@@ -7,12 +7,14 @@ import sys
 
 import pytest
 import torch
+from stubs import seeded
 from torch import Tensor
 
 from memlayers import kernels
-from memlayers.config import MemoryConfig, ModelConfig, OptimConfig, RoleConfig, ValuesConfig
+from memlayers.config import ModelConfig, OptimConfig
+from memlayers.layers import Memory, NGram
 from memlayers.model import build_model
-from memlayers.optim.groups import build_optimizers, stepping_in_backward
+from memlayers.optim import RowwiseAdagrad, build_optimizers, fused_updates
 
 pytest.importorskip("triton")
 
@@ -22,7 +24,7 @@ NEAR = {torch.float32: {"rtol": 1e-5, "atol": 1e-5}, torch.bfloat16: {"rtol": 3e
 
 def read(choice: str, dtype: torch.dtype, shape: tuple[int, int], width: int) -> tuple[Tensor, ...]:
     """What is read, rows with a gradient, their gradients, and those of the weights; all arguments have gaps."""
-    generator = torch.Generator().manual_seed(0)
+    generator = seeded()
     values = torch.randn(width, ROWS, generator=generator).to(dtype).T.requires_grad_()
     slots = torch.randint(ROWS, shape[::-1], generator=generator).T
     weights = torch.rand(shape[::-1], generator=generator).T.requires_grad_()
@@ -76,16 +78,23 @@ def test_a_dense_gradient_is_the_references_and_a_frozen_table_gets_none():
     torch.testing.assert_close(weights.grad, values.detach()[slots].sum(dim=-1))
 
 
-def test_fifty_steps_of_a_model_end_with_the_references_losses():
-    config = ModelConfig(MemoryConfig(num_keys=6, heads=1, topk=3, d_key=8), blocks=[1])
-    roles = {role: RoleConfig() for role in ("matrix", "output", "vector", "embedding", "memory_key")}
-    optim = OptimConfig(roles=roles, values=ValuesConfig("rowwise_adagrad", lr=0.03))
-    losses = []
+@pytest.mark.parametrize(
+    "config",
+    [
+        ModelConfig(Memory(num_keys=6, heads=1, topk=3, d_key=8), blocks=[1]),
+        ModelConfig(Memory(num_keys=6, heads=1, topk=3, d_key=8, pool="shared", gate=True), blocks="all"),
+        ModelConfig(NGram(n=2, num_slots=36, hashes=2), blocks=[1]),
+    ],
+    ids=["memory", "gate", "ngram"],
+)
+def test_fifty_steps_of_a_model_end_with_the_references_losses(config):
+    optim, losses = OptimConfig(values=RowwiseAdagrad(lr=0.03)), []
     for choice in ("reference", "triton"):
-        model = build_model(config, 20, torch.Generator().manual_seed(0), kernels.choose(choice))
-        optimizers = build_optimizers(model, optim, kernels.choose(choice))
+        chosen = kernels.choose(choice)
+        model = build_model(config, 20, seeded(), chosen)
+        optimizers = build_optimizers(model, optim, chosen)
         own = []
-        with stepping_in_backward(model, optimizers, optim):  # as training does; it leaves these rows to the step
+        with fused_updates(model, optimizers, optim):  # as training does; it leaves these rows to the step
             for step in range(50):
                 loss = (model((torch.arange(6).view(2, 3) + step) % 20).logits - 1).square().mean()
                 loss.backward()
@@ -95,6 +104,7 @@ def test_fifty_steps_of_a_model_end_with_the_references_losses():
                     optimizer.step()
                     optimizer.zero_grad()
         losses.append(torch.stack(own))
+        assert kernels.ran(chosen) == ({} if choice == "reference" else {"weighted_read": "triton"})
     assert losses[0][-1] < 0.9 * losses[0][0]
     torch.testing.assert_close(*losses, rtol=1e-3, atol=1e-4)
 

@@ -72,7 +72,8 @@ def changed(value: Any, default: Any = None) -> Any:
     """The same of what is not as in `default`; of a dataclass of another class than that, as in its own defaults."""
     if isinstance(value, dict):
         old = default if isinstance(default, dict) else {}
-        return {key: changed(one, old.get(key)) for key, one in value.items() if key not in old or one != old[key]}
+        left_out = {key: None for key in old if key not in value}
+        return left_out | {k: changed(one, old.get(k)) for k, one in value.items() if k not in old or one != old[k]}
     if not dataclasses.is_dataclass(value):
         return value
     found = kind_of(value)

@@ -57,7 +57,9 @@ class ModelConfig:
 def validate_layer(key: str, layer: Any, d_model: int) -> None:
     """Raises ValueError for what are no settings of a layer, and for those that cannot be."""
     if not hasattr(layer, "build"):
-        raise ValueError(f"{key}={layer!r} is no layer; accepted: a choice such as {key.removeprefix('model.')}=memory")
+        choices = {"model.ffn": "arm=memory", "match.reference": "ffn@match.reference=memory"}
+        choice = choices.get(key, f"extra@{key}=ngram")
+        raise ValueError(f"{key}={layer!r} is no layer; accepted: a choice such as {choice}")
     layer.validate(key, d_model)
 
 

@@ -64,7 +64,8 @@ class FeedForward(Protocol):
 
     A module declares the roles of its parameters in `param_roles`, {name within the module: role}:
     `output` (writes to the residual stream), `memory_key`, `memory_value`, `filter` (starts at zero). All others are
-    `embedding` (of nn.Embedding), `vector` (one axis; starts at one), `bias` (named so; starts at zero) or `matrix`.
+    `embedding` (of nn.Embedding), `vector` (one axis or none; starts at one), `bias` (named so; starts at zero) or
+    `matrix`.
     """
 
     def __call__(self, x: Tensor, tokens: Tensor) -> FFNOutput:

@@ -38,6 +38,8 @@ class ShortConvolution(nn.Module):
     def forward(self, x: Tensor, tokens: Tensor | None = None) -> FFNOutput:
         """x (b, s, d_model) -> hidden (b, s, d_model)."""
         d_model, width = self.weight.shape
+        if not x.shape[1]:
+            return FFNOutput(x)  # a convolution over nothing is an error
         padded = F.pad(x.mT, (width - 1, 0))
         return FFNOutput(x + F.conv1d(padded, self.weight[:, None], groups=d_model).mT)
 

@@ -33,10 +33,10 @@ def build_optimizers(model: nn.Module, config: OptimConfig, kernels: Kernels = R
     owned = [id(p) for params in groups.values() for p in params] + [id(p) for p in values]
     assert sorted(owned) == sorted(id(p) for p in model.parameters()), "each parameter belongs to exactly one group"
 
-    def settings(roles: Iterable[str], axes: int | None = None) -> list[dict[str, Any]]:
+    def settings(roles: Iterable[str], stacked: bool | None = None) -> list[dict[str, Any]]:
         made = []
         for role in sorted(roles):
-            params = [p for p in groups[role] if axes is None or p.ndim == axes]
+            params = [p for p in groups[role] if stacked is None or stacked == (p.ndim > 2)]
             own = {"role": role, "lr": peak_rate(role, config), "weight_decay": config.roles[role].weight_decay}
             made += [{"params": params, **own}] if params else []
         return made
@@ -45,8 +45,8 @@ def build_optimizers(model: nn.Module, config: OptimConfig, kernels: Kernels = R
     betas = (config.betas[0], config.betas[1])
     optimizers: list[Optimizer] = [AdamW(settings(groups.keys() - by_muon), betas=betas, eps=config.eps, fused=True)]
     if by_muon:
-        optimizers.append(Muon(settings(by_muon, axes=2)))
-        stacks = settings(by_muon, axes=3)
+        optimizers.append(Muon(settings(by_muon, stacked=False)))
+        stacks = settings(by_muon, stacked=True)
         optimizers += [StackedMuon(stacks)] if stacks else []
     if values:
         if config.values is None:

@@ -152,7 +152,7 @@ def compose_one(overrides: list[str]) -> RunConfig:
         if not is_mistake(error):
             raise
         raise ValueError(explain(overrides, error)) from None
-    known = flatten(settings(run))
+    known = flatten(dataclasses.asdict(run))
     for line in overrides:  # OmegaConf drops in silence what + adds and the schema does not know
         key = line.lstrip("+").partition("=")[0].partition("@")[0]
         if line.startswith("+") and not options(key) and not any(f"{name}.".startswith(f"{key}.") for name in known):
@@ -167,7 +167,7 @@ def refuse_without_effect(overrides: list[str], batches: list[list[str]], jobs: 
     distinct = {tuple(line for line in batch if not line.startswith("seed=")): job for batch, job in pairs}
     for word in overrides:
         key = parser.parse_override(word).key_or_group
-        if "." not in key or key.partition(".")[0] in (*NOT_DECISIVE, "hydra", "trainer"):
+        if "." not in key or key == "world.name" or key.partition(".")[0] in (*NOT_DECISIVE, "hydra", "trainer"):
             continue
         if not any(has_effect(key, list(batch), job) for batch, job in distinct.items()):
             raise ValueError(f"{word}: has no effect here; accepted: without it, or with the setting that uses it")

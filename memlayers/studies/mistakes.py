@@ -39,7 +39,7 @@ def explain(overrides: list[str], error: Exception) -> str:
             key = override.key_or_group.partition("@")[0]
             known = known_keys(good)
             groups = options(key)
-            if groups and not isinstance(override.value(), dict):
+            if groups and not key.startswith("hydra/") and not isinstance(override.value(), dict):
                 nearest = difflib.get_close_matches(str(override.value()), groups, n=1)
                 hint = f"did you mean {nearest[0]}? " if nearest else ""
                 return f"{line}: no such choice; {hint}accepted: {', '.join(groups)}"

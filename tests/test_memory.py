@@ -1,0 +1,91 @@
+"""What only memory layers promise: their reads, the scale of queries, values narrower than the model."""
+
+from dataclasses import replace
+
+import naive
+import pytest
+import torch
+from contract import D_MODEL, SMALL, drawn, random_tokens, site
+
+from memlayers.layers import Memory, NGram
+from memlayers.layers.gated_memory import GatedMemory
+from memlayers.layers.lookup import ProductKeyLookup
+from memlayers.layers.pool import MemoryPool, weighted_read
+
+
+def lookup(**changes) -> ProductKeyLookup:
+    return drawn(replace(SMALL, **changes).build(site())).lookup
+
+
+def test_reads_say_what_was_added_up():
+    layer = drawn(SMALL.build(site()))
+    out = layer(torch.randn(3, 5, D_MODEL))
+    assert out.reads.slots.shape == (3, 5, SMALL.heads * SMALL.topk)
+    slots, weights = (part.flatten(0, 1) for part in out.reads)
+    torch.testing.assert_close(out.hidden.flatten(0, 1), weighted_read(layer.pool.values, slots, weights))
+    by_head = weights.unflatten(-1, (SMALL.heads, SMALL.topk))
+    torch.testing.assert_close(by_head.sum(dim=-1), torch.ones(15, SMALL.heads))
+    assert by_head.equal(by_head.sort(dim=-1, descending=True).values) and (weights > 0).all()
+    of_heads = slots.unflatten(-1, (SMALL.heads, SMALL.topk)).flatten(0, 1)
+    assert all(len(set(row)) == SMALL.topk for row in of_heads.tolist())
+
+
+def test_the_gate_decides_what_is_taken_of_the_same_reads():
+    plain, gated = SMALL.build(site()), drawn(replace(SMALL, gate=True).build(site()))
+    plain.load_state_dict(gated.state_dict(), strict=False)
+    x = torch.randn(2, 3, D_MODEL)
+    mine, theirs = gated(x), plain(x)
+    assert mine.reads.slots.equal(theirs.reads.slots) and mine.reads.weights.equal(theirs.reads.weights)
+    wanted = gated.out(torch.nn.functional.silu(gated.gate(x)) * theirs.hidden)
+    torch.testing.assert_close(mine.hidden, wanted)
+
+
+@pytest.mark.parametrize("width", [1, 6, 20])
+def test_gated_values_may_be_narrower_or_wider_than_the_model(width):
+    layer = drawn(GatedMemory(D_MODEL, lookup(), MemoryPool(SMALL.num_keys**2, width)))
+    x, weight = torch.randn(2, 3, D_MODEL, requires_grad=True), torch.randn(2, 3, D_MODEL)
+    mine, twin = layer(x).hidden, naive.memory(layer, x, random_tokens(2, 3))
+    torch.testing.assert_close(mine, twin, rtol=1e-4, atol=1e-5)
+    inputs = [x, *layer.parameters()]
+    found, wanted = (torch.autograd.grad((made * weight).sum(), inputs) for made in (mine, twin))
+    for got, one in zip(found, wanted, strict=True):
+        torch.testing.assert_close(got.to_dense(), one, rtol=1e-4, atol=1e-5)
+
+
+def test_normed_queries_do_not_see_how_large_the_input_is():
+    x = torch.randn(2, 6, D_MODEL)
+    normed, plain = lookup(), lookup(qk_norm=False)
+    torch.testing.assert_close(normed(x), normed(50 * x), rtol=1e-4, atol=1e-5)
+    assert plain(x).slots.equal(plain(50 * x).slots)  # the order of scores stays, but the softmax sharpens
+    assert (plain(50 * x).weights.amax(dim=-1) > plain(x).weights.amax(dim=-1)).all()
+
+
+def test_pools_are_shared_by_layers_of_one_size_and_dtype_whatever_their_kind():
+    where = site()
+    asked = [
+        Memory(num_keys=10, pool="shared"),
+        Memory(num_keys=11, pool="shared"),
+        Memory(num_keys=10, pool="shared", gate=True),
+        Memory(num_keys=10, pool="own"),
+        Memory(num_keys=10, pool="shared", value_dtype="bfloat16"),
+        NGram(num_slots=100, pool="shared"),
+        NGram(num_slots=100, pool="own"),
+    ]
+    pools = [settings.build(where).pool for settings in asked]
+    assert [pools.index(pool) for pool in pools] == [0, 1, 0, 3, 4, 0, 6]
+    assert [id(pool) for pool in where.pools] == [id(pools[index]) for index in (0, 1, 3, 4, 6)]
+    assert [len(pool.values) for pool in where.pools] == [100, 121, 100, 100, 100]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"topk": 9}, "topk=9 is out of range; accepted: 1 to num_keys=8"),
+        ({"topk": 0}, "topk=0 is out of range; accepted: 1 to num_keys=8"),
+        ({"d_key": 5}, "d_key=5 has no two halves; accepted: an even number from 2"),
+        ({"d_key": 0}, "d_key=0 has no two halves; accepted: an even number from 2"),
+    ],
+)
+def test_a_lookup_that_cannot_be_is_refused(wrong, says):
+    with pytest.raises(ValueError, match=says):
+        ProductKeyLookup(16, **{"num_keys": 8, "heads": 2, "topk": 4, "d_key": 6} | wrong)
