@@ -12,18 +12,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from memlayers import cost as cost_module
-from memlayers.config import AtlasConfig, FFNConfig, MatchConfig, MemoryConfig, ModelConfig
-from memlayers.cost import available_memory, refuse_too_large, solve
+from memlayers.config import AtlasConfig, MatchConfig, ModelConfig
+from memlayers.cost import available_memory, model_cost, refuse_too_large, solve
 from memlayers.facts import build_world
+from memlayers.kernels import REFERENCE
+from memlayers.layers import Dense, Memory, NGram
 from memlayers.layers.attention import Attention
 from memlayers.layers.beside import Beside
 from memlayers.layers.dense import SwiGLU
 from memlayers.layers.feedforward import Cost, Workload, matrix_cost
-from memlayers.layers.memory import ProductKeyLookup, ProductKeyMemory
-from memlayers.layers.memory_plus import MemoryPlus
+from memlayers.layers.gated_memory import GatedMemory
+from memlayers.layers.lookup import ProductKeyLookup
+from memlayers.layers.memory import ProductKeyMemory
 from memlayers.layers.pool import MemoryPool
-from memlayers.optim.rows import LazyAdam, LazySGD, RowwiseAdagrad
-from memlayers.model import build_model, model_cost
+from memlayers.model import build_model
+from memlayers.optim import SGD, DenseAdamW, LazyAdam, RowwiseAdagrad
 from memlayers.text import Text
 
 WORK = Workload(sequence=4.0, scored=2.0, tokens=1024)
@@ -35,7 +38,8 @@ def seen(layer: torch.nn.Module, batch: int, sequence: int, d_model: int) -> tup
         for parameter in layer.parameters():
             parameter.normal_()
     x = torch.randn(batch, sequence, d_model, requires_grad=True)
-    return count(lambda: layer(x) if isinstance(layer, Attention) else layer(x).hidden)
+    tokens = torch.ones(batch, sequence, dtype=torch.long)
+    return count(lambda: layer(x) if isinstance(layer, Attention) else layer(x, tokens).hidden)
 
 
 def told(layer: SwiGLU | Attention, batch: int, sequence: int) -> tuple[int, int]:
@@ -62,9 +66,9 @@ def memories(draw):
         d_key=2 * width,
         qk_norm=draw(st.booleans()),
     )
-    sparse, plus = draw(st.booleans()), draw(st.booleans())
-    pool = MemoryPool(n * n, draw(st.integers(1, 9)) if plus else d_model, sparse=sparse)
-    return MemoryPlus(d_model, lookup, pool) if plus else ProductKeyMemory(lookup, pool)
+    sparse, gated = draw(st.booleans()), draw(st.booleans())
+    pool = MemoryPool(n * n, draw(st.integers(1, 9)) if gated else d_model, sparse=sparse)
+    return GatedMemory(d_model, lookup, pool) if gated else ProductKeyMemory(lookup, pool)
 
 
 @given(layer=memories(), batch=st.integers(1, 3), sequence=st.integers(1, 5))
@@ -105,10 +109,11 @@ def test_bytes_read_are_the_weights_and_the_rows_that_a_token_needs():
 
 
 FFNS = {
-    "dense": FFNConfig(),
-    "memory": MemoryConfig(num_keys=12, heads=2, topk=5, d_key=6),
-    "memory_plus": MemoryConfig(name="memory_plus", num_keys=12, heads=2, topk=5, d_key=6),
-    "dense gradients": MemoryConfig(num_keys=12, heads=2, topk=5, sparse=False, qk_norm=False),
+    "dense": Dense(),
+    "memory": Memory(num_keys=12, heads=2, topk=5, d_key=6),
+    "gated and shared": Memory(num_keys=12, heads=2, topk=5, d_key=6, pool="shared", gate=True),
+    "no norms": Memory(num_keys=12, heads=2, topk=5, qk_norm=False),
+    "n-grams": NGram(num_slots=50, hashes=3),
 }
 
 
@@ -119,14 +124,13 @@ def text():
 
 @pytest.mark.parametrize("ffn", FFNS)
 @pytest.mark.parametrize("placement", ["replace", "add"])
-@pytest.mark.parametrize("tied_head", [True, False])
+@pytest.mark.parametrize("sparse", [True, False])
 @pytest.mark.parametrize("blocks", ["middle", "all"])
-def test_a_whole_model_costs_what_the_counter_sees_and_has_the_parameters_it_says(
-    text, ffn, placement, tied_head, blocks
-):
-    config = ModelConfig(FFNS[ffn], blocks, placement, d_model=16, depth=3, hidden=22, tied_head=tied_head)
+def test_a_whole_model_costs_what_the_counter_sees_and_has_the_parameters_it_says(text, ffn, placement, sparse, blocks):
+    extras = {} if sparse else {"residual": NGram(num_slots=9), "values": NGram(num_slots=9)}
+    config = ModelConfig(FFNS[ffn], blocks, placement, **extras, d_model=16, depth=3, hidden=22, tied_head=sparse)
     num_tokens = len(text.vocabulary)
-    model = build_model(config, num_tokens, torch.Generator().manual_seed(0))
+    model = build_model(config, num_tokens, torch.Generator().manual_seed(0), sparse=sparse)
     tokens, answers = text.sample(32, torch.Generator().manual_seed(0))
     tokens, where = tokens[:, :-1], answers[:, 1:]
     assert (tokens != 0).all() and 0 < where.sum() < where.numel()
@@ -135,7 +139,7 @@ def test_a_whole_model_costs_what_the_counter_sees_and_has_the_parameters_it_say
     forward, backward = count(lambda: model(tokens, where).logits)
     assert (cost.forward * tokens.numel(), cost.backward * tokens.numel()) == (forward, backward)
     assert cost.params == sum(parameter.numel() for parameter in model.parameters())
-    assert model_cost(config, num_tokens, work) == cost
+    assert model_cost(config, num_tokens, work, sparse) == cost
 
 
 def size(config: ModelConfig, by: str) -> float:
@@ -143,8 +147,8 @@ def size(config: ModelConfig, by: str) -> float:
     return cost.params if by == "params" else cost.flops
 
 
-MEMORY = MemoryConfig(num_keys=64, heads=4, topk=8, d_key=16)
-PLUS = dataclasses.replace(MEMORY, name="memory_plus")
+MEMORY = Memory(num_keys=64, heads=4, topk=8, d_key=16)
+PLUS = dataclasses.replace(MEMORY, pool="shared", gate=True)
 
 
 @pytest.mark.parametrize("times", [1.0, 3.7])
@@ -156,12 +160,12 @@ PLUS = dataclasses.replace(MEMORY, name="memory_plus")
         ("params", "hidden"),
     ],
 )
-@pytest.mark.parametrize("arm", [FFNConfig(), PLUS], ids=lambda ffn: ffn.name)
+@pytest.mark.parametrize("arm", [Dense(), PLUS], ids=["dense", "gated"])
 @pytest.mark.parametrize("multiple", [1, 8])
 def test_a_matched_arm_is_within_half_a_hidden_unit_or_half_of_what_hidden_is_a_multiple_of(
     arm, by, spend, times, multiple
 ):
-    config = ModelConfig(arm, d_model=32, depth=3, hidden=88)
+    config = ModelConfig(arm, "middle", d_model=32, depth=3, hidden=88)
     matched = solve(config, MatchConfig(MEMORY, by, times, spend, multiple), NUM_TOKENS, WORK)
     target = size(dataclasses.replace(config, ffn=MEMORY), by) * (1 if spend == "longer" else times)
     assert matched.target == target and matched.reached == size(matched.model, by)
@@ -226,7 +230,7 @@ def test_a_smallest_model_a_little_above_the_target_is_refused_too():
         solve(config, match, NUM_TOKENS, WORK)
 
 
-@pytest.mark.parametrize("arm", [MEMORY, PLUS], ids=lambda ffn: ffn.name)
+@pytest.mark.parametrize("arm", [MEMORY, PLUS], ids=["memory", "gated"])
 @pytest.mark.parametrize("spend", ["hidden", "width", "depth", "longer"])
 def test_a_model_without_a_dense_feed_forward_cannot_be_trimmed_and_says_so(arm, spend):
     config = ModelConfig(arm, blocks="all")
@@ -239,7 +243,7 @@ def test_a_model_without_a_dense_feed_forward_cannot_be_trimmed_and_says_so(arm,
     assert math.isclose(matched.reached, matched.target, rel_tol=0.01)
 
 
-@pytest.mark.parametrize("arm", [FFNConfig(), MEMORY], ids=lambda ffn: ffn.name)
+@pytest.mark.parametrize("arm", [Dense(), MEMORY], ids=["dense", "memory"])
 def test_depth_is_found_where_the_blocks_of_the_memory_are_listed(arm):
     config = ModelConfig(arm, blocks=[1], depth=2)
     matched = solve(config, MatchConfig(MEMORY, "flops", 3.0, "depth"), NUM_TOKENS, WORK)
@@ -247,40 +251,47 @@ def test_depth_is_found_where_the_blocks_of_the_memory_are_listed(arm):
     matched.model.validate()
 
 
-@pytest.mark.parametrize("rule", ["lazy_adam", "rowwise_adam", "rowwise_adagrad", "sgd"])
-def test_a_table_that_does_not_fit_is_refused_with_its_sizes(rule, monkeypatch):
-    """What fits by the message fits, and one key more does not."""
+RULES = [LazyAdam(), LazyAdam(rowwise=True), RowwiseAdagrad(), SGD(), DenseAdamW()]
+
+
+@pytest.mark.parametrize("rule", RULES, ids=str)
+def test_tables_that_do_not_fit_are_refused_with_their_sizes(rule, monkeypatch):
+    """What fits by the message fits, and one row more does not."""
     monkeypatch.setattr(cost_module, "available_memory", lambda: 10 * 2**20)
-    memory = MemoryConfig(num_keys=2000)
-    with pytest.raises(ValueError, match=r"^model.ffn.num_keys=2000: values of 0.5 GiB and optimizer state") as caught:
-        refuse_too_large(ModelConfig(memory), rule)
+    tables = NGram(num_slots=4_000_000)
+    with pytest.raises(ValueError, match=r"^model: value tables of 0.5 GiB and optimizer state of") as caught:
+        refuse_too_large(ModelConfig(tables), NUM_TOKENS, rule)
     assert "0.0 GiB that are available" in str(caught.value) and "\n" not in str(caught.value)
-    most = int(re.search(r"up to (\d+)", str(caught.value))[1])
-    refuse_too_large(ModelConfig(dataclasses.replace(memory, num_keys=most)), rule)
+    most = int(re.search(r"up to ([\d,]+) rows in all instead of 4,000,000", str(caught.value))[1].replace(",", ""))
+    refuse_too_large(ModelConfig(NGram(num_slots=most)), NUM_TOKENS, rule)
     with pytest.raises(ValueError):
-        refuse_too_large(ModelConfig(dataclasses.replace(memory, num_keys=most + 1)), rule)
-    refuse_too_large(ModelConfig(), rule)
+        refuse_too_large(ModelConfig(NGram(num_slots=most + 1)), NUM_TOKENS, rule)
+    refuse_too_large(ModelConfig(), NUM_TOKENS, rule)
 
 
-def test_the_state_that_is_counted_is_the_state_that_is_made():
-    """An optimizer of each rule takes, beyond the values, what the refusal said."""
-    made = {
-        "lazy_adam": LazyAdam([values := torch.nn.Parameter(torch.zeros(50**2, 32))], 0.1, (0.9, 0.99), 1e-8),
-        "rowwise_adam": LazyAdam([values], 0.1, (0.9, 0.99), 1e-8, rowwise=True),
-        "rowwise_adagrad": RowwiseAdagrad([values], 0.1, 1e-8),
-        "sgd": LazySGD([values], 0.1),
-    }
-    for rule, optimizer in made.items():
-        state = sum(tensor.numel() * tensor.element_size() for tensor in optimizer.new_state(values).values())
-        room = values.numel() * 4 + state
-        for free, fits in ((room, True), (room - 1, False)):
-            with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(cost_module, "available_memory", lambda free=free: free)
-                try:
-                    refuse_too_large(ModelConfig(MemoryConfig(num_keys=50)), rule)
-                    assert fits, rule
-                except ValueError:
-                    assert not fits, rule
+def test_a_shared_table_is_counted_once_and_own_ones_each(monkeypatch):
+    one = 64**2 * 32 * 4
+    for pool, tables in (("shared", 1), ("own", 3)):
+        config = ModelConfig(dataclasses.replace(MEMORY, pool=pool), "all", depth=3)
+        for free, fits in ((tables * one, True), (tables * one - 1, False)):
+            monkeypatch.setattr(cost_module, "available_memory", lambda free=free: free)
+            try:
+                refuse_too_large(config, NUM_TOKENS, SGD())
+                assert fits
+            except ValueError:
+                assert not fits
+
+
+@pytest.mark.parametrize("rule", RULES, ids=str)
+def test_the_state_that_is_counted_is_the_state_that_is_made(rule):
+    values = torch.nn.Parameter(torch.zeros(50, 32))
+    optimizer = rule.build([values], REFERENCE)
+    values.grad = torch.ones_like(values) if not rule.sparse else torch.ones_like(values).to_sparse(1)
+    optimizer.step()
+    state = [one for one in optimizer.state[values].values() if isinstance(one, torch.Tensor) and one.ndim == 2]
+    made = sum(one.numel() * one.element_size() for one in state)
+    gradient = 0 if rule.sparse else values.numel() * 4
+    assert made + gradient == len(values) * rule.state_bytes(32, 4)
 
 
 def test_available_memory_is_some_and_no_more_than_there_is():

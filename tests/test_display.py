@@ -6,12 +6,13 @@ import time
 from io import StringIO
 
 import pytest
+from records import record as made_record
 from rich.console import Console
-from stubs import fake_record, run_config
+from stubs import run_config
 
-from memlayers import display
+from memlayers.config import RunConfig
+from memlayers.studies import display
 from memlayers.studies.compose import jobs_of
-from memlayers.config.run import RunConfig
 from memlayers.studies.display import StudyDisplay, labels
 from memlayers.training.progress_notes import partial_path, read_partial
 from memlayers.training.record import record_path, write_json
@@ -45,7 +46,7 @@ def printed(console: Console) -> str:
 
 
 def finish(job: RunConfig, recall: float = 0.5, **changes) -> None:
-    record = fake_record(job.arm, job.seed, recall, seconds=12.3) | changes
+    record = made_record(job.arm, job.seed, recall, seconds=12.3) | changes
     write_json(record_path(job), record)
 
 

@@ -11,11 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from stubs import run_config
 
-from memlayers import __version__, table
-from memlayers import run as run_module
-from memlayers.config import BiographiesConfig, TrainingConfig
-from memlayers.config.run import RunConfig, decisive, digest
-from memlayers.training.record import code_version, finished, machine, read_record, record_path, write_json
+from memlayers import __version__
+from memlayers.config import BiographiesConfig, RunConfig, TrainingConfig
+from memlayers.config.digest import NOT_DECISIVE, digest, settings
+from memlayers.training import run as run_module
+from memlayers.training.record import SCHEMA, finished, machine, read_record, record_path, write_json
+
+OK = {"schema": SCHEMA, "status": "ok"}
 
 
 def config_in(folder: Path, **changes) -> RunConfig:
@@ -42,8 +44,9 @@ contents = st.recursive(
 @given(content=st.dictionaries(st.text(), contents, max_size=4))
 def test_what_is_written_is_read_back_digit_for_digit(tmp_path_factory, content):
     path = tmp_path_factory.mktemp("records") / "new" / "folder" / "record.json"
-    write_json(path, content | {"status": "ok"})
-    assert read_record(path) == content | {"status": "ok"}
+    record = content | OK
+    write_json(path, record)
+    assert read_record(path) == record
     assert [file.name for file in path.parent.iterdir()] == ["record.json"]
     assert stat.S_IMODE(path.stat().st_mode) == 0o644 and path.read_text().endswith("}\n")
 
@@ -53,10 +56,10 @@ def test_what_is_written_is_read_back_digit_for_digit(tmp_path_factory, content)
 def test_a_number_that_is_none_is_refused_and_leaves_everything_as_it_was(tmp_path, value, where):
     path = tmp_path / "record.json"
     if where != "new":
-        write_json(path, {"status": "ok"})
+        write_json(path, OK)
     before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
     with pytest.raises(ValueError) as caught:
-        write_json(path, {"status": "ok", "recall": {"exact": [0.5, value]}})
+        write_json(path, OK | {"recall": {"exact": [0.5, value]}})
     one_line(caught)
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
 
@@ -65,25 +68,25 @@ def test_a_number_that_is_none_is_refused_and_leaves_everything_as_it_was(tmp_pa
 @pytest.mark.parametrize("when", ["flush", "replace"])
 def test_a_crash_while_writing_leaves_the_old_file_and_no_other(tmp_path, monkeypatch, error, when):
     path = tmp_path / "record.json"
-    write_json(path, {"status": "ok", "number": 1})
+    write_json(path, OK | {"number": 1})
 
     def crash(*arguments):
         raise error
 
     monkeypatch.setattr(os, "replace" if when == "replace" else "fchmod", crash)
     with pytest.raises(ValueError if isinstance(error, OSError) else type(error)) as caught:
-        write_json(path, {"status": "ok", "number": 2})
+        write_json(path, OK | {"number": 2})
     if isinstance(error, OSError):
         assert one_line(caught) == (
             f"results={tmp_path}: cannot be written (No space left on device); accepted: a writable folder"
         )
     assert [file.name for file in tmp_path.iterdir()] == ["record.json"]
-    assert read_record(path) == {"status": "ok", "number": 1}
+    assert read_record(path) == OK | {"number": 1}
 
 
 def test_a_reader_sees_the_old_record_or_the_new_one_and_nothing_between(tmp_path):
     path = tmp_path / "record.json"
-    whole = [{"status": "ok", "letters": letter * 300_000} for letter in "ab"]
+    whole = [OK | {"letters": letter * 300_000} for letter in "ab"]
     write_json(path, whole[0])
     over = threading.Event()
 
@@ -109,7 +112,7 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path, depth):
     (tmp_path / "file").write_text("mine")
     folder = (tmp_path / "file").joinpath(*["x"] * depth)
     with pytest.raises(ValueError) as caught:
-        write_json(folder / "record.json", {"status": "ok"})
+        write_json(folder / "record.json", OK)
     message = one_line(caught)
     assert message.startswith(f"results={folder}: cannot be written (")
     assert message.endswith("; accepted: a writable folder")
@@ -126,15 +129,6 @@ def test_the_path_says_study_world_arm_seed_and_digest(tmp_path):
     assert record_path(other) == tmp_path / "my_study" / "bio" / f"dense_2x-s13-{digest(config)}.json"
     longer = config_in(tmp_path, study="my_study", arm="dense_2x", seed=12, training=TrainingConfig(steps=3))
     assert record_path(longer).name != record_path(config).name
-
-
-@pytest.mark.parametrize("arm", ["dense", "memory_plus", "a-s1-b"])
-def test_a_record_under_its_path_is_found_by_the_table(tmp_path, arm):
-    config = config_in(tmp_path, arm=arm)
-    record = {"status": "ok", "study": config.study, "world": config.world.name, "arm": arm}
-    write_json(record_path(config), record)
-    write_json(record_path(config_in(tmp_path, arm=arm, seed=1)), record | {"status": "failed"})
-    assert table.load(tmp_path) == {"single": {"bio": [record]}}
 
 
 # --------------------------------------------------------------------------- reading
@@ -157,9 +151,28 @@ def test_a_file_that_is_no_record_is_one_line(tmp_path, content):
 def test_only_a_run_that_ended_well_is_finished(tmp_path):
     config = config_in(tmp_path)
     for status, is_finished in (("failed", False), ("ok", True), ("running", False)):
-        write_json(record_path(config), {"status": status, "seed": 0})
-        assert finished(config) == ({"status": "ok", "seed": 0} if is_finished else None)
+        write_json(record_path(config), OK | {"status": status, "seed": 0})
+        assert finished(config) == (OK | {"seed": 0} if is_finished else None)
     assert finished(config_in(tmp_path, seed=1)) is None
+
+
+@pytest.mark.parametrize("schema", [None, 1, SCHEMA + 1, str(SCHEMA)])
+@pytest.mark.parametrize("status", ["ok", "failed"])
+def test_a_record_of_another_schema_is_refused_and_nothing_is_run_over_it(tmp_path, monkeypatch, schema, status):
+    """What a default of the configuration means may have changed, and with it what the record is of."""
+    config = config_in(tmp_path)
+    old = {"status": status, "code": {"commit": "0123456789ab"}} | ({} if schema is None else {"schema": schema})
+    write_json(record_path(config), old)
+    before = record_path(config).read_bytes()
+    monkeypatch.setattr(run_module, "train", lambda *arguments: pytest.fail("it trained"))
+    for ask in (lambda: read_record(record_path(config)), lambda: finished(config), lambda: run_module.run(config)):
+        with pytest.raises(ValueError) as caught:
+            ask()
+        assert one_line(caught) == (
+            f"{record_path(config)}: a record of schema {schema or 1}; accepted: {SCHEMA}; read it with the code of "
+            "its commit (0123456789ab), or delete it to run again"
+        )
+    assert record_path(config).read_bytes() == before
 
 
 # --------------------------------------------------------------------------- runs that fail
@@ -173,7 +186,7 @@ def test_a_failed_run_is_recorded_tried_again_and_then_left_alone(tmp_path, monk
         attempts.append(read_record(record_path(config)))
         if len(attempts) == 1:
             raise FloatingPointError("the loss is nan at step 7")
-        return {"recall": {"exact": 0.5}}
+        return {"recall": {"exact": 0.5}, "kernels": {"look_up": "native"}}
 
     monkeypatch.setattr(run_module, "train", train)
     with pytest.raises(FloatingPointError, match="the loss is nan at step 7"):
@@ -184,18 +197,23 @@ def test_a_failed_run_is_recorded_tried_again_and_then_left_alone(tmp_path, monk
     ended = run_module.run(config)
     assert attempts == [None, failed] and ended == finished(config) == read_record(record_path(config))
     assert ended["status"] == "ok" and ended["error"] is None and ended["recall"] == {"exact": 0.5}
+    assert ended["machine"]["kernels"] == {"look_up": "native"} and "kernels" not in ended
     assert run_module.run(config) == ended and len(attempts) == 2
     assert [file.name for file in record_path(config).parent.iterdir()] == [record_path(config).name]
 
 
 def test_a_record_says_what_was_run_with_what_and_where(tmp_path, monkeypatch):
-    monkeypatch.setattr(run_module, "train", lambda *arguments: {})
-    config = config_in(tmp_path, study="mine", arm="dense", seed=5)
+    monkeypatch.setattr(run_module, "train", lambda *arguments: {"kernels": {}})
+    axes = {"seed": 5, "model.blocks": [0]}
+    config = config_in(tmp_path, study="mine", arm="dense", seed=5, axes=axes)
     record = run_module.run(config)
-    named = {"study": "mine", "arm": "dense", "world": "bio", "seed": 5, "digest": digest(config), "error": None}
+    named = {"schema": SCHEMA, "study": "mine", "arm": "dense", "world": "bio", "seed": 5, "axes": axes}
+    named |= {"digest": digest(config), "status": "ok", "error": None}
     assert {name: record[name] for name in named} == named
-    assert record["config"] == decisive(config) and machine(config.threads).items() <= record["machine"].items()
-    assert record["code"]["version"] == __version__ and set(record["code"]) == {"version", "commit", "dirty"}
+    whole = {key: value for key, value in settings(config).items() if key not in NOT_DECISIVE}
+    assert record["config"] == whole and whole["model"]["depth"] == 2, "also what is as in the defaults"
+    assert record["machine"] == machine(config.threads) | {"kernels": {}}
+    assert record["code"]["version"] == __version__
 
 
 def test_a_run_that_is_interrupted_or_ends_in_nan_leaves_no_good_record(tmp_path, monkeypatch):
@@ -208,7 +226,8 @@ def test_a_run_that_is_interrupted_or_ends_in_nan_leaves_no_good_record(tmp_path
     with pytest.raises(KeyboardInterrupt):
         run_module.run(config)
     assert list(record_path(config).parent.iterdir()) == []
-    monkeypatch.setattr(run_module, "train", lambda *arguments: {"recall": {"exact": float("nan")}})
+    nan = {"recall": {"exact": float("nan")}, "kernels": {}}
+    monkeypatch.setattr(run_module, "train", lambda *arguments: nan)
     with pytest.raises(ValueError):
         run_module.run(config)
     assert finished(config) is None
@@ -220,11 +239,6 @@ def test_a_results_folder_that_cannot_be_written_stops_before_training(tmp_path,
     with pytest.raises(ValueError, match="cannot be written") as caught:
         run_module.run(config_in(tmp_path / "file"))
     one_line(caught)
-
-
-def test_outside_a_checkout_the_code_version_is_null(monkeypatch, tmp_path):
-    monkeypatch.setenv("PATH", str(tmp_path))
-    assert code_version() == {"version": __version__, "commit": None, "dirty": None}
 
 
 def test_the_machine_is_described():

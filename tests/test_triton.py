@@ -82,7 +82,7 @@ def test_a_dense_gradient_is_the_references_and_a_frozen_table_gets_none():
     "config",
     [
         ModelConfig(Memory(num_keys=6, heads=1, topk=3, d_key=8), blocks=[1]),
-        ModelConfig(Memory(num_keys=6, heads=1, topk=3, d_key=8, pool="shared", gate=True), blocks="all"),
+        ModelConfig(Memory(num_keys=6, heads=1, topk=3, d_key=8, pool="shared", gate=True), blocks=[1]),
         ModelConfig(NGram(n=2, num_slots=36, hashes=2), blocks=[1]),
     ],
     ids=["memory", "gate", "ngram"],

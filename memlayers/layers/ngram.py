@@ -55,7 +55,7 @@ class NGramTable(nn.Module):
 
     def cost(self, work: Workload) -> Cost:
         """The reads; hashes are integer arithmetic, a few operations a token."""
-        return self.pool.read_cost(self.hashes, work)
+        return self.pool.read_cost(self.hashes, work, learned=False)
 
 
 def hashed(tokens: Tensor, n: int, hashes: int, size: int) -> Tensor:

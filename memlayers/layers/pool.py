@@ -45,11 +45,14 @@ class MemoryPool(nn.Module):
         """
         return self.read(self.values, slots, weights, sparse=self.sparse, update=self.update)
 
-    def read_cost(self, reads: int, work: Workload) -> Cost:
-        """Of `reads` rows a token, without the table itself: the sum, its two gradients, and the sort behind them."""
+    def read_cost(self, reads: int, work: Workload, learned: bool = True) -> Cost:
+        """Of `reads` rows a token, without the table itself: the sum, its gradients, and the sort behind them.
+
+        Weights that are not learned have no gradient.
+        """
         size = reads * self.values.shape[1]
         sort = reads * math.ceil(math.log2(max(2, reads * work.tokens))) if self.sparse else 0
-        return Cost(2 * size, 4 * size + sort, size * self.values.element_size())
+        return Cost(2 * size, (4 if learned else 2) * size + sort, size * self.values.element_size())
 
 
 def weighted_read(
