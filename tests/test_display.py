@@ -51,8 +51,8 @@ def finish(job: RunConfig, recall: float = 0.5, **changes) -> None:
 
 
 def fail(job: RunConfig, error: str, age: float = -1.0) -> None:
-    """A failure that is so many seconds old; one of the future is surely later than the display."""
-    write_json(record_path(job), {"status": "failed", "arm": job.arm, "seed": job.seed, "error": error})
+    """A failure that is `age` seconds old; one of the future is surely later than the display."""
+    write_json(record_path(job), made_record(job.arm, job.seed, error=error))
     os.utime(record_path(job), times=(time.time() - age,) * 2)
 
 
@@ -96,18 +96,18 @@ def test_elsewhere_than_on_a_terminal_each_finished_run_is_one_plain_line(jobs):
     assert "\x1b" not in console.file.getvalue()
 
 
-def test_runs_are_told_apart_by_what_differs_within_their_arm():
+def test_runs_are_named_by_what_differs_within_their_arm():
     sweep = jobs_of(["arm=dense,memory", "optim.lr=1e-3,2e-3", "seed=0,1", "logger=none"], True)
     assert labels(sweep)[:2] == ["dense seed 0 optim.lr=0.001", "dense seed 1 optim.lr=0.001"]
     assert labels(sweep)[-1] == "memory seed 1 optim.lr=0.002" and len(set(labels(sweep))) == len(sweep) == 8
     mixed = jobs_of(["experiment=memory_vs_dense", "arm=memory", "ffn@match.reference=dense,memory", "seed=0"], True)
-    assert labels(mixed)[0] == "memory seed 0 match.reference.name=dense"
+    assert labels(mixed)[0] == "memory seed 0 match.reference.kind=Dense"
     assert "match.reference.num_keys=" in labels(mixed)[1]
     worlds = jobs_of(["world=atlas_readings,biographies", "seed=0"], True)
     assert labels(worlds) == ["memory seed 0 atlas_readings", "memory seed 0 biographies"]
 
 
-def test_a_run_that_ends_with_the_study_is_told_too(jobs):
+def test_a_run_that_ends_with_the_study_is_shown_too(jobs):
     """Between the last look and the end: leaving the display looks once more, and tells no run twice."""
     console = plain()
     with StudyDisplay(jobs, console):
@@ -126,7 +126,7 @@ def test_what_an_error_says_is_printed_as_it_is(jobs):
         record_path(jobs[0]).unlink()
 
 
-def test_runs_that_were_finished_before_are_counted_and_not_told(jobs):
+def test_runs_that_were_finished_before_are_counted_and_not_shown(jobs):
     finish(jobs[0])
     console = plain()
     with StudyDisplay(jobs, console):
@@ -137,7 +137,7 @@ def test_runs_that_were_finished_before_are_counted_and_not_told(jobs):
     assert lines[1].startswith("run 2 of 3  memory seed 0")
 
 
-def test_a_failure_of_an_earlier_attempt_is_not_told_until_the_run_ends_again(jobs):
+def test_a_failure_of_an_earlier_attempt_is_not_shown_until_the_run_ends_again(jobs):
     fail(jobs[0], "old", age=3_600.0)
     console = plain()
     with StudyDisplay(jobs, console):
