@@ -28,7 +28,8 @@ PLACES = {
     "before": ({"extra_blocks": [0]}, ["0.before_attention", "0.before_ffn"]),
 }
 EVERYWHERE = pytest.mark.parametrize(
-    ("place", "case"), [("ffn", case) for case in CASES] + [(place, case) for place in PLACES if place != "ffn" for case in FIRST]
+    ("place", "case"),
+    [("ffn", case) for case in CASES] + [(place, case) for place in PLACES if place != "ffn" for case in FIRST],
 )
 
 
