@@ -1,6 +1,7 @@
 """One run from its configuration to its record."""
 
 import dataclasses
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -107,6 +108,8 @@ def train(config: RunConfig, chosen: Plan, progress: RunProgress) -> dict[str, A
     refuse_device(trainer.strategy.root_device.type, config.kernels, model)
     fit(trainer, learner, batches, config.checkpoint)
     recall = end.recall or measure(model, text, end.documents)
+    if not math.isfinite(recall["stored_bits"]):
+        raise FloatingPointError("the model is not finite after its last step: lower optim.lr or optim.values.lr")
     tokens = chosen.tokens
     left = left_plateau([(point["exposures"], point["recall"]) for point in probe.curve], recall["floor"])
     flops = matched.cost.flops * tokens
