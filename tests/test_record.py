@@ -1,28 +1,19 @@
-"""Records: whole or not at all, strict JSON, found again under their name, and failures tried again."""
+"""Records: whole or not at all, strict JSON, found again under their name, of this schema only."""
 
-import json
 import os
 import stat
 import threading
-from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from stubs import run_config
+from stubs import tiny
 
-from memlayers import __version__
-from memlayers.config import BiographiesConfig, RunConfig, TrainingConfig
-from memlayers.config.digest import NOT_DECISIVE, digest, settings
+from memlayers.config.digest import digest
 from memlayers.training import run as run_module
-from memlayers.training.record import SCHEMA, finished, machine, read_record, record_path, write_json
+from memlayers.training.record import SCHEMA, finished, read_record, record_path, write_json
 
 OK = {"schema": SCHEMA, "status": "ok"}
-
-
-def config_in(folder: Path, **changes) -> RunConfig:
-    world = BiographiesConfig(name="bio", num_people=20, name_parts=[5, 5], cardinalities=[4, 4])
-    return run_config(**{"world": world, "results": str(folder), "training": TrainingConfig(steps=2)} | changes)
 
 
 def one_line(caught: pytest.ExceptionInfo[ValueError]) -> str:
@@ -123,11 +114,11 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path, depth):
 
 
 def test_the_path_says_study_world_arm_seed_and_digest(tmp_path):
-    config = config_in(tmp_path, study="my_study", arm="dense_2x", seed=12)
+    config = tiny(tmp_path, study="my_study", arm="dense_2x", seed=12)
     assert record_path(config) == tmp_path / "my_study" / "bio" / f"dense_2x-s12-{digest(config)}.json"
-    other = config_in(tmp_path, study="my_study", arm="dense_2x", seed=13)
+    other = tiny(tmp_path, study="my_study", arm="dense_2x", seed=13)
     assert record_path(other) == tmp_path / "my_study" / "bio" / f"dense_2x-s13-{digest(config)}.json"
-    longer = config_in(tmp_path, study="my_study", arm="dense_2x", seed=12, training=TrainingConfig(steps=3))
+    longer = tiny(tmp_path, study="my_study", arm="dense_2x", seed=12, threads=2)
     assert record_path(longer).name != record_path(config).name
 
 
@@ -135,7 +126,7 @@ def test_the_path_says_study_world_arm_seed_and_digest(tmp_path):
 
 
 def test_no_record_is_none(tmp_path):
-    assert read_record(tmp_path / "none.json") is None and finished(config_in(tmp_path)) is None
+    assert read_record(tmp_path / "none.json") is None and finished(tiny(tmp_path)) is None
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"{}", b'"status"', b"null", b"\xff\xfe\x00", b'{"a": 1}'])
@@ -149,18 +140,18 @@ def test_a_file_that_is_no_record_is_one_line(tmp_path, content):
 
 
 def test_only_a_run_that_ended_well_is_finished(tmp_path):
-    config = config_in(tmp_path)
+    config = tiny(tmp_path)
     for status, is_finished in (("failed", False), ("ok", True), ("running", False)):
         write_json(record_path(config), OK | {"status": status, "seed": 0})
         assert finished(config) == (OK | {"seed": 0} if is_finished else None)
-    assert finished(config_in(tmp_path, seed=1)) is None
+    assert finished(tiny(tmp_path, seed=1)) is None
 
 
 @pytest.mark.parametrize("schema", [None, 1, SCHEMA + 1, str(SCHEMA)])
 @pytest.mark.parametrize("status", ["ok", "failed"])
 def test_a_record_of_another_schema_is_refused_and_nothing_is_run_over_it(tmp_path, monkeypatch, schema, status):
     """What a default of the configuration means may have changed, and with it what the record is of."""
-    config = config_in(tmp_path)
+    config = tiny(tmp_path)
     old = {"status": status, "code": {"commit": "0123456789ab"}} | ({} if schema is None else {"schema": schema})
     write_json(record_path(config), old)
     before = record_path(config).read_bytes()
@@ -175,74 +166,9 @@ def test_a_record_of_another_schema_is_refused_and_nothing_is_run_over_it(tmp_pa
     assert record_path(config).read_bytes() == before
 
 
-# --------------------------------------------------------------------------- runs that fail
-
-
-def test_a_failed_run_is_recorded_tried_again_and_then_left_alone(tmp_path, monkeypatch):
-    config = config_in(tmp_path / "results", seed=3)
-    attempts = []
-
-    def train(*arguments):
-        attempts.append(read_record(record_path(config)))
-        if len(attempts) == 1:
-            raise FloatingPointError("the loss is nan at step 7")
-        return {"recall": {"exact": 0.5}, "kernels": {"look_up": "native"}}
-
-    monkeypatch.setattr(run_module, "train", train)
-    with pytest.raises(FloatingPointError, match="the loss is nan at step 7"):
-        run_module.run(config)
-    failed = read_record(record_path(config))
-    assert failed is not None and failed["status"] == "failed" and finished(config) is None
-    assert failed["error"] == "FloatingPointError: the loss is nan at step 7" and "recall" not in failed
-    ended = run_module.run(config)
-    assert attempts == [None, failed] and ended == finished(config) == read_record(record_path(config))
-    assert ended["status"] == "ok" and ended["error"] is None and ended["recall"] == {"exact": 0.5}
-    assert ended["machine"]["kernels"] == {"look_up": "native"} and "kernels" not in ended
-    assert run_module.run(config) == ended and len(attempts) == 2
-    assert [file.name for file in record_path(config).parent.iterdir()] == [record_path(config).name]
-
-
-def test_a_record_says_what_was_run_with_what_and_where(tmp_path, monkeypatch):
-    monkeypatch.setattr(run_module, "train", lambda *arguments: {"kernels": {}})
-    axes = {"seed": 5, "model.blocks": [0]}
-    config = config_in(tmp_path, study="mine", arm="dense", seed=5, axes=axes)
-    record = run_module.run(config)
-    named = {"schema": SCHEMA, "study": "mine", "arm": "dense", "world": "bio", "seed": 5, "axes": axes}
-    named |= {"digest": digest(config), "status": "ok", "error": None}
-    assert {name: record[name] for name in named} == named
-    whole = {key: value for key, value in settings(config).items() if key not in NOT_DECISIVE}
-    assert record["config"] == whole and whole["model"]["depth"] == 2, "also what is as in the defaults"
-    assert record["machine"] == machine(config.threads) | {"kernels": {}}
-    assert record["code"]["version"] == __version__
-
-
-def test_a_run_that_is_interrupted_or_ends_in_nan_leaves_no_good_record(tmp_path, monkeypatch):
-    config = config_in(tmp_path)
-
-    def interrupt(*arguments):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(run_module, "train", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        run_module.run(config)
-    assert list(record_path(config).parent.iterdir()) == []
-    nan = {"recall": {"exact": float("nan")}, "kernels": {}}
-    monkeypatch.setattr(run_module, "train", lambda *arguments: nan)
-    with pytest.raises(ValueError):
-        run_module.run(config)
-    assert finished(config) is None
-
-
 def test_a_results_folder_that_cannot_be_written_stops_before_training(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setattr(run_module, "train", lambda *arguments: pytest.fail("it trained"))
     with pytest.raises(ValueError, match="cannot be written") as caught:
-        run_module.run(config_in(tmp_path / "file"))
+        run_module.run(tiny(tmp_path / "file"))
     one_line(caught)
-
-
-def test_the_machine_is_described():
-    found = machine(3)
-    assert found["threads"] == 3 and found["cores"] == os.cpu_count() and found["torch"].startswith("2.")
-    assert found["processor"] and found["instructions"]
-    json.dumps(found, allow_nan=False)

@@ -104,8 +104,8 @@ def code_version() -> dict[str, Any]:
     changes = git("status", "--porcelain", "--", *code)
     diff = None
     if changes:
-        new = git("ls-files", "--others", "--exclude-standard", "--", *code) or ""
-        contents = [(root / name).read_bytes() for name in new.splitlines()]
+        new = git("ls-files", "-z", "--others", "--exclude-standard", "--", *code) or ""
+        contents = [(root / name).read_bytes() for name in new.split("\0") if (root / name).is_file()]
         text = b"\n".join([(git("diff", "HEAD", "--", *code) or "").encode(), new.encode(), *contents])
         diff = hashlib.sha256(text).hexdigest()[:12]
     return {
