@@ -42,11 +42,20 @@ def attention_backward(grad: Any, query: Any, key: Any, value: Any, *_: Any, **_
     return sdpa_backward_flop_count(grad, query, key, value)
 
 
+def convolution_backward(grad: Any, x: Any, weight: Any, *rest: Any, **__: Any) -> int:
+    """Each output is a product of a filter with so many inputs; torch's own formula forgets groups.
+
+    Weights are (outputs, inputs of a group, width), gradients (batch, outputs, positions).
+    """
+    return sum(rest[-1][:2]) * 2 * math.prod(weight) * grad[0] * math.prod(grad[2:])
+
+
 FORMULAS = {
     aten._embedding_bag: bag,
     aten._embedding_bag_forward_only: bag,  # the gradient of the rows, as a bag of output gradients
     aten._embedding_bag_per_sample_weights_backward: bag_of_weights,
     aten._embedding_bag_backward: dense_bag,
+    aten.convolution_backward: convolution_backward,
     aten.topk: topk,
     aten.sort: sort,
     aten._scaled_dot_product_flash_attention_for_cpu: attention,

@@ -130,7 +130,6 @@ def test_the_record_says_nothing_of_kernels_that_cannot_be_built(tmp_path, monke
         assert kernels_of(with_memory(tmp_path)) == {}
 
 
-@pytest.mark.xfail(strict=True, reason="reads with a dense gradient are the reference's and count as native: reported")
 def test_reads_with_a_dense_gradient_are_those_of_the_reference(tmp_path, compiled):
     config = with_memory(tmp_path)
     config.optim.values = DenseAdamW()
