@@ -50,7 +50,8 @@ def solve(config: ModelConfig, match: MatchConfig, num_tokens: int, work: Worklo
         found = cost(config)
         return Matched(config, 1.0, found, size(found), size(found))
 
-    reference = size(cost(dataclasses.replace(config, ffn=match.reference)))
+    # With sparse gradients whatever the rule of this arm's own tables, so that all arms meet one cost.
+    reference = size(model_cost(dataclasses.replace(config, ffn=match.reference), num_tokens, work))
     target = reference * (1 if longer else match.times)
 
     def grown(**changes: Any) -> ModelConfig:

@@ -1,12 +1,19 @@
-"""Command lines: what conf/ has to choose from, the jobs of a line, and the one line of a refusal."""
+"""Command lines: what conf/ has to choose from, the jobs of a line, the one line of a refusal, and small runs."""
 
+import copy
+import dataclasses
+import subprocess
+import sys
 from functools import cache
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 
 from memlayers.config import RunConfig
-from memlayers.studies.cli import jobs_from
+from memlayers.studies.cli import jobs_from, words_of
+from memlayers.studies.compose import compose_one, composing
 from memlayers.studies.files import CONF
 
 GROUPS = sorted(folder.name for folder in CONF.iterdir() if folder.is_dir())
@@ -37,3 +44,32 @@ def refusal(*words: str) -> str:
     assert "\n" not in message and message.strip() == message and message
     assert not GlobalHydra.instance().is_initialized()
     return message
+
+
+# --------------------------------------------------------------------------- small runs
+
+SMALL = ["world.num_subjects=300", "training.batch_tokens=128", "training.steps=24", "training.probes=3"]
+SMALL += ["logger=none", "progress=none", "model.d_model=16", "model.hidden=24"]
+
+
+@cache
+def small_of(*words: str) -> RunConfig:
+    """Composed once, without asking of each word whether it has an effect, which composes once more for each."""
+    with composing():
+        return compose_one(words_of([*SMALL, *words]))
+
+
+def small(results: Path, *words: str) -> RunConfig:
+    """A run of a second, whose records go to this folder."""
+    return dataclasses.replace(copy.deepcopy(small_of(*words)), results=str(results))
+
+
+def digits(record: dict[str, Any]) -> dict[str, Any]:
+    """A record without what may differ between two runs of one experiment: when, where and how fast."""
+    return {key: value for key, value in record.items() if key not in ("timing", "machine", "code")}
+
+
+def called(script: str, *words: str, **settings: Any) -> subprocess.CompletedProcess[str]:
+    """A script of the project, as one calls it."""
+    path = Path(__file__).parent.parent / "scripts" / script
+    return subprocess.run([sys.executable, path, *words], capture_output=True, text=True, **settings)

@@ -61,7 +61,7 @@ def shipped(arm: str) -> RunConfig:
 
 
 def shipped_curve(arm: str, steps: int = STEPS) -> dict[str, object]:
-    """Sizes that the match solved, and the losses of the first steps of STEPS, with the shipped optimizers and twice the shipped rates.
+    """Sizes that the match solved, and the first losses, with the shipped optimizers and twice the shipped rates.
 
     Twice, as the curves of the first five arms were made before the schedule reached its peak; see LOG.md, 2026-11-27.
     """

@@ -8,6 +8,7 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -99,8 +100,12 @@ def split_sweep(overrides: list[str], multirun: bool) -> tuple[list[list[str]], 
     for word in overrides:
         if "=" not in word and not word.startswith("~"):
             raise ValueError(f"{word}: not understood; accepted: KEY=VALUE, as in world=atlas_airports")
-    parser = OverridesParser.create()
+    parser = OverridesParser.create(GlobalHydra.instance().config_loader())  # which glob() looks into
     parsed = parser.parse_overrides(overrides)
+    for override in parsed:
+        choices = options(override.key_or_group.partition("@")[0])
+        if choices and not override.is_delete() and not override.is_sweep_override() and override.value() is None:
+            raise ValueError(f"{override.input_line}: no such choice; accepted: {', '.join(choices)}")
     fixed = [override.input_line or "" for override in parsed if not override.is_sweep_override()]
     try:
         base = compose("train", fixed, return_hydra_config=True)

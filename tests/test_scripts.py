@@ -1,0 +1,48 @@
+"""Scripts as one calls them: exit codes, one line for a mistake, what stands beside the records."""
+
+from pathlib import Path
+
+import pytest
+from commands import called, small
+
+from memlayers.studies.cli import verb
+from memlayers.training.run import run
+
+
+def test_a_report_of_own_records_has_a_row_for_each_configuration(tmp_path: Path) -> None:
+    for rate in ("1e-3", "2e-3"):
+        run(small(tmp_path, f"optim.lr={rate}", "training.steps=1"))
+    done = called("report.py", str(tmp_path / "single"))
+    assert done.returncode == 0, done.stderr
+    for words in ("single, atlas_readings", "optim.lr", "0.001", "0.002"):
+        assert words in done.stdout
+    empty = called("report.py", str(tmp_path / "none"))
+    assert empty.returncode == 2 and empty.stderr.startswith(f"memlayers: {tmp_path / 'none'}: no record")
+
+
+def test_ctrl_c_in_a_script_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    def main() -> int:
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as caught:
+        verb(main)
+    assert caught.value.code == 130 and capsys.readouterr().err == "\nmemlayers: interrupted\n"
+
+
+@pytest.mark.parametrize("overrides", [["seed=1"], ["-m", "seed=1,2"]])
+def test_a_folder_that_cannot_be_written_is_told_once(overrides: list[str], tmp_path: Path) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    done = called("train.py", "logger=none", f"results={blocked}", *overrides)
+    assert done.returncode == 2 and done.stderr.startswith(f"memlayers: results={blocked}")
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("overrides", [["-m", "seed=1,2"], ["progress=none"]])
+def test_why_runs_failed_is_told_whether_or_not_they_show_progress(overrides: list[str], tmp_path: Path) -> None:
+    facts = tmp_path / "facts.csv"
+    words = ["world=triples", f"world.path={facts}", f"results={tmp_path}", "logger=none", *overrides]
+    done = called("train.py", *words)
+    lines = done.stderr.splitlines()
+    assert done.returncode == 1 and len(lines) == (2 if "-m" in overrides else 1), done.stderr
+    assert all(line.startswith("memlayers: memory seed ") and str(facts) in line for line in lines)
