@@ -121,3 +121,11 @@ def test_depth_is_found_where_the_blocks_of_the_memory_are_listed(arm):
     matched = solve(config, MatchConfig(MEMORY, "flops", 3.0, "depth"), NUM_TOKENS, WORK)
     assert matched.model.depth >= 4 and matched.model.blocks == [1]
     matched.model.validate()
+
+
+def test_all_arms_meet_one_cost_whatever_the_gradients_of_their_own_tables():
+    config, match = ModelConfig(MEMORY, [0]), MatchConfig(MEMORY, "flops", 2.0, "hidden")
+    sparse, dense = (solve(config, match, NUM_TOKENS, WORK, sparse=one) for one in (True, False))
+    assert sparse.target == dense.target
+    assert dense.cost == model_cost(dense.model, NUM_TOKENS, WORK, sparse=False)
+    assert dense.model.hidden > sparse.model.hidden  # what it saves on sorting, it spends
