@@ -52,7 +52,10 @@ def test_it_is_short_and_what_it_names_exists():
     assert len(named) >= 5 and not [name for name in named if not (ROOT / name).exists()]
     layers = set(re.findall(r"`(\w+\.py)`", README.partition("## Read the layers")[2]))
     inner = {"__init__.py", "attention.py", "beside.py", "rows.py", "updates.py"}
-    assert layers - {"naive.py", "text.py", "model.py", "cost.py"} == {path.name for path in (ROOT / "memlayers/layers").glob("*.py")} - inner
+    assert (
+        layers - {"naive.py", "text.py", "model.py", "cost.py"}
+        == {path.name for path in (ROOT / "memlayers/layers").glob("*.py")} - inner
+    )
 
 
 def test_the_block_for_ones_own_model_runs():
