@@ -128,6 +128,14 @@ def test_axes_are_what_the_command_swept_with_the_value_of_each_run(arguments, w
     assert [job.axes for job in composed(*arguments)] == wanted
 
 
+def test_layers_in_several_places_are_several_axes():
+    first, second = "extra@model.residual", "extra@model.before"
+    jobs = composed("-m", f"{first}=ngram,short_conv", f"{second}=ngram,short_conv")
+    choices = ("ngram", "short_conv")
+    assert [job.axes for job in jobs] == [{first: one, second: other} for one in choices for other in choices]
+    assert composed("-m", "ffn@match.reference=dense,memory")[0].axes == {"ffn@match.reference": "dense"}
+
+
 @pytest.mark.parametrize("line", ["arm=dense,memory", "seed=range(3)", "seed=choice(1,2)"])
 def test_several_values_need_a_sweep(line):
     assert refusal(line) == f"{line} names several values; accepted with -m (a sweep), or in an experiment of runs"

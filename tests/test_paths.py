@@ -11,6 +11,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
+from stubs import changed
 
 from memlayers.config.digest import digest
 from memlayers.studies.cli import execute, jobs_from, words_of
@@ -20,7 +21,16 @@ from memlayers.training.plan import plan
 from memlayers.training.record import read_record, record_path
 
 NAMES = ["epoch=9.csv", "facts (1).csv", "no#1.csv", "q'uote.csv", "tilde~.csv", "{x}.csv", "ümläut.csv", "plain.csv"]
-NAMES += ["two  spaces.csv", "[1].csv", "back\\slash.csv", "b\\'oth.csv", 'double".csv', "$HOME.csv", "null.csv", "1"]
+NAMES += [
+    "two  spaces.csv",
+    "[1].csv",
+    "back\\slash.csv",
+    "b\\'oth.csv",
+    'double".csv',
+    "$HOME.csv",
+    "null.csv",
+    "1e3.csv",
+]
 TINY = ["world=triples", "training.steps=1", "training.batch_tokens=16", "training.probes=1", "model.d_model=8"]
 TINY += ["logger=none", "progress=none"]
 
@@ -29,13 +39,6 @@ def facts_in(path: Path) -> Path:
     rows = [f"s{index},{relation},{index % 3}" for index in range(9) for relation in ("a", "b")]
     path.write_text("\n".join(["subject,relation,object", *rows]))
     return path
-
-
-@pytest.fixture(params=["relative", "absolute"])
-def folder(request, tmp_path, monkeypatch) -> Path:
-    """What a name is given with: nothing, or the whole path."""
-    monkeypatch.chdir(tmp_path)
-    return Path() if request.param == "relative" else tmp_path
 
 
 def by_hydra(arguments: list[str], monkeypatch) -> list[dict]:
@@ -49,31 +52,31 @@ def by_hydra(arguments: list[str], monkeypatch) -> list[dict]:
     return seen
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_facts_are_read_from_a_file_of_any_name(name, folder):
-    path = facts_in(folder / name)
-    (job,) = jobs_from([*TINY, f"world.path={path}"])
+@pytest.mark.parametrize(("name", "absolute"), [(name, False) for name in NAMES] + [(name, True) for name in NAMES[:3]])
+def test_facts_are_read_from_a_file_of_any_name(name, absolute, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = facts_in((tmp_path if absolute else Path()) / name)
+    (job,) = jobs_from(["world=triples", f"world.path={path}"])
     assert job.world.path == str(path) and plan(job).text.world.num_facts == 18
-    other = facts_in(folder / "other.csv")
-    assert digest(job) == digest(jobs_from([*TINY, f"world.path={other}"])[0]), "by what it says, not by its name"
+    other = changed(job, "world.path", str(facts_in(tmp_path / "other.csv")))
+    assert digest(job) == digest(other), "by what it says, not by its name"
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_sweep_over_seeds_reads_it_in_every_run(name, folder, monkeypatch):
-    path, results = facts_in(folder / name), folder / f"of {name}"
-    words = ["-m", *TINY, f"world.path={path}", f"results={results}", "seed=0,1"]
-    for jobs in (jobs_from(words), [OmegaConf.create(one) for one in by_hydra(words, monkeypatch)]):
-        assert [(job.world.path, job.results, job.seed) for job in jobs] == [
-            (str(path), str(results), seed) for seed in (0, 1)
-        ]
+def test_other_files_and_folders_are_named_as_freely(name):
+    words = ["world=triples", "world.path=facts.csv", "world.text=prose", f"world.templates=a folder/{name}"]
+    (job,) = jobs_from([*words, f"results=a folder/{name}", f"checkpoint=a folder/{name}"])
+    assert job.world.templates == job.results == job.checkpoint == f"a folder/{name}"
 
 
-@pytest.mark.parametrize("key", ["results", "checkpoint", "world.templates"])
-@pytest.mark.parametrize("name", NAMES)
-def test_other_files_and_folders_are_named_as_freely(name, key):
-    prose = ["world.text=prose"] if key == "world.templates" else []
-    (job,) = jobs_from(["world=triples", "world.path=facts.csv", *prose, f"{key}=a folder/{name}"])
-    assert (job.world.templates if prose else getattr(job, key)) == f"a folder/{name}"
+@pytest.mark.parametrize("name", NAMES[:7])
+def test_a_sweep_over_seeds_reads_it_in_every_run(name, tmp_path, monkeypatch):
+    path, results = facts_in(tmp_path / name), tmp_path / f"of {name}"
+    words = ["-m", "world=triples", f"world.path={path}", f"results={results}", "seed=0,1"]
+    wanted = [(str(path), str(results), seed) for seed in (0, 1)]
+    assert [(job.world.path, job.results, job.seed) for job in jobs_from(words)] == wanted
+    theirs = by_hydra(words, monkeypatch)
+    assert [(job["world"]["path"], job["results"], job["seed"]) for job in theirs] == wanted
 
 
 def test_a_sweep_is_run_and_recorded_with_such_names(tmp_path, monkeypatch, capfd):
@@ -101,20 +104,20 @@ def test_a_script_is_called_with_such_names(tmp_path):
 
 @pytest.mark.parametrize("line", ["world.path=a,b.csv", "results=choice(a,b)"])
 def test_a_comma_names_several_and_needs_a_sweep(line, tmp_path):
-    said = refusal(*TINY, *(["world.path=x"] if "results" in line else []), line)
+    said = refusal("world=triples", *(["world.path=x"] if "results" in line else []), line)
     assert said == f"{line} names several values; accepted with -m (a sweep), or in an experiment of runs"
 
 
 def test_a_comma_in_a_sweep_is_a_sweep_and_in_quotes_a_sign():
-    jobs = jobs_from([*TINY, "-m", "world.path=a.csv,b.csv"])
+    jobs = jobs_from(["world=triples", "-m", "world.path=a.csv,b.csv"])
     assert [job.world.path for job in jobs] == ["a.csv", "b.csv"] == [job.axes["world.path"] for job in jobs]
     for quoted in ("'a,b.csv'", '"a,b.csv"'):
-        assert jobs_from([*TINY, f"world.path={quoted}"])[0].world.path == "a,b.csv"
+        assert jobs_from(["world=triples", f"world.path={quoted}"])[0].world.path == "a,b.csv"
 
 
 def test_null_and_interpolations_keep_their_meaning():
     words = ["world.path=x", "checkpoint=null", "results=${study}/here", "study=mine"]
-    (job,) = jobs_from([*TINY, *words])
+    (job,) = jobs_from(["world=triples", *words])
     assert job.checkpoint is None and job.results == "mine/here"
     assert quote_paths(["arm=a=b", "world.path=", "seed=1"]) == ["arm=a=b", "world.path=", "seed=1"]
 

@@ -10,6 +10,7 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
@@ -59,7 +60,7 @@ def to_run_config(config: DictConfig, overrides: list[str]) -> RunConfig:
     run = OmegaConf.to_object(config)
     assert isinstance(run, RunConfig)
     parsed = OverridesParser.create().parse_overrides(overrides)
-    given = {one.key_or_group: one.value() for one in parsed if not one.is_sweep_override()}
+    given = {place_of(one): one.value() for one in parsed if not one.is_sweep_override()}
     run.axes = {key: given.get(key) for key in run.axes or ()}
     run.validate()
     return run
@@ -91,8 +92,13 @@ def jobs_of(overrides: list[str], multirun: bool) -> list[RunConfig]:
     return jobs
 
 
+def place_of(override: Override) -> str:
+    """The key as one writes it, with the place of a group's choice: extra@model.values."""
+    return override.get_key_element().lstrip("+~")
+
+
 def axes_override(swept: list[str]) -> str:
-    return f"axes=[{','.join(swept)}]"
+    return "axes=[" + ",".join(f'"{key}"' for key in swept) + "]"
 
 
 def split_sweep(overrides: list[str], multirun: bool) -> tuple[list[list[str]], list[str]]:
@@ -120,11 +126,11 @@ def split_sweep(overrides: list[str], multirun: bool) -> tuple[list[list[str]], 
             raise ValueError(f"{line} names several values; accepted with -m (a sweep), or in an experiment of runs")
         return [fixed], []
     params = [f"{key}={value}" for key, value in (base.hydra.sweeper.params or {}).items()]
-    given = {override.key_or_group for override in parsed}
+    given = {place_of(override) for override in parsed}
     params = [line for line in params if line.partition("=")[0] not in given]
     several = parser.parse_overrides(params + overrides)
     batches = BasicSweeper.split_arguments(several, None)
-    axes = [override.key_or_group for override in several if override.is_sweep_override()]
+    axes = [place_of(override) for override in several if override.is_sweep_override()]
     return [list(job) for batch in batches for job in batch], axes
 
 

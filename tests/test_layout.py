@@ -1,0 +1,66 @@
+"""study.yaml beside the records of a study: its question, its commands, and how its table is laid out."""
+
+import dataclasses
+import shlex
+
+import pytest
+from commands import CHOICES, composed
+from stubs import tiny
+
+from memlayers.config.run import ReportConfig
+from memlayers.studies.layout import FILE, read_layout, write_layout
+
+DEFAULTS = dataclasses.asdict(ReportConfig()) | {"commands": []}
+
+
+def test_without_a_file_the_layout_is_the_default(tmp_path):
+    assert read_layout(tmp_path) == read_layout(tmp_path / "nowhere") == DEFAULTS
+
+
+@pytest.mark.parametrize("experiment", CHOICES["experiment"])
+def test_the_layout_of_an_experiment_comes_back_with_its_command(experiment, tmp_path):
+    jobs = [dataclasses.replace(job, results=str(tmp_path)) for job in composed(f"experiment={experiment}")]
+    (tmp_path / experiment).mkdir()
+    write_layout(jobs, [f"experiment={experiment}"])
+    found = read_layout(tmp_path / experiment)
+    assert found == dataclasses.asdict(jobs[0].report) | {
+        "commands": [f"python scripts/train.py experiment={experiment}"]
+    }
+    assert [path.name for path in tmp_path.rglob("*.*")] == [FILE]
+
+
+def test_commands_are_added_once_each_and_can_be_typed_again(tmp_path):
+    (tmp_path / "mine").mkdir()
+    job = tiny(tmp_path, study="mine")
+    lines = [["-m", "seed=range(3)"], ["world.path=q'uote (1).csv", "a=${seed}", "b=???"], ["-m", "seed=range(3)"]]
+    for words in lines:
+        write_layout([job], words)
+    commands = read_layout(tmp_path / "mine")["commands"]
+    assert [shlex.split(command) for command in commands] == [["python", "scripts/train.py", *w] for w in lines[:2]]
+    other = dataclasses.replace(job, report=ReportConfig(question="Why?", columns="seed"))
+    write_layout([other], ["x=1"])
+    found = read_layout(tmp_path / "mine")
+    assert (found["question"], found["columns"], len(found["commands"])) == ("Why?", "seed", 3)
+
+
+def test_each_study_of_a_sweep_has_a_layout_of_its_own(tmp_path):
+    jobs = [tiny(tmp_path, study=name, seed=seed) for name in ("one", "two") for seed in (0, 1)]
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    write_layout(jobs, ["-m", "study=one,two"])
+    assert read_layout(tmp_path / "one") == read_layout(tmp_path / "two") != DEFAULTS
+
+
+@pytest.mark.parametrize("content", ["[1]", "a: [", "a: b: c", "\x00"])
+def test_a_file_that_is_no_layout_is_one_line(tmp_path, content):
+    (tmp_path / FILE).write_text(content)
+    with pytest.raises(ValueError) as caught:
+        read_layout(tmp_path)
+    message = str(caught.value)
+    assert message.startswith(f"{tmp_path / FILE}: not the layout of a study (") and "\n" not in message
+
+
+@pytest.mark.parametrize("content", ["", "rows: [arm]\n"])
+def test_what_a_file_leaves_out_is_as_by_default(tmp_path, content):
+    (tmp_path / FILE).write_text(content)
+    assert read_layout(tmp_path) == DEFAULTS | ({"rows": ["arm"]} if content else {})
