@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from torch import Tensor
 
 from memlayers.config import MatchConfig, ModelConfig
 from memlayers.layers.feedforward import Cost, Workload
@@ -31,8 +32,16 @@ class Matched:
     reached: float
 
 
-def solve(config: ModelConfig, match: MatchConfig, num_tokens: int, work: Workload, sparse: bool = True) -> Matched:
-    """The model `config`, resized until it costs `match.times` what it would with the reference feed-forward.
+def solve(
+    config: ModelConfig,
+    match: MatchConfig,
+    num_tokens: int,
+    work: Workload,
+    sparse: bool = True,
+    questions: Tensor | None = None,
+) -> Matched:
+    """The model `config`, resized until it costs `match.times` what it would with the reference feed-forward alone:
+    with gated dense feed-forwards and no layer in other places, so that all arms meet one cost.
 
     Spent by `width`, d_model and hidden grow in proportion; by `depth`, blocks are added; then, and by `hidden` alone,
     the width of the feed-forwards trims the rest, so that the match is as near as one hidden unit allows, or as the
@@ -44,14 +53,15 @@ def solve(config: ModelConfig, match: MatchConfig, num_tokens: int, work: Worklo
     size = (lambda cost: cost.params) if match.by == "params" else (lambda cost: cost.flops)
 
     def cost(model: ModelConfig) -> Cost:
-        return model_cost(model, num_tokens, work, sparse)
+        return model_cost(model, num_tokens, work, sparse, questions)
 
     if match.reference is None:
         found = cost(config)
         return Matched(config, 1.0, found, size(found), size(found))
 
-    # With sparse gradients whatever the rule of this arm's own tables, so that all arms meet one cost.
-    reference = size(model_cost(dataclasses.replace(config, ffn=match.reference), num_tokens, work))
+    plain: dict[str, Any] = {"gated": True, "residual": None, "values": None, "before": None}
+    # With sparse gradients, too, whatever the rule of this arm's own tables.
+    reference = size(model_cost(dataclasses.replace(config, ffn=match.reference, **plain), num_tokens, work))
     target = reference * (1 if longer else match.times)
 
     def grown(**changes: Any) -> ModelConfig:
@@ -92,16 +102,18 @@ def solve(config: ModelConfig, match: MatchConfig, num_tokens: int, work: Worklo
     return Matched(model, match.times if longer else 1.0, found, target, size(found))
 
 
-def model_cost(config: ModelConfig, num_tokens: int, work: Workload, sparse: bool = True) -> Cost:
+def model_cost(
+    config: ModelConfig, num_tokens: int, work: Workload, sparse: bool = True, questions: Tensor | None = None
+) -> Cost:
     """Cost of a model that is never allocated."""
     with torch.device("meta"):
-        return build_model(config, num_tokens, sparse=sparse).cost(work)
+        return build_model(config, num_tokens, sparse=sparse, questions=questions).cost(work)
 
 
-def refuse_too_large(config: ModelConfig, num_tokens: int, rule: Rule) -> None:
+def refuse_too_large(config: ModelConfig, num_tokens: int, rule: Rule, questions: Tensor | None = None) -> None:
     """Raises ValueError, before anything is allocated, for tables that with their state do not fit into memory."""
     with torch.device("meta"):
-        tables = [pool.values for pool in build_model(config, num_tokens).tables()]
+        tables = [pool.values for pool in build_model(config, num_tokens, questions=questions).tables()]
     size = sum(table.numel() * table.element_size() for table in tables)
     state = sum(len(table) * rule.state_bytes(table.shape[1], table.element_size()) for table in tables)
     free = available_memory()

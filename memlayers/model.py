@@ -11,7 +11,7 @@ from memlayers.config.model import chosen
 from memlayers.kernels import REFERENCE, Kernels
 from memlayers.layers.attention import Attention
 from memlayers.layers.beside import Beside
-from memlayers.layers.dense import SwiGLU
+from memlayers.layers.dense import Dense
 from memlayers.layers.feedforward import Cost, FeedForward, FFNOutput, Reads, Workload, matrix_cost
 from memlayers.layers.pool import MemoryPool
 from memlayers.layers.site import Site
@@ -113,21 +113,23 @@ def build_model(
     generator: torch.Generator | None = None,
     kernels: Kernels = REFERENCE,
     sparse: bool = True,
+    questions: Tensor | None = None,
 ) -> Transformer:
-    """The model; `sparse` gradients of value tables are of the rows that were read.
+    """The model; `sparse` gradients of value tables are of the rows that were read; `questions` (f, q) are for layers
+    that know the facts (layers/oracle.py).
 
     Without a generator the parameters are left uninitialised, as for a model on the meta device whose cost is asked.
     """
-    site = Site(config.d_model, config.hidden, num_tokens, kernels, sparse)
+    site = Site(config.d_model, config.hidden, num_tokens, kernels, sparse, config.gated, questions)
     with_ffn = config.chosen_blocks()
     with_extras = chosen("model.extra_blocks", config.extra_blocks, config.depth)
 
     def build_ffn(index: int) -> FeedForward:
         if index not in with_ffn:
-            return SwiGLU(config.d_model, config.hidden)
+            return Dense().build(site)
         layer: FeedForward = config.ffn.build(site)
         adds = config.placement == "add" and not config.is_dense
-        return Beside(SwiGLU(config.d_model, config.hidden), layer) if adds else layer
+        return Beside(Dense().build(site), layer) if adds else layer
 
     def build_block(index: int) -> Block:
         ffn = build_ffn(index)

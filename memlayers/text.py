@@ -114,6 +114,16 @@ class Text:
         include = torch.ones_like(relation, dtype=torch.bool)
         return Probe(self._write(subject, relation, include, template, known, layouts), subject, relation[:, 0])
 
+    def questions(self) -> Tensor | None:
+        """What stands before the object of each fact, as padded tokens (f, q), in the order of `facts`; None where
+        that is not one text a fact: in prose, and in documents of several facts."""
+        if self.style != "terse" or self.document != "fact":
+            return None
+        documents = self.probe(self.facts, "training", torch.Generator().manual_seed(0)).documents
+        before = documents.answers.cumsum(dim=1) == 0
+        tokens = documents.tokens.masked_fill(~before, PAD)
+        return tokens[:, : int((tokens != PAD).sum(dim=1).max())]
+
     def _write(
         self,
         subject: Tensor,

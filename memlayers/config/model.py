@@ -24,6 +24,7 @@ class ModelConfig:
     depth: int = 2
     num_heads: int = 2
     hidden: int = 88  # of the dense feed-forwards; arms that are matched have it solved
+    gated: bool = True  # the dense feed-forwards: SwiGLU, or two matrices with a GELU between them
     tied_head: bool = True
     embedding_std: float = 0.2  # of the first token embeddings
 

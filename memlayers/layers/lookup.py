@@ -59,4 +59,8 @@ class ProductKeyLookup(nn.Module):
         pairs = len(staircase(self.topk, torch.device("cpu"))[0])
         chosen = self.heads * (2 * selection_flops(n, self.topk) + selection_flops(pairs, self.topk))
         gains = sum(gain.numel() for gain in self.gains or ())
-        return matrix_cost(*self.to_query.weight.shape) + matrix_cost(*self.keys.shape) + Cost(chosen, params=gains)
+        own = (
+            0 if self.keys.requires_grad else 2 * (self.to_query.weight.numel() + self.keys.numel())
+        )  # gradients saved
+        matrices = matrix_cost(*self.to_query.weight.shape) + matrix_cost(*self.keys.shape)
+        return matrices + Cost(chosen, -own, params=gains)

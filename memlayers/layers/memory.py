@@ -26,6 +26,7 @@ class Memory:
     qk_norm: bool = True  # RMSNorm of queries and keys
     pool: str = "own"  # own, or shared by all layers of the model that ask for one of this size
     gate: bool = False  # layers/gated_memory.py
+    learned: bool = True  # the address; else queries and keys stay as they were drawn, and only values learn
     value_dtype: str = "float32"
 
     def validate(self, key: str, d_model: int) -> None:
@@ -50,7 +51,7 @@ class Memory:
             d_key=self.key_width(site.d_model),
             qk_norm=self.qk_norm,
             look_up=site.kernels.look_up,
-        )
+        ).requires_grad_(self.learned)
         pool = site.pool(self.num_keys**2, site.d_model, self.pool, self.value_dtype)
         return GatedMemory(site.d_model, lookup, pool) if self.gate else ProductKeyMemory(lookup, pool)
 

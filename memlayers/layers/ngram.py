@@ -19,36 +19,39 @@ from memlayers.layers.site import Site
 
 @dataclass
 class NGram:
-    """As a feed-forward, or added to the residual stream or to attention's values; n = 1 is a value embedding."""
+    """As a feed-forward, or added to the residual stream or to attention's values."""
 
     n: int = 3
-    num_slots: int = 16_384
+    num_slots: int | None = 16_384  # null, with n = 1: one for each token, as value embeddings have
     hashes: int = 4  # rows a token
     pool: str = "own"  # own, or shared by all layers of the model that ask for one of this size
     value_dtype: str = "float32"
 
     def validate(self, key: str, d_model: int) -> None:
         within(f"{key}.n", self.n, 1, 16)
-        within(f"{key}.num_slots", self.num_slots, 2, 2**31)
+        if self.num_slots is not None:
+            within(f"{key}.num_slots", self.num_slots, 2, 2**31)
+        elif (self.n, self.hashes) != (1, 1):
+            raise ValueError(f"{key}.num_slots=null is one for each token; accepted: with n=1 and hashes=1")
         within(f"{key}.hashes", self.hashes, 1, 1024)
         one_of(f"{key}.pool", self.pool, ("own", "shared"))
         one_of(f"{key}.value_dtype", self.value_dtype, ("float32", "bfloat16"))
 
     def build(self, site: Site) -> "NGramTable":
-        pool = site.pool(self.num_slots, site.d_model, self.pool, self.value_dtype)
-        return NGramTable(pool, self.n, self.hashes)
+        pool = site.pool(self.num_slots or site.num_tokens, site.d_model, self.pool, self.value_dtype)
+        return NGramTable(pool, self.n, self.hashes, by_hash=self.num_slots is not None)
 
 
 class NGramTable(nn.Module):
     """The mean of `hashes` rows of the pool, each by a hash of its own."""
 
-    def __init__(self, pool: MemoryPool, n: int, hashes: int):
+    def __init__(self, pool: MemoryPool, n: int, hashes: int, by_hash: bool = True):
         super().__init__()
-        self.pool, self.n, self.hashes = pool, n, hashes
+        self.pool, self.n, self.hashes, self.by_hash = pool, n, hashes, by_hash
 
     def forward(self, x: Tensor, tokens: Tensor) -> FFNOutput:
         """x (b, s, d_model) for its shape, tokens (b, s) -> hidden (b, s, d_model) and the reads."""
-        slots = hashed(tokens, self.n, self.hashes, len(self.pool.values))
+        slots = hashed(tokens, self.n, self.hashes, len(self.pool.values)) if self.by_hash else tokens[..., None]
         weights = torch.full(slots.shape, 1 / self.hashes, device=slots.device)
         hidden = self.pool(slots.flatten(0, 1), weights.flatten(0, 1))
         return FFNOutput(hidden.to(x.dtype).view_as(x), reads=Reads(slots, weights))

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
+from torch import Tensor
 
 from memlayers.layers.feedforward import FeedForward
 from memlayers.layers.pool import MemoryPool
@@ -31,6 +32,8 @@ class Site:
     num_tokens: int  # of the vocabulary
     kernels: Implementation
     sparse: bool = True  # gradients of tables: of the rows that were read, or of all
+    gated: bool = True  # whether the dense feed-forwards are
+    questions: Tensor | None = None  # (f, q) what stands before the object of each fact, where that is one text
     pools: list[MemoryPool] = field(default_factory=list)
     shared: dict[tuple[Any, ...], MemoryPool] = field(default_factory=dict)
 

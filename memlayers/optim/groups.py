@@ -6,13 +6,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import AdamW, Muon, Optimizer
+from torch.optim import AdamW, Optimizer
 
 from memlayers.config import OptimConfig
 from memlayers.kernels import REFERENCE, Kernels
 from memlayers.layers.pool import MemoryPool
 from memlayers.model import parameters_with_roles
-from memlayers.optim.muon import StackedMuon
+from memlayers.optim.muon import Muon
 from memlayers.optim.rows import RowOptimizer
 from memlayers.optim.rules import rule_name
 
@@ -25,29 +25,24 @@ def build_optimizers(model: nn.Module, config: OptimConfig, kernels: Kernels = R
     Raises ValueError for a role without settings, and for tables without a rule.
     """
     groups: dict[str, list[nn.Parameter]] = {}
-    for name, role, parameter in parameters_with_roles(model):
+    learning = [entry for entry in parameters_with_roles(model) if entry[2].requires_grad]
+    for name, role, parameter in learning:
         if role != "memory_value" and role not in config.roles:
             raise ValueError(f"optim.roles has no {role!r}, the role of {name}; known: {sorted(config.roles)}")
         groups.setdefault(role, []).append(parameter)
     values = groups.pop("memory_value", [])
     owned = [id(p) for params in groups.values() for p in params] + [id(p) for p in values]
-    assert sorted(owned) == sorted(id(p) for p in model.parameters()), "each parameter belongs to exactly one group"
+    assert sorted(owned) == sorted(id(p) for _, _, p in learning), "each parameter belongs to exactly one group"
 
-    def settings(roles: Iterable[str], stacked: bool | None = None) -> list[dict[str, Any]]:
-        made = []
-        for role in sorted(roles):
-            params = [p for p in groups[role] if stacked is None or stacked == (p.ndim > 2)]
-            own = {"role": role, "lr": peak_rate(role, config), "weight_decay": config.roles[role].weight_decay}
-            made += [{"params": params, **own}] if params else []
-        return made
+    def settings(roles: Iterable[str]) -> list[dict[str, Any]]:
+        own = {role: {"lr": peak_rate(role, config), "weight_decay": config.roles[role].weight_decay} for role in roles}
+        return [{"params": groups[role], "role": role, **own[role]} for role in sorted(own)]
 
     by_muon = {role for role in groups if takes_muon(role, config)}
     betas = (config.betas[0], config.betas[1])
     optimizers: list[Optimizer] = [AdamW(settings(groups.keys() - by_muon), betas=betas, eps=config.eps, fused=True)]
     if by_muon:
-        optimizers.append(Muon(settings(by_muon, stacked=False)))
-        stacks = settings(by_muon, stacked=True)
-        optimizers += [StackedMuon(stacks)] if stacks else []
+        optimizers.append(Muon(settings(by_muon)))
     if values:
         if config.values is None:
             raise ValueError("optim.values is not set, and the model has value tables; accepted: a rule, as values=sgd")

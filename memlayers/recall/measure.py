@@ -9,6 +9,7 @@ from torch import Tensor
 
 from memlayers.model import Transformer
 from memlayers.recall.ask import Answers, ask, decode, majority_share, prior_bits, sample_facts, shuffled
+from memlayers.recall.usage import tables
 from memlayers.text import Text
 
 BUCKETS = (1, 4, 16, 64, 256, 1024)  # lower ends, in exposures
@@ -49,6 +50,7 @@ def measure(model: Transformer, text: Text, documents: int) -> dict[str, Any]:
         },
         "by_exposures": by_exposures(trained, exposures),
         "unknown": unknown_subjects(model, text, facts),
+        "tables": tables(model, text, facts),
     }
 
 

@@ -38,7 +38,8 @@ def plan(config: RunConfig) -> Plan:
     batch_size = max(1, round(config.training.batch_tokens / positions))
     work = Workload(positions, scored, round(positions * batch_size))
     rule = config.optim.values
-    matched = solve(config.model, config.match, len(text.vocabulary), work, sparse=rule is None or rule.sparse)
+    sparse = rule is None or rule.sparse
+    matched = solve(config.model, config.match, len(text.vocabulary), work, sparse, text.questions())
     matched.model.validate()
     a_step = text.mean_exposures * batch_size
     steps = round((config.training.steps or config.training.exposures / a_step) * matched.steps)

@@ -57,7 +57,9 @@ def run(config: RunConfig) -> Record:
             read_checkpoint(config)
         chosen = plan(config)
         if config.optim.values is not None:
-            refuse_too_large(chosen.matched.model, len(chosen.text.vocabulary), config.optim.values)
+            refuse_too_large(
+                chosen.matched.model, len(chosen.text.vocabulary), config.optim.values, chosen.text.questions()
+            )
         if config.progress == "auto":
             for note in chosen.text.world.notes:
                 print(f"note: {note}", flush=True)
@@ -92,7 +94,7 @@ def train(config: RunConfig, chosen: Plan, progress: RunProgress) -> dict[str, A
     kernels = choose(config.kernels)
     generator = torch.Generator().manual_seed(config.seed)
     sparse = config.optim.values is None or config.optim.values.sparse
-    model = build_model(matched.model, len(text.vocabulary), generator, kernels, sparse)
+    model = build_model(matched.model, len(text.vocabulary), generator, kernels, sparse, text.questions())
     learner = FactLearner(model, config.optim, config.training.loss, chosen.steps, kernels)
     batches = Batches(text, chosen.batch_size, chosen.steps, (config.world.seed, config.seed))
     probe = RecallProbe(text, batches, config.training.probes, config.training.max_probed_facts)
@@ -165,7 +167,7 @@ def refuse_device(device: str, kernels: str, model: Transformer) -> None:
 
 def optimizer_of_roles(model: Transformer, optim: OptimConfig) -> list[dict[str, Any]]:
     """What each role was trained by: its rule, and the peak of its rate."""
-    roles = [role for _, role, _ in parameters_with_roles(model)]
+    roles = [role for _, role, parameter in parameters_with_roles(model) if parameter.requires_grad]
     return [
         {"role": role, "tensors": roles.count(role), "rule": rule_of(role, optim), "lr": peak_rate(role, optim)}
         for role in sorted(set(roles))

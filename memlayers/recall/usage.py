@@ -1,0 +1,83 @@
+"""What a model's tables are used for: which slots its answers read, and what it recalls without them."""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from memlayers.facts.world import PAD
+from memlayers.layers.pool import MemoryPool
+from memlayers.model import Transformer
+from memlayers.recall.ask import CHUNK, ask, evaluation
+from memlayers.text import Text, chunks
+
+
+def tables(model: Transformer, text: Text, facts: Tensor) -> dict[str, Any] | None:
+    """Read-outs of the tables, over the facts (b, 2) as asked in training; None for a model without any.
+
+    without: recall with nothing read from any table, as an ablation of the trained model.
+    usage: of each layer that reads, what `usage_of` says.
+    """
+    if not model.tables():
+        return None
+    with silent(model):
+        without = ask(model, text, facts, "training").exact
+    read = read_weights(model, text, facts)
+    return {
+        "without": float(without.double().mean()),
+        "usage": {place: usage_of(weights) for place, weights in read.items()},
+    }
+
+
+@contextmanager
+def silent(model: Transformer) -> Iterator[None]:
+    """Within, every read of a table is zero."""
+
+    def nothing(values: Tensor, slots: Tensor, weights: Tensor, **_: Any) -> Tensor:
+        return weights.new_zeros(len(slots), values.shape[1])
+
+    before = [(pool, pool.read) for pool in model.tables()]
+    try:
+        for pool, _ in before:
+            pool.read = nothing
+        yield
+    finally:
+        for pool, read in before:
+            pool.read = read
+
+
+@torch.no_grad()
+def read_weights(model: Transformer, text: Text, facts: Tensor) -> dict[str, Tensor]:
+    """By the layer's place, the sum of the weights with which each slot (n,) was read, without those of padding."""
+    device = model.embedding.weight.device
+    probe = text.probe(facts, "training", torch.Generator().manual_seed(0))
+    total: dict[str, Tensor] = {}
+    with evaluation(model):
+        for part in chunks(probe, CHUNK) if len(probe.subject) else ():
+            tokens = part.documents.tokens[:, :-1].to(device)
+            real = (tokens != PAD)[..., None]
+            for place, reads in model(tokens, torch.zeros_like(tokens, dtype=torch.bool)).reads.items():
+                if place not in total:
+                    total[place] = torch.zeros(slots_at(model, place), dtype=torch.float64, device=device)
+                weights = (reads.weights * real).double().flatten()
+                total[place].index_add_(0, reads.slots.flatten(), weights)
+    return total
+
+
+def slots_at(model: Transformer, place: str) -> int:
+    """Size of the pool that is read at a place such as 0.ffn."""
+    block, _, name = place.partition(".")
+    layer: nn.Module = getattr(model.blocks[int(block)], name)
+    return next(len(pool.values) for pool in layer.modules() if isinstance(pool, MemoryPool))
+
+
+def usage_of(weights: Tensor) -> dict[str, float]:
+    """Of summed weights (n,): how many slots there are, the share that was ever read, and the divergence of the
+    weights from uniform ones in nats, from 0 to log n (Lample et al. 2019, section 4.5).
+    """
+    share = weights / weights.sum().clamp(min=torch.finfo(torch.float64).tiny)
+    divergence = math.log(len(share)) + float(torch.special.xlogy(share, share).sum())
+    return {"slots": len(share), "used": float((weights > 0).double().mean()), "kl": max(0.0, divergence)}
