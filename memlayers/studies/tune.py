@@ -1,0 +1,185 @@
+"""Equal effort: each arm's settings in a world and at a budget, from the same number of Optuna trials.
+
+A search is one arm in one world at one budget: the words of a command line. Its trials are runs on a tuning seed; the
+best few are run again on two more, and the winner is the best mean. All of it is kept in a journal file, so that a
+search goes on where it was stopped, and several processes share it.
+"""
+
+import math
+import statistics
+import warnings
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, cast
+
+import optuna
+from omegaconf import OmegaConf
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from memlayers.checks import at_least
+from memlayers.config import RunConfig
+from memlayers.studies.compose import compose_one, composing
+from memlayers.studies.files import CONF
+
+SEEDS = (11, 12, 13)  # the first for every trial, the others for finalists; comparisons use none of them
+FINALISTS = 4
+EDGE = 0.03  # of a range: a best setting as near to an end as this asks for a wider one
+DEAD = timedelta(hours=1)  # a trial that has not ended by then belongs to a process that was killed
+
+Space = dict[str, dict[str, Any]]
+
+
+def space_of(config: RunConfig) -> Space:
+    """The search space of an arm: conf/space/default.yaml, tables.yaml or dense.yaml, and its own."""
+    layers = (config.model.ffn, config.model.residual, config.model.values)
+    kind = "tables" if any(hasattr(layer, "pool") for layer in layers) else "dense"
+    merged: Space = {}
+    for name in ("default", kind, config.arm):
+        path = CONF / "space" / f"{name}.yaml"
+        if path.is_file():
+            merged |= cast(Space, OmegaConf.to_container(OmegaConf.load(path)))
+    return merged
+
+
+def suggest(trial: Trial, space: Space) -> list[str]:
+    """The words of a trial, as in a command line."""
+    words = []
+    for key, entry in space.items():
+        choices = entry.get("choices")
+        if choices is not None:
+            chosen = trial.suggest_categorical(key, list(choices))
+            if chosen != "null":  # of a group: as without the word
+                words.append(f"{key}={str(chosen).lower() if isinstance(chosen, bool) else chosen}")
+            if isinstance(choices, dict):
+                own = {f"{chosen}: {name}": one for name, one in choices[chosen].items()}
+                words += [word.partition(": ")[2] for word in suggest(trial, own)]
+        elif entry.get("or_null") and not trial.suggest_categorical(f"with {key}", [True, False]):
+            words.append(f"{key}=null")
+        else:
+            value = trial.suggest_float(key, float(entry["low"]), float(entry["high"]), log=entry.get("log", False))
+            words.append(f"{key}={value:.4g}")
+    return words
+
+
+def start_of(space: Space) -> dict[str, Any]:
+    """The first trial: where each range begins."""
+    found: dict[str, Any] = {}
+    for key, entry in space.items():
+        choices, start = entry.get("choices"), entry["start"]
+        if choices is None:
+            if entry.get("or_null"):
+                found[f"with {key}"] = start is not None
+            if start is not None:
+                found[key] = float(start)
+            continue
+        found[key] = start
+        if isinstance(choices, dict):
+            found |= {f"{start}: {name}": float(one["start"]) for name, one in choices[start].items()}
+    return found
+
+
+class Search:
+    """One arm in one world at one budget, named by the words that say so."""
+
+    def __init__(self, words: list[str], folder: Path):
+        self.words, self.folder = sorted(words), folder
+        folder.mkdir(parents=True, exist_ok=True)
+        with composing():
+            self.config = compose_one(self.words)
+        self.space = space_of(self.config)
+        file = str(folder / "trials.journal")
+        storage = JournalStorage(JournalFileBackend(file, lock_obj=JournalFileOpenLock(file)))
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+        sampler = optuna.samplers.TPESampler(n_startup_trials=8, multivariate=True, group=True, constant_liar=True)
+        self.study = optuna.create_study(
+            storage=storage, sampler=sampler, study_name=" ".join(self.words), direction="maximize", load_if_exists=True
+        )
+
+    def trials(self) -> list[FrozenTrial]:
+        """Those that ended."""
+        return self.study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
+
+    def under_way(self) -> int:
+        """How many are run by some process."""
+        running = self.study.get_trials(deepcopy=False, states=[TrialState.RUNNING])
+        return sum(datetime.now() - (trial.datetime_start or datetime.min) < DEAD for trial in running)
+
+    def step(self, most: int) -> bool:
+        """Run one more trial, or a finalist on one more seed; False where nothing is left to do."""
+        at_least("trials", most, FINALISTS)
+        if len(self.trials()) + self.under_way() < most:
+            if not self.study.get_trials(deepcopy=False):
+                self.study.enqueue_trial(start_of(self.space))
+            trial = self.study.ask()
+            words = suggest(trial, self.space)
+            trial.set_user_attr("words", words)
+            try:
+                self.study.tell(trial, self.recall(words, SEEDS[0]))
+            except BaseException:
+                self.study.tell(trial, state=TrialState.FAIL)  # and so it does not count
+                raise
+            return True
+        for finalist in self.finalists():
+            for seed in SEEDS[1:]:
+                if str(seed) not in self.again(finalist):
+                    self.store(finalist, seed, self.recall(finalist.user_attrs["words"], seed))
+                    return True
+        return False
+
+    def recall(self, words: list[str], seed: int) -> float:
+        """Of a run with these words; 0 where it diverged."""
+        from memlayers.training.run import run
+
+        own = [f"seed={seed}", "study=trials", f"results={self.folder}", "logger=none", "progress=none"]
+        with composing():
+            config = compose_one([*self.words, *words, *own, "training.probes=1"])
+        try:
+            return float(run(config)["recall"]["exact"])
+        except FloatingPointError:
+            return 0.0
+
+    def finalists(self) -> list[FrozenTrial]:
+        ended = [trial for trial in self.trials() if trial.value is not None]
+        return sorted(ended, key=lambda trial: (-trial.value, trial.number))[:FINALISTS]  # type: ignore[operator]
+
+    def again(self, trial: FrozenTrial) -> dict[str, float]:
+        """Recall of a finalist on further seeds."""
+        found: dict[str, float] = self.study.user_attrs.get(f"again {trial.number}", {})
+        return found
+
+    def store(self, trial: FrozenTrial, seed: int, recall: float) -> None:
+        self.study.set_user_attr(f"again {trial.number}", self.again(trial) | {str(seed): recall})
+
+    def mean(self, trial: FrozenTrial) -> float:
+        assert trial.value is not None
+        return statistics.mean([trial.value, *self.again(trial).values()])
+
+    def best(self) -> FrozenTrial:
+        """The finalist of the best mean over all tuning seeds."""
+        return max(self.finalists(), key=self.mean)
+
+    def at_edge(self, trial: FrozenTrial) -> list[str]:
+        """Ranges at whose end a setting of the trial stands, as KEY=VALUE."""
+        found = []
+        for name, range_ in trial.distributions.items():
+            if isinstance(range_, optuna.distributions.FloatDistribution):
+                scale = math.log if range_.log else float
+                share = (scale(trial.params[name]) - scale(range_.low)) / (scale(range_.high) - scale(range_.low))
+                if not EDGE < share < 1 - EDGE and not (range_.low == 0 and share <= EDGE):
+                    found.append(f"{name}={trial.params[name]:.3g}")
+        return found
+
+    def lines(self) -> list[dict[str, Any]]:
+        """Every trial as a line of the record."""
+        return [
+            {
+                "search": self.words,
+                "number": trial.number,
+                "words": trial.user_attrs.get("words"),
+                "recall": {str(SEEDS[0]): trial.value} | self.again(trial),
+            }
+            for trial in self.trials()
+        ]

@@ -1,0 +1,64 @@
+"""Search the settings of arms, each with the same number of trials, in every world and at every budget that is named.
+
+python scripts/tune.py arm=dense,memory world=atlas_airports training.exposures=4,16
+python scripts/tune.py arm=memory --trials 48 --workers 1
+python scripts/tune.py --commit          take what is found into results/tune/ and conf/rates/
+
+A search goes on where it was stopped. --trials is of every search, and counts those that are there.
+"""
+
+import argparse
+import multiprocessing
+import os
+from pathlib import Path
+
+from memlayers.studies.cli import fail, keep_freed_memory, verb, words_of
+from memlayers.studies.compose import composing, split_sweep
+
+FOLDER = Path(__file__).resolve().parent.parent / "results" / "local" / "tune"
+
+
+def work(searches: list[list[str]], trials: int, first: int) -> None:
+    """Go through the searches, from one of them on, until none has anything left to do."""
+    from memlayers.studies.tune import Search
+
+    keep_freed_memory()
+    for words in [*searches[first:], *searches[:first]]:
+        search = Search(words, FOLDER)
+        while search.step(trials):
+            pass
+        best = search.best()
+        edges = search.at_edge(best)
+        print(f"{' '.join(search.words)}: recall {search.mean(best):.3f}, trial {best.number}", flush=True)
+        print("  " + " ".join(best.user_attrs["words"]), flush=True)
+        if edges:
+            print(f"  at the edge of its range: {', '.join(edges)}; widen it in conf/space/, then go on", flush=True)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("words", nargs="*", metavar="KEY=VALUE")
+    parser.add_argument("--trials", type=int, default=24)
+    parser.add_argument("--workers", type=int, default=os.cpu_count())
+    options = parser.parse_args()
+    try:
+        with composing():
+            searches, _ = split_sweep(words_of(options.words), multirun=True)
+        from memlayers.studies.tune import Search
+
+        for words in searches:
+            Search(words, FOLDER)  # whatever is wrong with one is said before any of them begins
+    except ValueError as error:
+        fail(error)
+        return 2
+    starts = [worker * len(searches) // options.workers for worker in range(options.workers)]
+    workers = [multiprocessing.Process(target=work, args=(searches, options.trials, first)) for first in starts]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    return max(abs(worker.exitcode or 0) for worker in workers)
+
+
+if __name__ == "__main__":
+    verb(main)
