@@ -5,9 +5,9 @@ import copy
 import pytest
 import torch
 from torch import nn
-from torch.optim import Muon
+from torch.optim import Muon as TorchMuon
 
-from memlayers.optim.muon import StackedMuon, orthogonalized
+from memlayers.optim.muon import Muon, orthogonalized
 
 STEPS = 6
 
@@ -23,7 +23,7 @@ def test_each_slice_takes_the_steps_of_torchs_muon(monkeypatch, shape, weight_de
     start = torch.randn(shape)
     stack = nn.Parameter(start.clone())
     slices = [nn.Parameter(one.clone()) for one in start.flatten(0, -3)]
-    mine, theirs = StackedMuon([{"params": [stack], **settings}]), Muon([{"params": slices, **settings}])
+    mine, theirs = Muon([{"params": [stack], **settings}]), TorchMuon([{"params": slices, **settings}])
     for _ in range(STEPS):
         stack.grad = torch.randn(shape)
         for one, grad in zip(slices, stack.grad.flatten(0, -3), strict=True):
@@ -41,7 +41,7 @@ def test_each_slice_takes_the_steps_of_torchs_muon(monkeypatch, shape, weight_de
 
 
 def test_defaults_are_torchs_but_for_the_decay():
-    own, torchs = (kind([nn.Parameter(torch.zeros(2, 2))]).defaults for kind in (StackedMuon, Muon))
+    own, torchs = (kind([nn.Parameter(torch.zeros(2, 2))]).defaults for kind in (Muon, TorchMuon))
     assert own["weight_decay"] == 0.0
     assert {name: torchs[name] for name in own if name != "weight_decay"} == {"lr": 1e-3, "momentum": 0.95}
 
@@ -59,7 +59,7 @@ def test_directions_come_out_with_singular_values_near_one(shape):
 def test_a_slice_without_gradient_stays_and_so_does_a_stack_without_any():
     stack, other = nn.Parameter(torch.randn(3, 4, 5)), nn.Parameter(torch.randn(3, 4, 5))
     before = stack.detach().clone(), other.detach().clone()
-    optimizer = StackedMuon([stack, other], lr=0.1)
+    optimizer = Muon([stack, other], lr=0.1)
     stack.grad = torch.randn(3, 4, 5)
     stack.grad[1] = 0.0
     optimizer.step()
@@ -70,15 +70,15 @@ def test_a_slice_without_gradient_stays_and_so_does_a_stack_without_any():
 def test_it_goes_on_from_its_state():
     gradients, stack = torch.randn(6, 2, 3, 4), nn.Parameter(torch.randn(2, 3, 4))
 
-    def learn(stack: nn.Parameter, optimizer: StackedMuon, first: int, last: int) -> torch.Tensor:
+    def learn(stack: nn.Parameter, optimizer: Muon, first: int, last: int) -> torch.Tensor:
         for step in range(first, last):
             stack.grad = gradients[step].clone()
             optimizer.step()
         return stack.detach().clone()
 
-    optimizer = StackedMuon([stack], lr=0.1)
+    optimizer = Muon([stack], lr=0.1)
     learn(stack, optimizer, 0, 3)
     saved, other = copy.deepcopy(optimizer.state_dict()), nn.Parameter(stack.detach().clone())
-    resumed = StackedMuon([other], lr=7.0)
+    resumed = Muon([other], lr=7.0)
     resumed.load_state_dict(saved)
     assert learn(other, resumed, 3, 6).equal(learn(stack, optimizer, 3, 6))

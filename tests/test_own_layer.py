@@ -16,7 +16,7 @@ from memlayers.layers.feedforward import Cost, FFNOutput, Workload, matrix_cost
 from memlayers.layers.site import Site
 from memlayers.model import Transformer, build_model, parameters_with_roles
 from memlayers.optim import build_optimizers
-from memlayers.optim.muon import StackedMuon
+from memlayers.optim.muon import Muon
 from memlayers.optim.rules import RowwiseAdagrad
 from memlayers.text import Documents
 from memlayers.training.learner import answer_loss
@@ -149,13 +149,13 @@ def test_stacks_go_to_muon_of_stacks_where_muon_is_asked_for(ffn, muon_lr):
     rates = {id(p): group["lr"] for one in optimizers for group in one.param_groups for p in group["params"]}
     assert len(mine) == len(list(model.parameters()))
     layer = model.blocks[0].residual
-    stacks = StackedMuon if muon_lr else torch.optim.AdamW
+    stacks = Muon if muon_lr else torch.optim.AdamW
     assert [mine[id(p)] for p in (layer.up, layer.down)] == [stacks] * 2
     assert [rates[id(p)] for p in (layer.up, layer.down)] == [muon_lr or 0.01, (muon_lr or 0.01) / 2]
     assert mine[id(layer.router.weight)] is (torch.optim.Muon if muon_lr else torch.optim.AdamW)
     assert mine[id(layer.router.bias)] is torch.optim.AdamW and rates[id(layer.router.bias)] == 0.03
     if muon_lr is None:
-        assert not any(isinstance(one, torch.optim.Muon | StackedMuon) for one in optimizers)
+        assert not any(isinstance(one, Muon) for one in optimizers)
 
 
 @pytest.mark.parametrize("muon_lr", [None, 0.05])

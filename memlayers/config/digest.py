@@ -9,8 +9,9 @@ from typing import Any
 
 from memlayers.layers import Dense
 
-NAMES_AND_PLACES = ("study", "arm", "axes", "rates", "report", "results", "logger", "checkpoint", "save_checkpoint")
-NOT_DECISIVE = ("kernels", "seed", "progress", *NAMES_AND_PLACES)
+NAMES_AND_PLACES = ("study", "arm", "axes", "report", "results", "logger", "checkpoint", "save_checkpoint")
+FOR_OTHERS = ("rates", "num_keys")  # decide by what other settings make of them
+NOT_DECISIVE = ("kernels", "seed", "progress", *FOR_OTHERS, *NAMES_AND_PLACES)
 
 
 def digest(config: Any) -> str:

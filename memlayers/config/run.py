@@ -51,6 +51,14 @@ class ReportConfig:
     y: str = "recall"
 
 
+@dataclass
+class RatesConfig:
+    """Which settings of conf/rates/ a run begins with; what a command says itself comes on top."""
+
+    world: str | None = None  # the file
+    arm: str | None = None  # the arm in it; null: none, only what conf/ has for all
+
+
 ON_CPU = {"accelerator": "cpu", "devices": 1, "precision": "32-true"}
 
 
@@ -71,7 +79,8 @@ class RunConfig:
     study: str = "single"
     arm: str = "memory"
     axes: Any = field(default_factory=dict)  # {setting that the command swept: this run's value}; of a command the keys
-    rates: dict[str, Any] = field(default_factory=dict)  # conf/rates/: what ${tuned:...} looks up
+    rates: RatesConfig = field(default_factory=RatesConfig)
+    num_keys: int = 128  # of product keys, a half; all tables of the world have as many slots as its square
     report: ReportConfig = field(default_factory=ReportConfig)
     results: str = "results/local"
     logger: dict[str, Any] | None = None  # a Lightning logger's _target_ and arguments

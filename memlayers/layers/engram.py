@@ -37,13 +37,13 @@ class Engram:
             raise ValueError(f"{key}.orders={self.orders} is empty or has one twice; accepted: such as [2, 3]")
         for order in self.orders:
             within(f"{key}.orders", order, 1, 16)
-        within(f"{key}.hashes", self.hashes, 1, max(1, d_model // len(self.orders)))
+        within(f"{key}.hashes", self.hashes, 1, 1024)
         within(f"{key}.num_slots", self.num_slots, 2, 2**31)
         one_of(f"{key}.pool", self.pool, ("own", "shared"))
 
     def build(self, site: Site) -> "GatedNGrams":
         rows = len(self.orders) * self.hashes
-        pool = site.pool(self.num_slots * rows, site.d_model // rows, self.pool)
+        pool = site.pool(self.num_slots * rows, max(1, site.d_model // rows), self.pool)
         return GatedNGrams(site.d_model, pool, self.orders, self.hashes, self.gate, self.convolution)
 
 

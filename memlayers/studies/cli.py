@@ -8,15 +8,17 @@ import traceback
 from collections.abc import Callable
 
 import hydra
+from hydra import compose
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from memlayers.config import RunConfig
-from memlayers.studies.compose import axes_override, jobs_of, register, to_run_config
+from memlayers.studies.compose import axes_override, composed, composing, jobs_of, register, to_run_config
 from memlayers.studies.display import StudyDisplay, labels
 from memlayers.studies.files import CONF, load_layers, quote_paths
 from memlayers.studies.layout import write_layout
+from memlayers.studies.rates import tuned_words
 from memlayers.training.record import Record, check_writable, ended, finished, record_path
 
 
@@ -44,7 +46,8 @@ def job(config: DictConfig) -> None:
 
     keep_freed_memory()
     try:
-        run(to_run_config(config, list(HydraConfig.get().overrides.task)))
+        words = list(HydraConfig.get().overrides.task)
+        run(to_run_config(composed(words), words))
     except Exception as error:
         if config.progress != "none":  # else the parent reports it
             fail(error)
@@ -75,6 +78,13 @@ def jobs_from(arguments: list[str]) -> list[RunConfig] | None:
     return jobs_of(parsed.overrides, bool(parsed.multirun))
 
 
+def begin_with(arguments: list[str]) -> list[str]:
+    """What was tuned for the one run of a command line, as words of it; nothing for a sweep."""
+    parsed = get_args_parser().parse_args(arguments)
+    several = parsed.multirun or any("," in word for word in parsed.overrides)
+    return [] if several else tuned_words(compose("train", parsed.overrides), parsed.overrides)
+
+
 def flags_first(arguments: list[str]) -> list[str]:
     """As argparse wants them, so that -m may stand anywhere; only flags without a value of their own are moved."""
     return sorted(arguments, key=lambda word: word not in ("-m", "--multirun"))
@@ -91,6 +101,8 @@ def execute(arguments: list[str]) -> int:
         jobs = jobs_from(arguments)
         if jobs is not None:
             return study(jobs, application, arguments)
+        with composing():
+            sys.argv[1:1] = begin_with(sys.argv[1:])  # so that --cfg shows what a run would have
         application()
         return 0
     except ValueError as error:

@@ -21,12 +21,13 @@ from memlayers.layers import LAYERS
 from memlayers.optim.rules import RULES
 from memlayers.studies.files import CONF, checkout, store_arm
 from memlayers.studies.mistakes import ERRORS, explain, is_mistake, one_line, options
+from memlayers.studies.rates import tuned_words
 
 
 def register() -> None:
-    """The schemas that YAML files extend, an arm for each feed-forward, and three resolvers.
+    """The schemas that YAML files extend, an arm for each feed-forward, and two resolvers.
 
-    ${tuned:lr}: the rate of this arm in this world (conf/rates/); ${square:3}: 9; ${checkout:}: where results/ is.
+    ${square:3}: 9; ${checkout:}: where results/ is.
     """
     store = ConfigStore.instance()
     schema = OmegaConf.structured(RunConfig)
@@ -43,13 +44,6 @@ def register() -> None:
         store_arm(path.stem)
     OmegaConf.register_new_resolver("checkout", checkout, replace=True)
     OmegaConf.register_new_resolver("square", lambda number: int(number) ** 2, replace=True)
-    OmegaConf.register_new_resolver("tuned", tuned, replace=True)
-
-
-def tuned(key: str, *, _root_: DictConfig) -> Any:
-    """The value of this arm in conf/rates/, or of its `default` line."""
-    own = _root_.rates.get(_root_.arm, {})
-    return own[key] if key in own else _root_.rates.default[key]
 
 
 def to_run_config(config: DictConfig, overrides: list[str]) -> RunConfig:
@@ -156,9 +150,16 @@ def compose_all(batches: list[list[str]]) -> list[RunConfig]:
     return jobs
 
 
+def composed(overrides: list[str]) -> DictConfig:
+    """The configuration of a job, with what was tuned for its arm, world and budget."""
+    config = compose("train", overrides)
+    words = tuned_words(config, overrides)
+    return compose("train", [*words, *overrides]) if words else config
+
+
 def compose_one(overrides: list[str]) -> RunConfig:
     try:
-        run = to_run_config(compose("train", overrides), overrides)
+        run = to_run_config(composed(overrides), overrides)
     except ERRORS as error:
         if not is_mistake(error):
             raise
@@ -189,7 +190,7 @@ def has_effect(key: str, batch: list[str], job: RunConfig) -> bool:
     parser = OverridesParser.create()
     rest = [line for line in batch if parser.parse_override(line).key_or_group != key]
     try:
-        without = to_run_config(compose("train", rest), rest)
+        without = to_run_config(composed(rest), rest)
     except (*ERRORS, ValueError):
         return True  # nothing without it
 
