@@ -43,7 +43,8 @@ def solve(
     """The model `config`, resized until it costs `match.times` what it would with the reference feed-forward alone:
     with gated dense feed-forwards and no layer in other places, so that all arms meet one cost.
 
-    Spent by `width`, d_model and hidden grow in proportion; by `depth`, blocks are added; then, and by `hidden` alone,
+    Spent by `width`, d_model and hidden grow in proportion; by `depth`, blocks are added; by `both`, there are
+    times ** (1/3) as many blocks, and width takes the rest; then, and by `hidden` alone,
     the width of the feed-forwards trims the rest, so that the match is as near as one hidden unit allows, or as the
     multiples that hidden is to be one of.
     Raises ValueError where even the smallest model costs more, or no block has a dense feed-forward to trim.
@@ -76,7 +77,9 @@ def solve(
             low, high = (middle, high) if size(cost(make(middle))) < target else (low, middle)
         return min((make(low), make(high)), key=lambda model: abs(size(cost(model)) - target))
 
-    if spend == "width":
+    if spend == "both":
+        config = grown(depth=max(1, round(config.depth * match.times ** (1 / 3))))
+    if spend in ("width", "both"):
         step = 2 * config.num_heads  # heads keep an even width
         ratio = config.hidden / config.d_model
         config = nearest(lambda n: grown(d_model=n * step, hidden=max(1, round(ratio * n * step))))

@@ -1,4 +1,4 @@
-"""The comparison in minutes: dense, dense 4x, memory and Memory+ on real facts, two seeds; table and figure.
+"""The comparison in minutes: memory, a hashed table, dense and dense 4x on real facts, two seeds; table and figure.
 
 ./scripts/compare
 ./scripts/compare 'seed=range(5)' world=biographies
@@ -17,7 +17,8 @@ from memlayers.studies.table import screen, table, verdict
 from memlayers.training.record import Record, finished, record_path
 
 ROOT = Path(__file__).resolve().parent.parent
-STUDY = ["experiment=memory_vs_dense", "arm=dense,dense_4x,memory,memory_plus", "seed=range(2)", "logger=none"]
+STUDY = ["experiment=frontier", "world=atlas_airports", "arm=dense,dense_4x,memory,ngram", "training.exposures=8"]
+STUDY += ["seed=range(2)", "logger=none"]
 
 
 def show(overrides: list[str]) -> list[Path]:
@@ -34,7 +35,8 @@ def show(overrides: list[str]) -> list[Path]:
         rows = table(framed(records), layout)
         console.print(screen(f"\n{study}, {world}: these runs", rows, layout, console.width))
         console.print("\n" + verdict(rows, layout), highlight=False)
-        theirs = [record for record in read_all(ROOT / "results" / study) if record["world"] == world]
+        digests = {record["digest"] for record in records}
+        theirs = [record for record in read_all(ROOT / "results" / study) if record["digest"] in digests]
         if theirs:
             committed = table(framed(theirs), layout)
             console.print(screen("\nThe committed records", committed, layout, console.width))

@@ -7,6 +7,7 @@ python scripts/report.py commit results/local/STUDY       # take a study's recor
 """
 
 import argparse
+import json
 from pathlib import Path
 
 from benches import report as speed
@@ -16,11 +17,13 @@ from memlayers.studies.cli import fail, verb
 from memlayers.studies.frame import records
 from memlayers.studies.layout import read_layout
 from memlayers.studies.results import commit, filled, headline, redraw, render, studies_in
+from memlayers.studies.summary import summary
 from memlayers.studies.table import screen, table, verdict
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "results"
-HEADLINE = "memory_vs_dense"  # the study in the README
+HEADLINE = "frontier"  # the study in the README
+ARMS = ("memory", "ngram", "dense", "dense_4x")
 
 
 def others() -> tuple[str, ...]:
@@ -36,9 +39,10 @@ def redraw_all() -> list[Path]:
     (ROOT / "RESULTS.md").write_text(render(RESULTS, others()))
     if RESULTS / HEADLINE in studies_in(RESULTS):
         readme = ROOT / "README.md"
-        readme.write_text(filled(readme.read_text(), headline(RESULTS / HEADLINE)))
+        readme.write_text(filled(readme.read_text(), headline(RESULTS / HEADLINE, ARMS)))
         written.append(readme)
-    return [*written, ROOT / "RESULTS.md"]
+    (RESULTS / "summary.json").write_text(json.dumps(summary(studies_in(RESULTS)), indent=1, sort_keys=True) + "\n")
+    return [*written, RESULTS / "summary.json", ROOT / "RESULTS.md"]
 
 
 def show(folder: Path, out: Path | None) -> list[Path]:

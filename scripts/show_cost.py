@@ -1,6 +1,6 @@
 """Print what every arm of a study costs, and every way of spending more compute on a dense model, without training.
 
-python scripts/show_cost.py experiment=memory_vs_dense world=biographies
+python scripts/show_cost.py experiment=frontier world=biographies
 """
 
 import dataclasses

@@ -2,7 +2,7 @@
 
 python scripts/train.py world=biographies arm=memory seed=1
 python scripts/train.py -m arm=dense,memory 'seed=range(3)'
-python scripts/train.py experiment=memory_vs_dense
+python scripts/train.py experiment=frontier
 """
 
 import sys

@@ -14,8 +14,10 @@ from pathlib import Path
 
 from memlayers.studies.cli import fail, keep_freed_memory, verb, words_of
 from memlayers.studies.compose import composing, split_sweep
+from memlayers.studies.files import CONF
 
-FOLDER = Path(__file__).resolve().parent.parent / "results" / "local" / "tune"
+ROOT = Path(__file__).resolve().parent.parent
+FOLDER = ROOT / "results" / "local" / "tune"
 
 
 def work(searches: list[list[str]], trials: int, first: int) -> None:
@@ -40,8 +42,14 @@ def main() -> int:
     parser.add_argument("words", nargs="*", metavar="KEY=VALUE")
     parser.add_argument("--trials", type=int, default=24)
     parser.add_argument("--workers", type=int, default=os.cpu_count())
+    parser.add_argument("--commit", action="store_true")
     options = parser.parse_args()
     try:
+        if options.commit:
+            from memlayers.studies.tune import commit
+
+            print(*commit(FOLDER, ROOT / "results" / "tune", CONF / "rates"), sep="\n")
+            return 0
         with composing():
             searches, _ = split_sweep(words_of(options.words), multirun=True)
         from memlayers.studies.tune import Search

@@ -88,8 +88,8 @@ class MatchConfig:
     reference: Any = None  # the feed-forward whose cost is met; null leaves the model as written
     by: str = "flops"  # flops: training FLOPs per token, over the whole run where spend is longer; params: stored
     times: float = 1.0
-    spend: str | None = None  # width: d_model and hidden grow together; hidden; depth; longer: more steps.
-    # null: width for a model that is dense throughout, hidden for all others
+    spend: str | None = None  # width: d_model and hidden together; hidden; depth; both; longer: more steps
+    # null: width for a model that is dense throughout, hidden for all others.
     multiple_of: int = 1  # the solved hidden is one: products of odd widths are slow, 8 or 16 suit processors better
 
     def way(self, model: ModelConfig) -> str:
@@ -99,7 +99,7 @@ class MatchConfig:
     def validate(self, d_model: int) -> None:
         one_of("match.by", self.by, ("flops", "params"))
         if self.spend is not None:
-            one_of("match.spend", self.spend, ("width", "hidden", "depth", "longer"))
+            one_of("match.spend", self.spend, ("width", "hidden", "depth", "both", "longer"))
         within("match.times", self.times, 0.1, 64)
         within("match.multiple_of", self.multiple_of, 1, 1024)
         if self.by == "params" and self.spend == "longer":

@@ -33,7 +33,23 @@ class TrainingConfig:
             at_least("training.steps", self.steps, 1)
 
 
-READOUTS = ("recall", "held_out", "plateau", "bits_per_parameter", "flops_per_token", "params", "seconds")
+READOUTS = [
+    "recall",
+    "held_out",
+    "unknown_auroc",
+    "right_at_1",
+    "right_at_5",
+    "shuffled",
+    "without_tables",
+    "slots_used",
+    "slots_kl",
+    "plateau",
+    "bits_per_parameter",
+    "flops_per_token",
+    "training_flops",
+    "params",
+    "seconds",
+]
 
 
 @dataclass
@@ -49,6 +65,7 @@ class ReportConfig:
     readouts: list[str] = field(default_factory=lambda: list(READOUTS))
     x: str | None = None  # of the figure: an axis or a read-out; null: training FLOPs, and recall on the way beside it
     y: str = "recall"
+    frontier: bool = False  # draw hulls and the multiples of the reference's cost; results/summary.json quotes them
 
 
 @dataclass

@@ -53,8 +53,7 @@ def to_run_config(config: DictConfig, overrides: list[str]) -> RunConfig:
         raise ValueError(f"{missing[0]} is not set; accepted: {missing[0]}=VALUE on the command line")
     run = OmegaConf.to_object(config)
     assert isinstance(run, RunConfig)
-    parsed = OverridesParser.create().parse_overrides(overrides)
-    given = {place_of(one): one.value() for one in parsed if not one.is_sweep_override()}
+    given = {place_of(one): one.value() for one in OverridesParser.create().parse_overrides(overrides)}
     run.axes = {key: given.get(key) for key in run.axes or ()}
     run.validate()
     return run

@@ -16,6 +16,11 @@ READOUTS = {  # short name -> where it stands in a record
     "held_out": "recall.held_out",
     "bits_per_parameter": "recall.bits_per_parameter",
     "plateau": "training.plateau.exposures",
+    "unknown_auroc": "recall.unknown.auroc",
+    "right_at_1": "recall.unknown.recall_at_1",
+    "right_at_5": "recall.unknown.recall_at_5",
+    "shuffled": "recall.shuffled",
+    "without_tables": "recall.tables.without",
     "flops_per_token": "cost.flops_per_token",
     "training_flops": "cost.training_flops",
     "params": "cost.params",
@@ -47,15 +52,23 @@ def read_all(folder: Path) -> Iterator[Record]:
 
 def framed(found: list[Record]) -> pandas.DataFrame:
     """Of records in memory."""
-    frame = pandas.DataFrame([row(record) for record in found])
+    swept: dict[str, set[str]] = {}
+    for record in found:
+        swept.setdefault(record["study"], set()).update(record["axes"])
+    frame = pandas.DataFrame([row(record, swept[record["study"]]) for record in found])
+    used = [name for name in frame if name.startswith("recall.tables.usage.") and name.endswith((".used", ".kl"))]
+    for short in ("used", "kl"):  # of the slots; a mean over the layers of a model
+        frame[f"slots_{short}"] = frame[[name for name in used if name.endswith(f".{short}")]].mean(axis=1)
     for name in READOUTS:
         frame[name] = pandas.to_numeric(frame[name])
     return frame
 
 
-def row(record: Record) -> dict[str, Any]:
+def row(record: Record, swept: set[str]) -> dict[str, Any]:
+    """A run, with its value of each axis of its study, whether its own command swept it or another one did."""
     flat = flatten(record)
-    return flat | {short: flat.get(long) for short, long in READOUTS.items()}
+    missing = {f"axes.{key}": flat[f"config.{key}"] for key in swept - set(record["axes"]) if f"config.{key}" in flat}
+    return flat | missing | {short: flat.get(long) for short, long in READOUTS.items()}
 
 
 def axes_of(frame: pandas.DataFrame) -> list[str]:

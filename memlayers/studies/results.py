@@ -6,12 +6,16 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import pandas
 from omegaconf import OmegaConf
 
 from memlayers.studies.figure import draw
 from memlayers.studies.frame import RECORDS, framed, read_all
+from memlayers.studies.frontier import curves, family, quoted
+from memlayers.studies.frontier_figure import draw_frontiers
 from memlayers.studies.layout import FILE, read_layout
-from memlayers.studies.table import markdown, pivot, table, verdict
+from memlayers.studies.summary import SHOWINGS, main_runs
+from memlayers.studies.table import estimate, interval, markdown, table, verdict
 from memlayers.training.record import Record
 
 HEAD = "# Results\n\nWritten by `python scripts/report.py` from the records in `results/`; not to be edited.\n"
@@ -77,11 +81,28 @@ def name_of(record: Record) -> str:
 def section(folder: Path) -> str:
     """Question, commands, table, figure and verdict of a study."""
     layout = read_layout(folder)
-    rows = table(framed(list(read_all(folder))), layout)
+    frame = framed(list(read_all(folder)))
+    rows = table(frame, layout)
     commands = "\n".join(f"    {command}" for command in layout["commands"])
     parts = [f"## {folder.name}", layout["question"].strip(), verdict(rows, layout), commands]
     parts += [markdown(rows, layout), f"![{folder.name}](results/{folder.name}/figure.png)"]
+    if layout["frontier"]:
+        parts += [by_relation(frame, layout["reference"]["arm"])]
     return "\n\n".join(part for part in parts if part)
+
+
+def by_relation(frame: pandas.DataFrame, reference: str) -> str:
+    """Recall of each relation by each arm, at the showings at which arms are compared: a table a world."""
+    parts = []
+    for world, own in frame.groupby("world"):
+        rows = {}
+        for arm, runs in main_runs(own, reference).items():
+            means = runs[[name for name in runs if name.startswith("recall.by_relation.")]].mean().dropna()
+            rows[arm] = {name.rpartition(".")[2]: f"{value:.3f}" for name, value in means.items()}
+        table_of = pandas.DataFrame(rows).T.rename_axis("arm").reset_index()
+        title = f"Recall by relation on {world}, each fact shown {SHOWINGS} times:"
+        parts.append(f"{title}\n\n{table_of.to_markdown(index=False, disable_numparse=True)}")
+    return "\n\n".join(parts)
 
 
 def studies_in(results: Path) -> list[Path]:
@@ -103,15 +124,29 @@ def redraw(folder: Path, target: Path, parquet: bool = False) -> list[Path]:
     if parquet:
         rows.to_parquet(target / "table.parquet")
     kinds = ("md", "csv", "parquet") if parquet else ("md", "csv")
-    return [*(target / f"table.{kind}" for kind in kinds), *draw(frame, layout, target / "figure")]
+    drawn = (draw_frontiers if layout["frontier"] else draw)(frame, layout, target / "figure")
+    return [*(target / f"table.{kind}" for kind in kinds), *drawn]
 
 
-def headline(folder: Path) -> str:
-    """The README's table: a row a world, arms side by side."""
-    layout: dict[str, Any] = read_layout(folder)
-    return pivot(table(framed(list(read_all(folder))), layout), "arm", "recall").to_markdown(
-        index=False, disable_numparse=True
-    )
+def headline(folder: Path, arms: tuple[str, ...]) -> str:
+    """The README's table: a row a world with the recall of these arms, how many times the reference's FLOPs they stand
+    for at recall 0.5, and AUROC against unknown subjects.
+    """
+    layout, frame = read_layout(folder), framed(list(read_all(folder)))
+    reference = layout["reference"]["arm"]
+    rows = []
+    for world, own in frame.groupby("world"):
+        runs, times = main_runs(own, reference), curves(own, "training_flops", reference)
+        own_family = [arm for arm in arms if arm in runs and family(arm, reference) == arm]
+        row = {"world": world} | {arm: mean_of(runs[arm], "recall") for arm in arms if arm in runs}
+        row |= {f"{arm}: times the FLOPs of {reference}": quoted(times[arm]) for arm in arms if arm in times}
+        row |= {f"{arm}: AUROC": mean_of(runs[arm], "unknown_auroc") for arm in own_family}
+        rows.append(row | {"n": min(len(runs[arm]) for arm in arms if arm in runs)})
+    return pandas.DataFrame(rows).fillna("-").to_markdown(index=False, disable_numparse=True)
+
+
+def mean_of(runs: pandas.DataFrame, readout: str) -> str:
+    return interval(estimate(readout, runs[readout]), readout)
 
 
 def filled(text: str, content: str) -> str:

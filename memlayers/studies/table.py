@@ -32,7 +32,7 @@ def table(frame: pandas.DataFrame, layout: dict[str, Any]) -> pandas.DataFrame:
     rows = []
     for key, cell in cells.items():
         named = dict(zip(keys, key, strict=True))
-        base = cells.get(tuple((named | reference).values())) if reference else None
+        base = base_of(named, reference, cells, keys)
         ok = cell[cell["status"] == "ok"]
         row = named | {"n": len(ok), "runs": seeds[key[:2]]}
         for name in layout["readouts"]:
@@ -44,6 +44,22 @@ def table(frame: pandas.DataFrame, layout: dict[str, Any]) -> pandas.DataFrame:
         order = [number(named[axis]) for axis in keys[2:]]
         rows.append((named["study"], named["world"], not is_base, order, ok["training_flops"].mean(), key, row))
     return pandas.DataFrame([row for *_, row in sorted(rows, key=lambda one: one[:-1])])
+
+
+def base_of(
+    named: dict[str, str], reference: dict[str, str], cells: dict[Any, pandas.DataFrame], keys: list[str]
+) -> pandas.DataFrame | None:
+    """The reference's runs that a cell is compared with: of the same study and world, and of the same value of every
+    axis in which the reference's own cells differ. None where there are none, or no reference.
+    """
+    candidates = [dict(zip(keys, key, strict=True)) for key in cells]
+    candidates = [
+        one for one in candidates if one | reference == one and all(one[name] == named[name] for name in INDEX)
+    ]
+    for axis in keys:
+        if len({one[axis] for one in candidates}) > 1:
+            candidates = [one for one in candidates if one[axis] == named[axis]]
+    return cells[tuple(candidates[0].values())] if reference and candidates else None
 
 
 def text(value: Any) -> str:
@@ -133,7 +149,9 @@ def verdict(rows: pandas.DataFrame, layout: dict[str, Any]) -> str:
             sentences.append(f"On {world} nothing stands beside a reference yet.")
             continue
         best = others.loc[others[y].idxmax()]
-        base = found[found["reference"] & same(found, best, [axis for axis in axes if axis not in layout["reference"]])]
+        bases = found[found["reference"]]
+        differ = [axis for axis in axes if axis not in layout["reference"] and bases[axis].nunique() > 1]
+        base = bases[same(bases, best, differ)]
         names = [axis for axis in axes if axis in layout["reference"] or rows[axis].nunique() > 1]
         clear = not best["difference_low"] <= 0 <= best["difference_high"]
         tail = "" if clear or math.isnan(best["difference_low"]) else ", no clear difference"

@@ -5,79 +5,39 @@ best few are run again on two more, and the winner is the best mean. All of it i
 search goes on where it was stopped, and several processes share it.
 """
 
+import json
 import math
 import statistics
 import warnings
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import optuna
 from omegaconf import OmegaConf
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from memlayers.checks import at_least
-from memlayers.config import RunConfig
 from memlayers.studies.compose import compose_one, composing
-from memlayers.studies.files import CONF
+from memlayers.studies.rates import table_of
+from memlayers.studies.space import space_of, start_of, suggest
 
 SEEDS = (11, 12, 13)  # the first for every trial, the others for finalists; comparisons use none of them
 FINALISTS = 4
 EDGE = 0.03  # of a range: a best setting as near to an end as this asks for a wider one
 DEAD = timedelta(hours=1)  # a trial that has not ended by then belongs to a process that was killed
 
-Space = dict[str, dict[str, Any]]
+HEAD = """# Settings of each arm at each budget that was searched, as words of a command; recall on three tuning seeds.
+# Written by `python scripts/tune.py --commit` from the trials in results/tune/.
+"""
 
 
-def space_of(config: RunConfig) -> Space:
-    """The search space of an arm: conf/space/default.yaml, tables.yaml or dense.yaml, and its own."""
-    layers = (config.model.ffn, config.model.residual, config.model.values)
-    kind = "tables" if any(hasattr(layer, "pool") for layer in layers) else "dense"
-    merged: Space = {}
-    for name in ("default", kind, config.arm):
-        path = CONF / "space" / f"{name}.yaml"
-        if path.is_file():
-            merged |= cast(Space, OmegaConf.to_container(OmegaConf.load(path)))
-    return merged
-
-
-def suggest(trial: Trial, space: Space) -> list[str]:
-    """The words of a trial, as in a command line."""
-    words = []
-    for key, entry in space.items():
-        choices = entry.get("choices")
-        if choices is not None:
-            chosen = trial.suggest_categorical(key, list(choices))
-            if chosen != "null":  # of a group: as without the word
-                words.append(f"{key}={str(chosen).lower() if isinstance(chosen, bool) else chosen}")
-            if isinstance(choices, dict):
-                own = {f"{chosen}: {name}": one for name, one in choices[chosen].items()}
-                words += [word.partition(": ")[2] for word in suggest(trial, own)]
-        elif entry.get("or_null") and not trial.suggest_categorical(f"with {key}", [True, False]):
-            words.append(f"{key}=null")
-        else:
-            value = trial.suggest_float(key, float(entry["low"]), float(entry["high"]), log=entry.get("log", False))
-            words.append(f"{key}={value:.4g}")
-    return words
-
-
-def start_of(space: Space) -> dict[str, Any]:
-    """The first trial: where each range begins."""
-    found: dict[str, Any] = {}
-    for key, entry in space.items():
-        choices, start = entry.get("choices"), entry["start"]
-        if choices is None:
-            if entry.get("or_null"):
-                found[f"with {key}"] = start is not None
-            if start is not None:
-                found[key] = float(start)
-            continue
-        found[key] = start
-        if isinstance(choices, dict):
-            found |= {f"{start}: {name}": float(one["start"]) for name, one in choices[start].items()}
-    return found
+def storage_in(folder: Path) -> JournalStorage:
+    """The journal of a folder, which several processes may write."""
+    file = str(folder / "trials.journal")
+    return JournalStorage(JournalFileBackend(file, lock_obj=JournalFileOpenLock(file)))
 
 
 class Search:
@@ -89,13 +49,15 @@ class Search:
         with composing():
             self.config = compose_one(self.words)
         self.space = space_of(self.config)
-        file = str(folder / "trials.journal")
-        storage = JournalStorage(JournalFileBackend(file, lock_obj=JournalFileOpenLock(file)))
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
         sampler = optuna.samplers.TPESampler(n_startup_trials=8, multivariate=True, group=True, constant_liar=True)
         self.study = optuna.create_study(
-            storage=storage, sampler=sampler, study_name=" ".join(self.words), direction="maximize", load_if_exists=True
+            storage=storage_in(folder),
+            sampler=sampler,
+            study_name=" ".join(self.words),
+            direction="maximize",
+            load_if_exists=True,
         )
 
     def trials(self) -> list[FrozenTrial]:
@@ -172,14 +134,55 @@ class Search:
                     found.append(f"{name}={trial.params[name]:.3g}")
         return found
 
+    def entry(self) -> dict[str, Any]:
+        """Its line in conf/rates/."""
+        match, showings = self.config.match, self.config.training.exposures
+        best = self.best()
+        return {
+            "budget": {"times": match.times, "exposures": showings},
+            "recall": round(self.mean(best), 4),
+            "words": best.user_attrs["words"],
+        }
+
     def lines(self) -> list[dict[str, Any]]:
         """Every trial as a line of the record."""
         return [
             {
-                "search": self.words,
-                "number": trial.number,
-                "words": trial.user_attrs.get("words"),
+                "search": " ".join(self.words),
+                "trial": trial.number,
+                "words": trial.user_attrs["words"],
                 "recall": {str(SEEDS[0]): trial.value} | self.again(trial),
             }
             for trial in self.trials()
         ]
+
+
+def commit(folder: Path, results: Path, rates: Path) -> list[Path]:
+    """Take the searches of a folder: trials into results/WORLD.jsonl, a sorted line each, and the best of each arm and
+    budget into rates/WORLD.yaml, where it replaces what is there. Returns what was written.
+
+    Raises ValueError for searches with different numbers of trials in one world.
+    """
+    storage = storage_in(folder)
+    searches = [Search(name.split(), folder) for name in optuna.get_all_study_names(storage)]
+    written = []
+    for world in sorted({one.config.rates.world or "" for one in searches}):
+        own = [one for one in searches if one.config.rates.world == world and one.trials()]
+        counts = {" ".join(one.words): len(one.trials()) for one in own}
+        if len(set(counts.values())) > 1:
+            raise ValueError(f"{folder}: not as many trials in every search: {counts}; accepted: the same number")
+        path = results / f"{world}.jsonl"
+        old = path.read_text().splitlines() if path.is_file() else []
+        kept = [line for line in old if json.loads(line)["search"] not in counts]
+        lines = [json.dumps(line, sort_keys=True) for one in own for line in one.lines()]
+        results.mkdir(parents=True, exist_ok=True)
+        path.write_text("\n".join(sorted({*kept, *lines})) + "\n")
+        table = dict(table_of(world))
+        for one in own:
+            entry, arm = one.entry(), str(one.config.rates.arm)
+            others = [other for other in table.get(arm, []) if other["budget"] != entry["budget"]]
+            table[arm] = sorted([*others, entry], key=lambda line: tuple(line["budget"].values()))
+        target = rates / f"{world}.yaml"
+        target.write_text(HEAD + OmegaConf.to_yaml(dict(sorted(table.items()))))
+        written += [path, target]
+    return written

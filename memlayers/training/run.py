@@ -10,7 +10,7 @@ import lightning
 import torch
 
 from memlayers.config import OptimConfig, RunConfig
-from memlayers.config.digest import NOT_DECISIVE, digest, settings
+from memlayers.config.digest import NAMES_AND_PLACES, digest, settings
 from memlayers.cost import refuse_too_large
 from memlayers.kernels import choose, in_use, ran
 from memlayers.model import Transformer, build_model, parameters_with_roles
@@ -44,7 +44,11 @@ def run(config: RunConfig) -> Record:
         "seed": config.seed,
         "axes": config.axes,
         "digest": digest(config),
-        "config": {key: value for key, value in settings(config).items() if key not in NOT_DECISIVE},
+        "config": {
+            key: value
+            for key, value in settings(config).items()
+            if key not in (*NAMES_AND_PLACES, "kernels", "seed", "progress")
+        },
         "code": code_version(),
         "machine": machine(config.threads),
         "status": "failed",

@@ -17,7 +17,7 @@ BATCHES = 16  # drawn before the clock runs, then used in turn
 
 def configured(*overrides: str) -> RunConfig:
     """One run of the study, as the command line would compose it."""
-    (config,) = jobs_of(["experiment=memory_vs_dense", "seed=0", *overrides], multirun=True)
+    (config,) = jobs_of(["experiment=frontier", "seed=0", *overrides], multirun=True)
     return config
 
 

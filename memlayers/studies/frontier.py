@@ -1,0 +1,125 @@
+"""How many times the compute dense needs for the recall of another arm, over levels of recall, with intervals.
+
+recall                    each run is a point: what it cost, and what it recalls
+  |        m   _ d        m, of the arm: the cheapest point that reaches a level
+  |      m  _-d           d, of dense: where the hull of its points reaches it
+  |    m _-d              times = cost on the hull / cost of the cheapest point
+  +------------- log cost
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy
+import pandas
+
+LEVELS = tuple(round(0.05 * step, 2) for step in range(1, 20))
+RESAMPLES = 2000
+
+
+@dataclass(frozen=True)
+class Points:
+    """Configurations of one arm, in order of cost: cost (p,) and recall (p, seeds); every one has the same seeds."""
+
+    cost: numpy.ndarray[Any, Any]
+    recall: numpy.ndarray[Any, Any]
+
+
+def family(arm: str, reference: str) -> str:
+    """dense for dense_4x, of the reference dense; any other arm is a family of its own."""
+    return reference if arm == reference or arm.startswith(f"{reference}_") else arm
+
+
+def points_of(frame: pandas.DataFrame, cost: str, reference: str, seeds: list[int]) -> dict[str, Points]:
+    """The points of each family in the ok runs of one world, of configurations that were run on all these seeds."""
+    found: dict[str, list[tuple[float, list[float]]]] = {}
+    for (arm, _), runs in frame[frame["status"] == "ok"].groupby(["arm", "digest"], sort=True):
+        by_seed = runs.set_index("seed")
+        if set(seeds) <= set(by_seed.index):
+            point = float(by_seed[cost].median()), [float(by_seed["recall"][seed]) for seed in seeds]
+            found.setdefault(family(str(arm), reference), []).append(point)
+    arrays = {name: sorted(points) for name, points in found.items()}
+    return {
+        name: Points(numpy.array([cost for cost, _ in points]), numpy.array([recall for _, recall in points]))
+        for name, points in arrays.items()
+    }
+
+
+def hull(cost: numpy.ndarray[Any, Any], recall: numpy.ndarray[Any, Any]) -> list[int]:
+    """Indices of the upper concave hull of points (log cost, recall), from the cheapest to the best: rising only."""
+    kept: list[int] = []
+    x = numpy.log(cost)
+    for i in numpy.lexsort((-recall, cost)):
+        if kept and recall[i] <= recall[kept[-1]]:
+            continue
+        while len(kept) > 1 and (recall[i] - recall[kept[-2]]) * (x[kept[-1]] - x[kept[-2]]) >= (
+            recall[kept[-1]] - recall[kept[-2]]
+        ) * (x[i] - x[kept[-2]]):
+            kept.pop()
+        kept.append(int(i))
+    return kept
+
+
+def cost_on_hull(cost: numpy.ndarray[Any, Any], recall: numpy.ndarray[Any, Any], level: float) -> tuple[float, bool]:
+    """What the hull costs at a level of recall, and whether it gets there; never extrapolated.
+
+    Below the cheapest point it costs what that costs, and above the best what that costs, of which it then is a bound.
+    """
+    corners = hull(cost, recall)
+    heights = recall[corners]
+    at = float(numpy.exp(numpy.interp(level, heights, numpy.log(cost[corners]))))
+    return at, bool(level <= heights[-1])
+
+
+def times_at(arm: Points, dense: Points, level: float, weights: numpy.ndarray[Any, Any]) -> tuple[float, bool]:
+    """Dense's cost over the arm's at a level, seeds weighted, NaN where the arm misses it; whether dense gets there."""
+    reached = arm.recall @ weights >= level
+    if not reached.any():
+        return numpy.nan, False
+    cost, gets_there = cost_on_hull(dense.cost, dense.recall @ weights, level)
+    return cost / float(arm.cost[reached].min()), gets_there
+
+
+def multipliers(arm: Points, dense: Points, levels: tuple[float, ...] = LEVELS) -> list[dict[str, Any]]:
+    """recall, times, low, high, at_least for each level that the arm reaches.
+
+    The interval is a paired bootstrap's: seeds are drawn with replacement, the same for all points of both arms, as
+    all arms see the same documents in the same order on a seed. A draw in which the arm misses the level counts as 0.
+    at_least: dense has no run that reaches the level; times, low and high are lower bounds.
+    """
+    count = arm.recall.shape[1]
+    draws = numpy.random.default_rng(0).multinomial(count, numpy.full(count, 1 / count), RESAMPLES) / count
+    draws = numpy.unique(draws, axis=0, return_counts=True)
+    found = []
+    for level in levels:
+        times, gets_there = times_at(arm, dense, level, numpy.full(count, 1 / count))
+        if numpy.isnan(times):
+            continue
+        drawn = numpy.nan_to_num([times_at(arm, dense, level, weights)[0] for weights in draws[0]])
+        low, high = numpy.quantile(numpy.repeat(drawn, draws[1]), [0.025, 0.975])
+        found.append(
+            {"recall": level, "times": times, "low": float(low), "high": float(high), "at_least": not gets_there}
+        )
+    return found
+
+
+def common_seeds(frame: pandas.DataFrame) -> list[int]:
+    """Seeds on which every configuration was run."""
+    runs = frame[frame["status"] == "ok"].groupby(["arm", "digest"])["seed"].agg(set)
+    return sorted(int(seed) for seed in set.intersection(*runs)) if len(runs) else []
+
+
+def curves(frame: pandas.DataFrame, cost: str, reference: str) -> dict[str, list[dict[str, Any]]]:
+    """multipliers of each arm but the reference, of one world; none where there is nothing to compare with."""
+    points = points_of(frame, cost, reference, common_seeds(frame))
+    dense = points.pop(reference, None)
+    return {} if dense is None else {name: multipliers(own, dense) for name, own in points.items()}
+
+
+def quoted(curve: list[dict[str, Any]], level: float = 0.5) -> str:
+    """The multiplier at one level as text: 5.2 [4.8, 5.9]; at least 17 [15, 19]; a dash where the arm misses it."""
+    for entry in curve:
+        if entry["recall"] == level:
+            text = f"{entry['times']:.1f} [{entry['low']:.1f}, {entry['high']:.1f}]"
+            return f"at least {text}" if entry["at_least"] else text
+    return "-"

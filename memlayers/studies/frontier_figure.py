@@ -1,0 +1,70 @@
+"""The figure of a study of frontiers: recall against training FLOPs, and how many times dense's an arm stands for."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy
+import pandas
+from matplotlib import pyplot
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from memlayers.studies.figure import GREY, colours_of, saved
+from memlayers.studies.frontier import common_seeds, hull, multipliers, points_of
+
+
+def draw_frontiers(frame: pandas.DataFrame, layout: dict[str, Any], path: Path) -> list[Path]:
+    """path.png and path.svg: a line of two panels for each world."""
+    reference = str(layout["reference"]["arm"])
+    worlds = [world for world, own in frame.groupby("world", sort=True) if (own["status"] == "ok").any()]
+    names = sorted(set(frame["arm"]) - {one for one in frame["arm"] if one.startswith(f"{reference}_")})
+    colours = colours_of(sorted(names, key=lambda name: name != reference), layout)
+
+    def panels() -> Figure:
+        figure, grid = pyplot.subplots(len(worlds), 2, squeeze=False, figsize=(9.6, 3.4 * len(worlds)))
+        for world, (left, right) in zip(worlds, grid, strict=True):
+            own = frame[(frame["world"] == world) & (frame["status"] == "ok")]
+            frontiers(left, own, reference, colours)
+            times(right, own, reference, colours)
+            left.set_title(f"{world} (n = {len(common_seeds(own))} seeds a point)", loc="left", fontsize=9)
+        return figure
+
+    return saved(panels, path) if worlds else []
+
+
+def frontiers(panel: Axes, frame: pandas.DataFrame, reference: str, colours: dict[str, str]) -> None:
+    """Every configuration as a point, and the hull of each arm's."""
+    points = points_of(frame, "training_flops", reference, common_seeds(frame))
+    for name in colours:
+        if name not in points:
+            continue
+        cost, recall = points[name].cost, points[name].recall.mean(axis=1)
+        corners = hull(cost, recall)
+        width = 2.2 if name == reference else 1.3
+        panel.plot(cost[corners], recall[corners], "-", lw=width, color=colours[name], label=name)
+        panel.plot(cost, recall, ".", ms=4, color=colours[name], alpha=0.55)
+    panel.axhline(1.0, ls=":", lw=0.8, color="#999999", label="lookup in the facts")
+    panel.axhline(frame["recall.floor"].iloc[0], ls="--", lw=0.8, color="#999999", label="commonest object")
+    panel.set(xscale="log", xlabel="training FLOPs", ylabel="recall", ylim=(0, 1.04))
+    panel.legend(fontsize=6, frameon=False)
+
+
+def times(panel: Axes, frame: pandas.DataFrame, reference: str, colours: dict[str, str]) -> None:
+    """Multiples of the reference's FLOPs with their 95% intervals; open and without interval where bounds."""
+    points = points_of(frame, "training_flops", reference, common_seeds(frame))
+    levels = tuple(numpy.round(numpy.arange(0.02, 1.0, 0.02), 2))
+    for name in colours:
+        if name == reference or name not in points or reference not in points:
+            continue
+        curve = pandas.DataFrame(multipliers(points[name], points[reference], levels))
+        if curve.empty:
+            continue
+        known = curve[~curve["at_least"]]
+        panel.plot(known["recall"], known["times"], "-", lw=1.3, color=colours[name], label=name)
+        panel.fill_between(known["recall"], known["low"], known["high"], color=colours[name], alpha=0.15, lw=0)
+        bound = curve[curve["at_least"]]
+        panel.plot(bound["recall"], bound["times"], "^", ms=2.5, mfc="none", mew=0.6, color=colours[name])
+    panel.axhline(1.0, lw=1.2, color=GREY)
+    panel.set(yscale="log", xlabel="recall", ylabel=f"training FLOPs of {reference} / of the arm", xlim=(0, 1.02))
+    panel.plot([], [], "^", ms=3, mfc="none", mew=0.6, color=GREY, label=f"at least: {reference} does not get there")
+    panel.legend(fontsize=6, frameon=False)

@@ -1,0 +1,53 @@
+"""results/summary.json: the numbers that texts quote, by study, world and arm."""
+
+from pathlib import Path
+from typing import Any
+
+import pandas
+
+from memlayers.studies.frame import framed, read_all
+from memlayers.studies.frontier import curves, family
+from memlayers.studies.layout import read_layout
+
+SHOWINGS = 16  # of a fact, at which arms are compared in all worlds
+COSTS = {"multiplier": "training_flops", "parameters": "params", "seconds": "seconds"}
+MEANS = ("recall", "unknown_auroc", "flops_per_token", "training_flops", "params")
+
+
+def summary(folders: list[Path]) -> dict[str, Any]:
+    """Of the studies that have frontiers: {"studies": {study: {world: {multiplier: ..., arms: ...}}}}."""
+    found = {}
+    for folder in folders:
+        layout = read_layout(folder)
+        if layout["frontier"]:
+            frame = framed(list(read_all(folder)))
+            found[folder.name] = {str(world): of_world(own, layout) for world, own in frame.groupby("world")}
+    return {"studies": found}
+
+
+def of_world(frame: pandas.DataFrame, layout: dict[str, Any]) -> dict[str, Any]:
+    """multiplier, parameters and seconds: curves of how many times the reference's cost each arm stands for; arms:
+    their means at the showings and table size that the world has by default.
+    """
+    reference = layout["reference"]["arm"]
+    made: dict[str, Any] = {name: curves(frame, cost, reference) for name, cost in COSTS.items()}
+    return made | {"arms": {name: arm_of(runs) for name, runs in main_runs(frame, reference).items()}}
+
+
+def main_runs(frame: pandas.DataFrame, reference: str) -> dict[str, pandas.DataFrame]:
+    """The runs of each arm at the world's own showings and table size; for dense_4x the way of spending that recalls
+    more."""
+    ok = frame[(frame["status"] == "ok") & (frame["config.training.exposures"] == SHOWINGS)]
+    ok = ok[ok["config.num_keys"] == ok["config.num_keys"].mode().iloc[0]] if len(ok) else ok
+    found = {}
+    for arm, runs in ok.groupby("arm"):
+        configurations = [own for _, own in runs.groupby("digest")]
+        found[str(arm)] = max(configurations, key=lambda own: own["recall"].mean())
+    order = sorted(found, key=lambda arm: (family(arm, reference) != reference, arm))
+    return {arm: found[arm] for arm in order}
+
+
+def arm_of(runs: pandas.DataFrame) -> dict[str, Any]:
+    values = {name: None if runs[name].isna().all() else float(runs[name].mean()) for name in MEANS}
+    values["parameters"] = values.pop("params")
+    return values | {"n": len(runs)}
