@@ -4,7 +4,8 @@ python scripts/tune.py arm=dense,memory world=atlas_airports training.exposures=
 python scripts/tune.py arm=memory --trials 48 --workers 1
 python scripts/tune.py --commit          take what is found into results/tune/ and conf/rates/
 
-A search goes on where it was stopped. --trials is of every search, and counts those that are there.
+A search goes on where it was stopped. --trials is of every search, and counts those that are there; for
+the last quarter of them, ranges at whose end the best stands are wider.
 """
 
 import argparse
@@ -22,6 +23,7 @@ FOLDER = ROOT / "results" / "local" / "tune"
 
 def work(searches: list[list[str]], trials: int, first: int) -> None:
     """Go through the searches, from one of them on, until none has anything left to do."""
+    from memlayers.studies.space import edges
     from memlayers.studies.tune import Search
 
     keep_freed_memory()
@@ -30,17 +32,20 @@ def work(searches: list[list[str]], trials: int, first: int) -> None:
         while search.step(trials):
             pass
         best = search.best()
-        edges = search.at_edge(best)
+        at_edge = edges(search.space_for(trials), best)
         print(f"{' '.join(search.words)}: recall {search.mean(best):.3f}, trial {best.number}", flush=True)
         print("  " + " ".join(best.user_attrs["words"]), flush=True)
-        if edges:
-            print(f"  at the edge of its range: {', '.join(edges)}; widen it in conf/space/, then go on", flush=True)
+        if at_edge:
+            values = ", ".join(f"{name}={best.params[name]:.3g}" for name in at_edge)
+            print(
+                f"  at the edge of its range: {values}; widen it in conf/space/, and go on with more trials", flush=True
+            )
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("words", nargs="*", metavar="KEY=VALUE")
-    parser.add_argument("--trials", type=int, default=24)
+    parser.add_argument("--trials", type=int, default=32)
     parser.add_argument("--workers", type=int, default=os.cpu_count())
     parser.add_argument("--commit", action="store_true")
     options = parser.parse_args()

@@ -104,9 +104,11 @@ def multipliers(arm: Points, dense: Points, levels: tuple[float, ...] = LEVELS) 
 
 
 def common_seeds(frame: pandas.DataFrame) -> list[int]:
-    """Seeds on which every configuration was run."""
-    runs = frame[frame["status"] == "ok"].groupby(["arm", "digest"])["seed"].agg(set)
-    return sorted(int(seed) for seed in set.intersection(*runs)) if len(runs) else []
+    """Seeds on which most configurations were run; one that lacks any of them is no point."""
+    runs = frame[frame["status"] == "ok"]
+    configurations = runs.groupby(["arm", "digest"]).ngroups
+    counts = runs.drop_duplicates(["arm", "digest", "seed"])["seed"].value_counts()
+    return sorted(int(seed) for seed, count in counts.items() if 2 * count > configurations)
 
 
 def curves(frame: pandas.DataFrame, cost: str, reference: str) -> dict[str, list[dict[str, Any]]]:

@@ -1,13 +1,16 @@
 """conf/space/: what scripts/tune.py searches for an arm, and where it begins."""
 
+import copy
+import math
 from typing import Any, cast
 
 from omegaconf import OmegaConf
-from optuna.trial import BaseTrial
+from optuna.trial import BaseTrial, FrozenTrial
 
 from memlayers.config import RunConfig
 from memlayers.studies.files import CONF
 
+EDGE = 0.03  # of a range: a setting as near to an end as this is at its edge
 Space = dict[str, dict[str, Any]]
 
 
@@ -58,3 +61,39 @@ def start_of(space: Space) -> dict[str, Any]:
         if isinstance(choices, dict):
             found |= {f"{start}: {name}": float(one["start"]) for name, one in choices[start].items()}
     return found
+
+
+def ranges(space: Space) -> dict[str, dict[str, Any]]:
+    """The numeric ranges in a space by their names in a trial, those of choices included."""
+    found = {}
+    for key, entry in space.items():
+        if "low" in entry:
+            found[key] = entry
+        elif isinstance(entry["choices"], dict):
+            for choice, own in entry["choices"].items():
+                found |= {f"{choice}: {name}": one for name, one in ranges(own).items()}
+    return found
+
+
+def edges(space: Space, trial: FrozenTrial) -> list[str]:
+    """Names of the ranges at whose end the trial stands, or beyond it; an end at 0 is none."""
+    found = []
+    for name, entry in ranges(space).items():
+        if name in trial.params:
+            scale = math.log if entry.get("log") else float
+            low, high, value = (scale(float(one)) for one in (entry["low"], entry["high"], trial.params[name]))
+            share = (value - low) / (high - low)
+            if share > 1 - EDGE or (share < EDGE and entry["low"] != 0):
+                found.append(name)
+    return found
+
+
+def widened(space: Space, names: list[str]) -> Space:
+    """These ranges four times as far at both ends on a logarithmic scale, a quarter further up on a linear one."""
+    wide = copy.deepcopy(space)
+    for name, entry in ranges(wide).items():
+        if name in names and entry.get("log"):
+            entry |= {"low": float(entry["low"]) / 4, "high": float(entry["high"]) * 4}
+        elif name in names:
+            entry["high"] = entry["high"] + (entry["high"] - entry["low"]) / 4
+    return wide

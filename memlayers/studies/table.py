@@ -12,6 +12,7 @@ from memlayers.studies.frame import axes_of, label, texts
 
 NARROW = 120  # columns of a terminal: below, intervals stand on a line of their own
 INDEX = ("study", "world")
+ON_PAPER = ("right_at_1", "right_at_5", "shuffled", "without_tables", "slots_used", "slots_kl", "training_flops")
 
 
 def table(frame: pandas.DataFrame, layout: dict[str, Any]) -> pandas.DataFrame:
@@ -128,8 +129,9 @@ def markdown(rows: pandas.DataFrame, layout: dict[str, Any]) -> str:
 
 
 def screen(title: str, rows: pandas.DataFrame, layout: dict[str, Any], width: int) -> Screen:
-    """The same for a terminal."""
-    narrow, body = width < NARROW, shown(rows, layout)
+    """The same for a terminal, without the read-outs that are ON_PAPER only."""
+    readouts = [name for name in layout["readouts"] if name not in ON_PAPER]
+    narrow, body = width < NARROW, shown(rows, layout | {"readouts": readouts})
     made = Screen(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 1 if narrow else 2, 0, 0))
     for name in body:
         made.add_column(str(name).replace("_", "\n" if narrow else " "), overflow="fold")

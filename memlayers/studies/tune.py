@@ -6,7 +6,6 @@ search goes on where it was stopped, and several processes share it.
 """
 
 import json
-import math
 import statistics
 import warnings
 from datetime import datetime, timedelta
@@ -22,11 +21,10 @@ from optuna.trial import FrozenTrial, TrialState
 from memlayers.checks import at_least
 from memlayers.studies.compose import compose_one, composing
 from memlayers.studies.rates import table_of
-from memlayers.studies.space import space_of, start_of, suggest
+from memlayers.studies.space import Space, edges, space_of, start_of, suggest, widened
 
 SEEDS = (11, 12, 13)  # the first for every trial, the others for finalists; comparisons use none of them
 FINALISTS = 4
-EDGE = 0.03  # of a range: a best setting as near to an end as this asks for a wider one
 DEAD = timedelta(hours=1)  # a trial that has not ended by then belongs to a process that was killed
 
 HEAD = """# Settings of each arm at each budget that was searched, as words of a command; recall on three tuning seeds.
@@ -76,7 +74,7 @@ class Search:
             if not self.study.get_trials(deepcopy=False):
                 self.study.enqueue_trial(start_of(self.space))
             trial = self.study.ask()
-            words = suggest(trial, self.space)
+            words = suggest(trial, self.space_for(most))
             trial.set_user_attr("words", words)
             try:
                 self.study.tell(trial, self.recall(words, SEEDS[0]))
@@ -91,13 +89,21 @@ class Search:
                     return True
         return False
 
+    def space_for(self, most: int) -> Space:
+        """For the last quarter of the trials, ranges at whose end the best of the others stands are wider."""
+        first = self.trials()[: 3 * most // 4]
+        if len(first) < 3 * most // 4:
+            return self.space
+        return widened(self.space, edges(self.space, max(first, key=lambda trial: trial.value or 0.0)))
+
     def recall(self, words: list[str], seed: int) -> float:
         """Of a run with these words; 0 where it diverged."""
         from memlayers.training.run import run
 
         own = [f"seed={seed}", "study=trials", f"results={self.folder}", "logger=none", "progress=none"]
+        own += ["training.probes=1", "rates.arm=null"]
         with composing():
-            config = compose_one([*self.words, *words, *own, "training.probes=1"])
+            config = compose_one([*self.words, *words, *own])
         try:
             return float(run(config)["recall"]["exact"])
         except FloatingPointError:
@@ -122,17 +128,6 @@ class Search:
     def best(self) -> FrozenTrial:
         """The finalist of the best mean over all tuning seeds."""
         return max(self.finalists(), key=self.mean)
-
-    def at_edge(self, trial: FrozenTrial) -> list[str]:
-        """Ranges at whose end a setting of the trial stands, as KEY=VALUE."""
-        found = []
-        for name, range_ in trial.distributions.items():
-            if isinstance(range_, optuna.distributions.FloatDistribution):
-                scale = math.log if range_.log else float
-                share = (scale(trial.params[name]) - scale(range_.low)) / (scale(range_.high) - scale(range_.low))
-                if not EDGE < share < 1 - EDGE and not (range_.low == 0 and share <= EDGE):
-                    found.append(f"{name}={trial.params[name]:.3g}")
-        return found
 
     def entry(self) -> dict[str, Any]:
         """Its line in conf/rates/."""

@@ -16,8 +16,8 @@ BATCHES = 16  # drawn before the clock runs, then used in turn
 
 
 def configured(*overrides: str) -> RunConfig:
-    """One run of the study, as the command line would compose it."""
-    (config,) = jobs_of(["experiment=frontier", "seed=0", *overrides], multirun=True)
+    """One run, as the command line would compose it."""
+    (config,) = jobs_of(list(overrides), multirun=False)
     return config
 
 

@@ -1,0 +1,105 @@
+"""Frontiers: hulls against brute force, multipliers in closed form, and intervals by paired draws of seeds."""
+
+import itertools
+
+import numpy
+import pandas
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from memlayers.studies.frontier import Points, common_seeds, cost_on_hull, curves, family, hull, multipliers, quoted
+from memlayers.studies.summary import summary
+
+SEEDS = 3
+points = st.lists(
+    st.tuples(st.integers(1, 60), st.integers(0, 20)), min_size=1, max_size=8, unique_by=lambda one: one[0]
+)
+
+
+def arm(*each: tuple[float, float], spread: float = 0.0) -> Points:
+    """Points (cost, mean recall), with seeds that lie `spread` apart."""
+    cost, recall = (numpy.array(column, dtype=float) for column in zip(*sorted(each), strict=True))
+    return Points(cost, recall[:, None] + spread * numpy.arange(-1, SEEDS - 1))
+
+
+def runs(arm: str, digest: str, cost: float, recalls: dict[int, float], world: str = "w") -> list[dict]:
+    rest = {"world": world, "status": "ok", "config.training.exposures": 16, "config.num_keys": 4, "unknown_auroc": 0.5}
+    rest |= {"flops_per_token": cost / 2, "training_flops": cost, "params": cost, "seconds": cost, "digest": digest}
+    return [{"arm": arm, "seed": seed, "recall": recall} | rest for seed, recall in recalls.items()]
+
+
+def brute(cost: numpy.ndarray, recall: numpy.ndarray, level: float) -> float:
+    """The least log cost of any mixture of two points whose recall is at least the level; linear in log cost."""
+    x = numpy.log(cost)
+    reached = [x[i] for i in range(len(x)) if recall[i] >= level]
+    for i, j in itertools.permutations(range(len(x)), 2):
+        if recall[i] < level <= recall[j] and x[i] < x[j]:
+            reached.append(x[i] + (level - recall[i]) / (recall[j] - recall[i]) * (x[j] - x[i]))
+    return float(numpy.exp(min(reached)))
+
+
+@given(points, st.integers(0, 20))
+def test_the_hull_costs_what_the_best_mixture_of_two_points_costs(each, level):
+    own = arm(*each)
+    cost, recall = own.cost, own.recall[:, 0]
+    at, gets_there = cost_on_hull(cost, recall, level)
+    assert gets_there == (level <= recall.max())
+    if gets_there:
+        assert at == pytest.approx(brute(cost, recall, level), rel=1e-9)
+    else:
+        assert at == pytest.approx(min(cost[recall == recall.max()]), rel=1e-9)
+    corners = hull(cost, recall)
+    assert (numpy.diff(cost[corners]) > 0).all() and (numpy.diff(recall[corners]) > 0).all()
+
+
+def test_an_arm_that_is_dense_at_a_fifth_of_the_cost_stands_for_five_times_at_its_points():
+    dense = arm((10, 0.2), (100, 0.5), (1000, 0.8), spread=0.02)
+    own = Points(dense.cost / 5, dense.recall)
+    for entry in multipliers(own, dense, (0.2, 0.5, 0.8)):
+        assert entry["times"] == pytest.approx(5.0) and not entry["at_least"]
+        assert entry["low"] <= 5.0 + 1e-9 and entry["high"] >= 5.0 - 1e-9
+    assert [entry["recall"] for entry in multipliers(own, dense, (0.1, 0.9))] == [0.1]
+
+
+def test_between_points_dense_gets_its_hull_and_the_arm_only_its_runs():
+    dense, own = arm((10, 0.2), (1000, 0.6)), arm((1, 0.3), (20, 0.9))
+    (half,) = multipliers(own, dense, (0.4,))
+    assert half["times"] == pytest.approx(100 / 20)  # halfway in recall is halfway in log cost
+    (bound,) = multipliers(own, dense, (0.8,))
+    assert bound["at_least"] and bound["times"] == pytest.approx(1000 / 20)
+    (low,) = multipliers(own, dense, (0.1,))
+    assert low["times"] == pytest.approx(10 / 1), "below its cheapest run dense costs what that costs"
+
+
+def test_the_interval_is_that_of_all_paired_draws_of_seeds():
+    generator = numpy.random.default_rng(1)
+    dense = Points(numpy.array([1.0, 10.0, 100.0]), numpy.sort(generator.random((3, SEEDS)), axis=0))
+    own = Points(numpy.array([0.5, 2.0]), numpy.sort(generator.random((2, SEEDS)), axis=0))
+    level = float(own.recall.mean(axis=1).max()) - 0.02
+    drawn = []
+    for seeds in itertools.product(range(SEEDS), repeat=SEEDS):
+        mine, theirs = own.recall[:, seeds].mean(axis=1), dense.recall[:, seeds].mean(axis=1)
+        reached = own.cost[mine >= level]
+        drawn.append(cost_on_hull(dense.cost, theirs, level)[0] / reached.min() if len(reached) else 0.0)
+    (entry,) = multipliers(own, dense, (level,))
+    wanted = numpy.quantile(drawn, [0.025, 0.975], method="inverted_cdf")
+    assert min(drawn) <= entry["low"] <= entry["times"] + 1e-9 and entry["high"] <= max(drawn)
+    assert (entry["low"], entry["high"]) == pytest.approx(tuple(wanted), rel=0.02)
+
+
+def test_configurations_that_lack_a_seed_do_not_narrow_the_others():
+    frame = pandas.DataFrame(
+        runs("dense", "a", 10, {0: 0.2, 1: 0.3})
+        + runs("dense_4x", "b", 40, {0: 0.5, 1: 0.6, 2: 0.9})
+        + runs("memory", "c", 10, {0: 0.5, 1: 0.6})
+    )
+    assert common_seeds(frame) == [0, 1] and family("dense_4x", "dense") == "dense" != family("denser", "dense")
+    (curve,) = curves(frame, "training_flops", "dense").values()
+    assert curve[-1]["recall"] == 0.55 and curve[-1]["times"] == pytest.approx(4.0)
+    assert quoted(curve).startswith("3.") and quoted(curve, 0.9) == "-"
+    assert curves(frame[frame["arm"] == "memory"], "training_flops", "dense") == {}
+
+
+def test_an_empty_folder_has_an_empty_summary():
+    assert summary([]) == {"studies": {}}
