@@ -37,9 +37,7 @@ def work(searches: list[list[str]], trials: int, first: int) -> None:
         print("  " + " ".join(best.user_attrs["words"]), flush=True)
         if at_edge:
             values = ", ".join(f"{name}={best.params[name]:.3g}" for name in at_edge)
-            print(
-                f"  at the edge of its range: {values}; widen it in conf/space/, and go on with more trials", flush=True
-            )
+            print(f"  at the edge of its range: {values}; widen it in conf/space/, then --trials more", flush=True)
 
 
 def main() -> int:

@@ -93,7 +93,7 @@ def test_from_python_one_run_is_a_record_and_a_mistake_one_line(tmp_path):
     with pytest.raises(ValueError, match=r"^model.widht=3: unknown key"):
         memlayers.run("model.widht=3")
     with pytest.raises(ValueError, match="35 runs; accepted: one"):
-        memlayers.run("experiment=memory_vs_dense")
+        memlayers.run("experiment=frontier")
 
 
 @pytest.mark.slow

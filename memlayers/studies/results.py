@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 
 from memlayers.studies.figure import draw
 from memlayers.studies.frame import RECORDS, framed, read_all
-from memlayers.studies.frontier import curves, family, quoted
+from memlayers.studies.frontier import common_seeds, curves, family, quoted
 from memlayers.studies.frontier_figure import draw_frontiers
 from memlayers.studies.layout import FILE, read_layout
 from memlayers.studies.summary import SHOWINGS, main_runs
@@ -84,11 +84,27 @@ def section(folder: Path) -> str:
     frame = framed(list(read_all(folder)))
     rows = table(frame, layout)
     commands = "\n".join(f"    {command}" for command in layout["commands"])
-    parts = [f"## {folder.name}", layout["question"].strip(), verdict(rows, layout), commands]
+    said = frontier_verdict(frame, layout) if layout["frontier"] else verdict(rows, layout)
+    parts = [f"## {folder.name}", layout["question"].strip(), said, commands]
     parts += [markdown(rows, layout), f"![{folder.name}](results/{folder.name}/figure.png)"]
     if layout["frontier"]:
         parts += [by_relation(frame, layout["reference"]["arm"])]
     return "\n\n".join(part for part in parts if part)
+
+
+def frontier_verdict(frame: pandas.DataFrame, layout: dict[str, Any]) -> str:
+    """A sentence a world: how many times the reference's training FLOPs each arm stands for at recall 0.5."""
+    reference = layout["reference"]["arm"]
+    sentences = []
+    for world, own in frame.groupby("world"):
+        times = curves(own, "training_flops", reference)
+        said = [f"{quoted(times[arm])} for {arm}" for arm in times if quoted(times[arm]) != "-"]
+        if said:
+            sentences.append(
+                f"On {world}, for a recall of 0.5 {reference} needs this many times the training FLOPs of another arm "
+                f"(95% interval over {len(common_seeds(own))} paired seeds): {', '.join(said)}."
+            )
+    return " ".join(sentences)
 
 
 def by_relation(frame: pandas.DataFrame, reference: str) -> str:
