@@ -99,8 +99,14 @@ def mixed_cells(frame: pandas.DataFrame, axes: list[str]) -> int:
 
 
 def texts(column: pandas.Series) -> pandas.Series:
-    """Values as text, so that lists and missing ones can be grouped by; 8 and 8.0 are one."""
-    return column.map(lambda value: f"{value:g}" if isinstance(value, float) else str(value))
+    """Values as text, so that lists and missing ones (-) can be grouped by; 8 and 8.0 are one."""
+
+    def text(value: Any) -> str:
+        if value is None or value != value:
+            return "-"
+        return f"{value:g}" if isinstance(value, float) else str(value)
+
+    return column.map(text)
 
 
 def label(axis: str) -> str:

@@ -8,6 +8,7 @@ import pandas
 from matplotlib import pyplot
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
 from memlayers.studies.figure import GREY, colours_of, saved
 from memlayers.studies.frontier import common_seeds, hull, multipliers, points_of
@@ -65,6 +66,10 @@ def times(panel: Axes, frame: pandas.DataFrame, reference: str, colours: dict[st
         bound = curve[curve["at_least"]]
         panel.plot(bound["recall"], bound["times"], "^", ms=2.5, mfc="none", mew=0.6, color=colours[name])
     panel.axhline(1.0, lw=1.2, color=GREY)
-    panel.set(yscale="log", xlabel="recall", ylabel=f"training FLOPs of {reference} / of the arm", xlim=(0, 1.02))
+    panel.set_yscale("log")
+    panel.yaxis.set_major_locator(LogLocator(10, (1, 2, 5)))
+    panel.yaxis.set_major_formatter(ScalarFormatter())
+    panel.yaxis.set_minor_formatter(NullFormatter())
+    panel.set(xlabel="recall", ylabel=f"training FLOPs of {reference} / of the arm", xlim=(0, 1.02))
     panel.plot([], [], "^", ms=3, mfc="none", mew=0.6, color=GREY, label=f"at least: {reference} does not get there")
     panel.legend(fontsize=6, frameon=False)

@@ -14,8 +14,8 @@ from memlayers.studies.frame import RECORDS, framed, read_all
 from memlayers.studies.frontier import common_seeds, curves, family, quoted
 from memlayers.studies.frontier_figure import draw_frontiers
 from memlayers.studies.layout import FILE, read_layout
-from memlayers.studies.summary import SHOWINGS, main_runs
-from memlayers.studies.table import estimate, interval, markdown, table, verdict
+from memlayers.studies.summary import SHOWINGS, main_runs, main_sizes
+from memlayers.studies.table import estimate, interval, markdown, pivot, shown, table, verdict
 from memlayers.training.record import Record
 
 HEAD = "# Results\n\nWritten by `python scripts/report.py` from the records in `results/`; not to be edited.\n"
@@ -86,9 +86,11 @@ def section(folder: Path) -> str:
     commands = "\n".join(f"    {command}" for command in layout["commands"])
     said = frontier_verdict(frame, layout) if layout["frontier"] else verdict(rows, layout)
     parts = [f"## {folder.name}", layout["question"].strip(), said, commands]
-    parts += [markdown(rows, layout), f"![{folder.name}](results/{folder.name}/figure.png)"]
     if layout["frontier"]:
-        parts += [by_relation(frame, layout["reference"]["arm"])]
+        parts += [frontier_tables(frame, rows, layout), by_relation(frame, layout["reference"]["arm"])]
+    else:
+        parts.append(markdown(rows, layout))
+    parts.append(f"![{folder.name}](results/{folder.name}/figure.png)")
     return "\n\n".join(part for part in parts if part)
 
 
@@ -105,6 +107,13 @@ def frontier_verdict(frame: pandas.DataFrame, layout: dict[str, Any]) -> str:
                 f"(95% interval over {len(common_seeds(own))} paired seeds): {', '.join(said)}."
             )
     return " ".join(sentences)
+
+
+def frontier_tables(frame: pandas.DataFrame, rows: pandas.DataFrame, layout: dict[str, Any]) -> str:
+    """The recall of every configuration over showings, and all read-outs at the showings at which arms are compared."""
+    main = rows[(rows[layout["columns"]] == str(SHOWINGS)) & rows["num_keys"].isin(main_sizes(frame))]
+    texts = [pivot(rows, layout["columns"], layout["y"]), shown(main, layout)]
+    return "\n\n".join(text.to_markdown(index=False, disable_numparse=True) for text in texts)
 
 
 def by_relation(frame: pandas.DataFrame, reference: str) -> str:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas
 
-from memlayers.studies.frame import framed, read_all
+from memlayers.studies.frame import framed, read_all, texts
 from memlayers.studies.frontier import curves, family
 from memlayers.studies.layout import read_layout
 
@@ -38,13 +38,18 @@ def main_runs(frame: pandas.DataFrame, reference: str) -> dict[str, pandas.DataF
     """The runs of each arm at the world's own showings and table size; for dense_4x the way of spending that recalls
     more."""
     ok = frame[(frame["status"] == "ok") & (frame["config.training.exposures"] == SHOWINGS)]
-    ok = ok[ok["config.num_keys"] == ok["config.num_keys"].mode().iloc[0]] if len(ok) else ok
+    ok = ok[texts(ok["config.num_keys"]).isin(main_sizes(frame))]
     found = {}
     for arm, runs in ok.groupby("arm"):
         configurations = [own for _, own in runs.groupby("digest")]
         found[str(arm)] = max(configurations, key=lambda own: own["recall"].mean())
     order = sorted(found, key=lambda arm: (family(arm, reference) != reference, arm))
     return {arm: found[arm] for arm in order}
+
+
+def main_sizes(frame: pandas.DataFrame) -> list[str]:
+    """The commonest num_keys of each world: its table size by default."""
+    return list(dict.fromkeys(texts(own["config.num_keys"]).mode().iloc[0] for _, own in frame.groupby("world")))
 
 
 def arm_of(runs: pandas.DataFrame) -> dict[str, Any]:

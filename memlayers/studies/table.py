@@ -23,7 +23,7 @@ def table(frame: pandas.DataFrame, layout: dict[str, Any]) -> pandas.DataFrame:
     Intervals are Student's t over seeds, NaN for a single one; seconds is a median. Reference rows come first, then
     the others by numeric axes and training FLOPs.
     """
-    known = {label(name): name for name in frame if name.startswith("axes.") or name == "arm"}
+    known = {label(name): name for kind in ("config.", "axes.", "arm") for name in frame if name.startswith(kind)}
     axes = [known[axis] for axis in layout["rows"]] or axes_of(frame)
     frame = frame.assign(**{label(axis): texts(frame[axis]) for axis in axes})
     keys = [*INDEX, *map(label, axes)]
@@ -92,7 +92,7 @@ def interval(row: Any, name: str) -> str:
     if math.isnan(mean):
         return "-"
     sign, form = ("+" if name == "difference" else ""), ",.0f" if abs(mean) >= 100 else ".3f"
-    if math.isnan(low) or form == ",.0f":
+    if math.isnan(low) or form == ",.0f" or math.isclose(low, high):
         return f"{mean:{sign}{form}}"
     return f"{mean:{sign}{form}} [{low:{sign}{form}}, {high:{sign}{form}}]"
 

@@ -1,0 +1,84 @@
+"""A study of frontiers: its figure, its section and its numbers in results/summary.json, from made-up records."""
+
+import json
+
+import pytest
+from records import record, write
+
+from memlayers.studies.layout import FILE
+from memlayers.studies.results import commit, headline, redraw, render, studies_in
+from memlayers.studies.summary import SHOWINGS, summary
+
+STUDY = """
+question: How much?
+frontier: true
+rows: [arm, match.spend, num_keys, training.exposures]
+columns: training.exposures
+commands: [python scripts/train.py a=b]
+"""
+RECALL = {"dense": 0.1, "dense_4x": 0.3, "memory": 0.4, "random": 0.35}
+
+
+def run(arm: str, seed: int, showings: int, spend: str | None = None, world: str = "w") -> dict:
+    """Recall grows by the showings; depth is the worse way to spend."""
+    recall = RECALL[arm] + 0.1 * (showings > SHOWINGS) + 0.01 * seed - 0.05 * (spend == "depth")
+    config = {"training": {"exposures": showings}, "match": {"spend": spend}, "num_keys": 8}
+    made = record(
+        arm,
+        seed,
+        recall,
+        axes={"arm": arm, "seed": seed, "training.exposures": showings, "match.spend": spend, "num_keys": 8},
+        config=config,
+        world=world,
+        flops=1e6 * showings * (4 if arm == "dense_4x" else 1),
+        digest=f"{arm}-{showings}-{spend}",
+    )
+    tables = None if arm.startswith("dense") else {"without": 0.05, "usage": {"0.ffn": {"used": 0.5, "kl": 1.0}}}
+    made["recall"] |= {"unknown": {"auroc": 0.75}, "by_relation": {"r": recall, "q": recall / 2}, "tables": tables}
+    return made
+
+
+RUNS = [
+    run(arm, seed, showings, spend)
+    for arm, spend in [(arm, "width" if arm.startswith("dense") else None) for arm in RECALL] + [("dense_4x", "depth")]
+    for showings in (SHOWINGS, 2 * SHOWINGS)
+    for seed in (0, 1, 2)
+]
+
+
+@pytest.fixture
+def results(tmp_path):
+    local = write(tmp_path / "local", *RUNS)
+    (local / FILE).write_text(STUDY)
+    commit(local, tmp_path / "results")
+    return tmp_path / "results"
+
+
+def test_the_summary_has_each_arm_at_the_showings_of_all_worlds_and_its_multiples(results):
+    found = json.loads(json.dumps(summary(studies_in(results))))["studies"]["s"]["w"]
+    assert found["arms"].keys() == RECALL.keys() and list(found["multiplier"]) == ["memory", "random"]
+    memory = found["arms"]["memory"]
+    assert memory["recall"] == pytest.approx(0.41) and memory["n"] == 3 and memory["unknown_auroc"] == 0.75
+    assert memory["training_flops"] == 1e6 * SHOWINGS and memory["parameters"] == 50_000
+    assert found["arms"]["dense_4x"]["recall"] == pytest.approx(0.31), "by the better way to spend"
+    times = {entry["recall"]: entry for entry in found["multiplier"]["memory"]}
+    assert times[0.1]["times"] == pytest.approx(1) and times[0.4]["times"] == pytest.approx(4 * 2 * 0.5**0.1, rel=0.2)
+    assert times[0.5]["at_least"] and times[0.5]["times"] == pytest.approx(4)
+
+
+def test_the_section_has_verdict_tables_and_recall_by_relation_and_the_figure_is_the_same_twice(results, tmp_path):
+    text = render(results)
+    for part in ("## s\n", "for a recall of 0.5 dense needs", "Recall by relation on w", "| memory", "figure.png"):
+        assert part in text
+    first, second = (redraw(results / "s", tmp_path / name) for name in "ab")
+    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second] and len(first) == 4
+    shown = (tmp_path / "a" / "table.csv").read_text().splitlines()
+    assert all(name in shown[0] for name in ("unknown_auroc", "without_tables", "slots_used", "slots_kl"))
+
+
+def test_the_headline_has_a_row_a_world(results):
+    head, _, line = headline(results / "s", ("memory", "dense", "dense_4x")).splitlines()
+    assert [cell.strip() for cell in head.strip("|").split("|")] == [
+        "world", "memory", "dense", "dense_4x", "memory: times the FLOPs of dense", "memory: AUROC", "dense: AUROC", "n"
+    ]  # fmt: skip
+    assert line.startswith("| w") and "at least 4.0" in line and line.rstrip(" |").endswith("3")
