@@ -62,7 +62,8 @@ def solve(
 
     plain: dict[str, Any] = {"gated": True, "residual": None, "values": None, "before": None}
     # With sparse gradients, too, whatever the rule of this arm's own tables.
-    reference = size(model_cost(dataclasses.replace(config, ffn=match.reference, **plain), num_tokens, work))
+    plainly = dataclasses.replace(config, ffn=match.reference, **plain)
+    reference = size(model_cost(plainly, num_tokens, work, questions=questions))
     target = reference * (1 if longer else match.times)
 
     def grown(**changes: Any) -> ModelConfig:

@@ -20,7 +20,7 @@ GROUPS = sorted(folder.name for folder in CONF.iterdir() if folder.is_dir())
 CHOICES = {group: sorted(path.stem for path in (CONF / group).glob("*.yaml")) for group in GROUPS}
 ARMS = sorted({*CHOICES["arm"], *CHOICES["ffn"]})
 DENSE_ARMS = [arm for arm in ARMS if arm.startswith("dense")]
-STUDY = "experiment=memory_vs_dense"
+STUDY = "experiment=frontier"
 
 
 @cache

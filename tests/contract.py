@@ -5,19 +5,38 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import naive
+import naive_tables
 import torch
+from stubs import seeded
 from torch import Tensor, nn
 
+from memlayers.config import ModelConfig
 from memlayers.kernels import REFERENCE, Kernels
-from memlayers.layers import Dense, Memory, NGram, ShortConv
+from memlayers.layers import Dense, Engram, Memory, NGram, Oracle, ShortConv
 from memlayers.layers.beside import Beside
 from memlayers.layers.dense import SwiGLU
 from memlayers.layers.feedforward import FeedForward
 from memlayers.layers.site import Site
+from memlayers.model import Transformer, build_model
 from memlayers.optim.rules import SGD, LazyAdam, RowwiseAdagrad
 
 D_MODEL, HIDDEN, NUM_TOKENS = 8, 12, 11
 SMALL = Memory(num_keys=5, heads=2, topk=3, d_key=4)
+# What an oracle is asked: some first tokens, and every pair that begins a document.
+QUESTIONS = torch.cat(
+    [
+        torch.tensor([[4, 0], [7, 0], [9, 0]]),
+        torch.cartesian_prod(torch.arange(1, NUM_TOKENS), torch.arange(1, NUM_TOKENS)),
+    ]
+)
+
+
+@dataclass
+class Ungated(Dense):
+    """As every dense feed-forward of a model with gated=False."""
+
+    def build(self, site: Site) -> FeedForward:
+        return super().build(replace(site, gated=False))
 
 
 @dataclass(frozen=True)
@@ -26,11 +45,13 @@ class Entry:
 
     twin: Callable[[Any, Tensor, Tensor], Tensor]
     settings: dict[str, Any]
-    reach: Callable[[Any], int] = lambda settings: 0  # positions after its own that a token changes
+    reach: Callable[[Any], int] = lambda settings: 0  # positions after its own that a token can change
+    always: bool = True  # a token changes all that it reaches
+    width: Callable[[Any], int] = lambda settings: D_MODEL  # of the rows of the pool
 
 
 CONTRACT: dict[type, Entry] = {
-    Dense: Entry(naive.swiglu, {"": Dense()}),
+    Dense: Entry(naive.dense, {"": Dense(), "without gate": Ungated()}),
     Memory: Entry(
         naive.memory,
         {
@@ -38,19 +59,40 @@ CONTRACT: dict[type, Entry] = {
             "shared": replace(SMALL, pool="shared"),
             "own gate": replace(SMALL, gate=True),
             "shared gate": replace(SMALL, pool="shared", gate=True),
+            "random": replace(SMALL, learned=False),
+            "random gate": replace(SMALL, learned=False, gate=True),
             "without norm": replace(SMALL, d_key=None, qk_norm=False),
             "bfloat16": replace(SMALL, value_dtype="bfloat16"),
         },
     ),
     NGram: Entry(
-        naive.ngram,
+        naive_tables.ngram,
         {
             "own": NGram(n=2, num_slots=100, hashes=3),
             "shared": NGram(n=3, num_slots=64, hashes=2, pool="shared"),
             "of one": NGram(n=1, num_slots=30, hashes=1),
+            "a row a token": NGram(n=1, num_slots=None, hashes=1),
             "bfloat16": NGram(n=2, num_slots=50, hashes=2, value_dtype="bfloat16"),
         },
         lambda settings: settings.n - 1,
+    ),
+    Engram: Entry(
+        naive_tables.engram,
+        {
+            "own": Engram([2, 3], hashes=2, num_slots=40),
+            "shared": Engram([2], hashes=2, num_slots=40, pool="shared"),
+            "without gate": Engram([1, 3], hashes=1, num_slots=300, gate=False),
+            "without convolution": Engram([3, 2], hashes=2, num_slots=40, convolution=False),
+            "bare": Engram([2], hashes=3, num_slots=40, gate=False, convolution=False),
+        },
+        lambda settings: max(settings.orders) - 1 + (3 * max(settings.orders) if settings.convolution else 0),
+        width=lambda settings: D_MODEL // (len(settings.orders) * settings.hashes),
+    ),
+    Oracle: Entry(
+        lambda layer, x, tokens: naive_tables.oracle(layer, x, tokens, QUESTIONS),
+        {"own": Oracle(), "shared": Oracle(pool="shared"), "bfloat16": Oracle(value_dtype="bfloat16")},
+        lambda settings: 1_000,  # to the end of the document
+        always=False,
     ),
     ShortConv: Entry(
         naive.short_convolution,
@@ -66,14 +108,14 @@ TABLES = {name: settings for name, settings in CASES.items() if hasattr(settings
 
 
 def site(sparse: bool = True, kernels: Kernels = REFERENCE) -> Site:
-    return Site(D_MODEL, HIDDEN, NUM_TOKENS, kernels, sparse)
+    return Site(D_MODEL, HIDDEN, NUM_TOKENS, kernels, sparse, questions=QUESTIONS)
 
 
-def reach(settings: Any) -> int:
-    return CONTRACT[type(settings)].reach(settings)
+def entry_of(settings: Any) -> Entry:
+    return next(entry for kind, entry in CONTRACT.items() if isinstance(settings, kind))
 
 
-TWINS = {type(one.build(site())): CONTRACT[type(one)].twin for one in CASES.values()}
+TWINS = {type(one.build(site())): entry_of(one).twin for one in CASES.values()}
 
 
 def twin(layer: FeedForward, x: Tensor, tokens: Tensor) -> Tensor:
@@ -85,6 +127,14 @@ def twin(layer: FeedForward, x: Tensor, tokens: Tensor) -> Tensor:
 
 def beside(settings: Any, where: Site) -> Beside:
     return Beside(SwiGLU(where.d_model, where.hidden), settings.build(where))
+
+
+def build(ffn: Any = None, seed: int = 0, sparse: bool = True, **changes: Any) -> Transformer:
+    """A transformer; `sparse` is whether gradients of tables are."""
+    sizes = {"d_model": D_MODEL, "depth": 2, "hidden": HIDDEN}
+    config = ModelConfig(**{"ffn": ffn or Dense(), "blocks": "all"} | sizes | changes)
+    config.validate()
+    return build_model(config, NUM_TOKENS, seeded(seed), sparse=sparse, questions=QUESTIONS)
 
 
 def drawn(module: nn.Module) -> nn.Module:

@@ -1,7 +1,7 @@
 """Every algorithm again, with loops, one token and one slot at a time: slow and obvious. The tests compare with these.
 
 A twin of a layer takes the layer, for its parameters, x (b, s, d_model) and tokens (b, s). Autograd goes through the
-loops. Which twin belongs to which layer stands in contract.py.
+loops. Which twin belongs to which layer stands in contract.py; those of layers that look at tokens, in naive_tables.py.
 """
 
 import math
@@ -11,12 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from memlayers.layers.attention import Attention
-from memlayers.layers.dense import SwiGLU
+from memlayers.layers.dense import MLP, SwiGLU
 from memlayers.layers.feedforward import FeedForward
 from memlayers.layers.gated_memory import GatedMemory
 from memlayers.layers.lookup import ProductKeyLookup
 from memlayers.layers.memory import ProductKeyMemory
-from memlayers.layers.ngram import NGramTable
 from memlayers.layers.short_conv import ShortConvolution
 from memlayers.model import Transformer
 
@@ -59,15 +58,22 @@ def silu(x: Tensor) -> Tensor:
     return x / (1 + torch.exp(-x))
 
 
-def swiglu(layer: SwiGLU, x: Tensor, tokens: Tensor) -> Tensor:
-    """down(silu(gate) * up), one hidden unit at a time."""
+def gelu(x: Tensor) -> Tensor:
+    return x * (1 + torch.erf(x / math.sqrt(2))) / 2
+
+
+def dense(layer: SwiGLU | MLP, x: Tensor, tokens: Tensor) -> Tensor:
+    """down(silu(gate) * up), or down(gelu(up)) of a layer without a gate, one hidden unit at a time."""
     hidden = layer.down.weight.shape[1]
     out = torch.zeros_like(x)
     for b, s in positions(x):
         for unit in range(hidden):
-            gate = torch.dot(layer.up.weight[unit], x[b, s])
-            up = torch.dot(layer.up.weight[hidden + unit], x[b, s])
-            out[b, s] += silu(gate) * up * layer.down.weight[:, unit]
+            first = torch.dot(layer.up.weight[unit], x[b, s])
+            if isinstance(layer, MLP):
+                value = gelu(first)
+            else:
+                value = silu(first) * torch.dot(layer.up.weight[hidden + unit], x[b, s])
+            out[b, s] += value * layer.down.weight[:, unit]
     return out
 
 
@@ -103,31 +109,6 @@ def memory(layer: ProductKeyMemory | GatedMemory, x: Tensor, tokens: Tensor) -> 
     for b, s in positions(x):
         out[b, s] = layer.out.weight @ (silu(layer.gate.weight @ x[b, s]) * read[b, s])
     return out
-
-
-def ngram(layer: NGramTable, x: Tensor, tokens: Tensor) -> Tensor:
-    """The mean of one row a hash."""
-    out = torch.zeros_like(x)
-    for b, s in positions(x):
-        for which in range(layer.hashes):
-            slot = hashed(tokens[b, : s + 1].tolist(), layer.n, which, len(layer.pool.values))
-            out[b, s] += layer.pool.values[slot].float() / layer.hashes
-    return out
-
-
-def hashed(tokens: list[int], n: int, which: int, size: int) -> int:
-    """The slot of the last n tokens by one hash, the last token first; missing ones are -1. Integers of 64 bits."""
-    state = wrapped((which + 1) * 0x9E3779B97F4A7C1)
-    for back, token in enumerate((tokens[::-1] + [-1] * n)[:n]):
-        state = wrapped((state ^ (token + 1 + back)) * 0xBF58476D1CE4E5B9)
-        state ^= state >> 27
-    return (wrapped(state * 0x94D049BB133111EB) >> 16) % size
-
-
-def wrapped(number: int) -> int:
-    """The signed integer of 64 bits that is left of one of any size."""
-    number &= 2**64 - 1
-    return number - 2**64 if number >= 2**63 else number
 
 
 def short_convolution(layer: ShortConvolution, x: Tensor, tokens: Tensor) -> Tensor:

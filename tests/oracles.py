@@ -25,6 +25,10 @@ class Lookup:
         self.asked: list[list[tuple[int, ...]]] = []  # of each call
         self.training = True
 
+    def tables(self) -> list[object]:
+        """None: what it knows is in no table."""
+        return []
+
     def train(self, mode: bool = True) -> "Lookup":
         self.training = mode
         return self

@@ -1,14 +1,12 @@
-"""Arms: a name for each, a size that matches the reference, and rates by the choice of a world, not by its name."""
+"""Arms: a name for each, a size that matches the reference, and tables as large as each other."""
 
 import pytest
 from commands import ARMS, CHOICES, DENSE_ARMS, STUDY, composed, one, refusal
-from omegaconf import OmegaConf
 from stubs import leaves
 
 from memlayers.config import RunConfig
 from memlayers.config.digest import NOT_DECISIVE, decisive, digest, flatten, settings
 from memlayers.layers import Dense, layer_name
-from memlayers.studies.files import CONF
 from memlayers.training.plan import Plan, plan
 
 SMALL = "world.num_subjects=300"
@@ -72,35 +70,36 @@ def test_every_arm_costs_what_the_reference_costs_or_its_multiple(arm, plans):
     assert config.match.reference == one(SMALL).model.ffn, "all arms are matched to the same memory"
 
 
-def test_arms_differ_in_the_feed_forward_the_match_and_rates_only():
-    reference = one()
+def test_arms_differ_in_their_layers_and_the_match_only():
+    """And in what was tuned for each, which is left out here."""
+    reference = one("rates.arm=null")
     own = flatten(decisive(reference))
     for arm in ARMS:
-        job = one(f"arm={arm}")
+        job = one(f"arm={arm}", "rates.arm=null")
         flat = flatten(decisive(job))
         different = {key for key in own.keys() | flat.keys() if own.get(key, "none") != flat.get(key, "none")}
-        assert all(
-            key.startswith(("model.ffn.", "match.", "optim.values."))  # dense has neither memory nor values
-            or (key.startswith("optim.") and key.rpartition(".")[2] in ("lr", "lr_mul", "muon_lr"))
-            for key in different
-        ), (arm, different)
+        layers = ("model.ffn.", "model.residual.", "model.values.", "model.extra_blocks", "match.")
+        assert all(key.startswith((*layers, "optim.values.")) for key in different), (arm, different)
         assert bool(different) == (arm != "memory")
-        assert isinstance(job.model.ffn, Dense) == (arm in DENSE_ARMS)
+        assert isinstance(job.model.ffn, Dense) == (arm not in CHOICES["ffn"] or arm == "dense")
         for name in NOT_DECISIVE:
             assert name == "arm" or getattr(job, name) == getattr(reference, name)
 
 
-def test_the_study_is_its_arms_by_its_seeds_and_each_is_what_it_is_without_the_study():
-    jobs = composed(STUDY)
+def test_the_study_is_its_arms_by_its_axes_and_each_is_what_it_is_without_the_study():
+    jobs = composed(STUDY, "training.exposures=2,8")
     arms = list(dict.fromkeys(job.arm for job in jobs))
-    assert [(job.arm, job.seed) for job in jobs] == [(arm, seed) for arm in arms for seed in range(5)]
-    assert set(arms) == {*CHOICES["ffn"], "dense_2x", "dense_4x", "dense_params"} <= set(ARMS)
-    assert {job.study for job in jobs} == {"memory_vs_dense"} and len({digest(job) for job in jobs}) == len(arms)
-    assert all(digest(job) == digest(one(f"arm={job.arm}")) for job in jobs)
-    assert all(job.axes == {"arm": job.arm, "seed": job.seed} for job in jobs)
+    wanted = {(arm, shown, seed) for arm in arms for shown in (2.0, 8.0) for seed in range(3)}
+    assert {(job.arm, job.training.exposures, job.seed) for job in jobs} == wanted and len(jobs) == len(wanted)
+    assert {"memory", "dense", "ngram"} <= set(arms) <= set(ARMS) and {job.study for job in jobs} == {"frontier"}
+    assert len({digest(job) for job in jobs}) == 2 * len(arms)
+    for job in jobs:
+        shown, words = job.training.exposures, [f"training.probes={job.training.probes}"]
+        assert digest(job) == digest(one(f"arm={job.arm}", f"training.exposures={shown}", *words))
+        assert job.axes == {"arm": job.arm, "training.exposures": shown, "seed": job.seed}
 
 
-# --------------------------------------------------------------------------- rates
+# --------------------------------------------------------------------------- worlds
 
 
 @pytest.mark.parametrize("world", CHOICES["world"])
@@ -113,26 +112,21 @@ def test_another_name_for_a_world_changes_nothing_but_the_name(world, arm):
     assert different == {"world.name"} and settings(own)["rates"] == settings(renamed)["rates"]
 
 
+def sizes(config: RunConfig) -> set[int]:
+    """How many slots, of the width of the model, each table of a run has that does not have one a token or a fact."""
+    layers = [config.model.ffn, config.model.residual, config.model.values, config.match.reference]
+    slots = [getattr(layer, "num_slots", None) or getattr(layer, "num_keys", 0) ** 2 for layer in layers]
+    return set(slots) - {0}
+
+
 @pytest.mark.parametrize("world", CHOICES["world"])
-def test_rates_are_those_of_the_table_of_the_world_for_each_arm(world):
-    table = OmegaConf.to_container(OmegaConf.load(CONF / "rates" / f"{world}.yaml"))
-    assert set(table) - {"default"} <= set(ARMS)
-    for arm in ARMS:
-        config = of_world(world, f"arm={arm}")
-        wanted = table["default"] | table.get(arm, {})
-        assert config.optim.lr == wanted["lr"] and config.optim.muon_lr == wanted["muon_lr"]
-        assert config.optim.roles["vector"].lr_mul == wanted["gains"]
-        assert config.optim.values.lr == wanted["values_lr"]
-        assert config.match.reference.num_keys == wanted["num_keys"]
-        slots = getattr(config.model.ffn, "num_slots", None) or getattr(config.model.ffn, "num_keys", 0) ** 2
-        assert arm in DENSE_ARMS or slots == wanted["num_keys"] ** 2
+def test_tables_of_all_arms_in_a_world_are_as_large(world):
+    found = {arm: sizes(of_world(world, f"arm={arm}")) for arm in ARMS}
+    slots = of_world(world).num_keys ** 2
+    assert set(map(frozenset, found.values())) == {frozenset([slots])}
+    assert sizes(of_world(world, "arm=engram", "num_keys=16")) == sizes(of_world(world, "num_keys=16")) == {256}
 
 
-def test_rates_of_another_world_and_rates_given_by_hand():
-    assert set(CHOICES["rates"]) == set(CHOICES["world"])
-    airports = one("world=atlas_airports")
-    assert one("rates=atlas_airports").match.reference.num_keys == airports.match.reference.num_keys == 192
-    assert one("rates=atlas_airports").world == one().world
-    given = one("optim.lr=1e-3", "rates.default.values_lr=7", "world=biographies", "training.exposures=2")
-    assert (given.optim.lr, given.optim.values.lr, given.training.exposures) == (1e-3, 7.0, 2.0)
-    assert (one("world=biographies").training.exposures, one().training.exposures) == (8.0, 16.0)
+def test_a_world_says_how_long_its_runs_are():
+    assert one("world=biographies", "training.exposures=2").training.exposures == 2.0
+    assert all(of_world(world).training.exposures > 0 for world in CHOICES["world"])

@@ -7,13 +7,12 @@ import sys
 import hydra
 import pytest
 from commands import ARMS, CHOICES, STUDY, composed, one, refusal
-from omegaconf import OmegaConf
 
-from memlayers.config import BiographiesConfig, TriplesConfig
-from memlayers.config.digest import decisive, digest, flatten
-from memlayers.layers import LAYERS, Dense, Memory, NGram, ShortConv
+from memlayers.config import BiographiesConfig, RunConfig, TriplesConfig
+from memlayers.config.digest import decisive, digest
+from memlayers.layers import LAYERS, Dense, Engram, Memory, NGram, Oracle, ShortConv
 from memlayers.optim.rules import RULES, rule_name
-from memlayers.studies.cli import words_of
+from memlayers.studies import cli
 from memlayers.studies.compose import register
 from memlayers.studies.files import CONF
 from memlayers.training.record import record_path
@@ -21,19 +20,20 @@ from memlayers.training.record import record_path
 # --------------------------------------------------------------------------- what is accepted
 
 
-@pytest.mark.parametrize("turn", range(max(len(CHOICES[group]) for group in CHOICES if group != "experiment")))
+GROUPS = [group for group in CHOICES if group not in ("experiment", "rates", "space")]  # of those a line has one each
+
+
+@pytest.mark.parametrize("turn", range(max(len(CHOICES[group]) for group in GROUPS)))
 def test_every_file_of_conf_composes_and_is_valid(turn, tmp_path):
     """Each turn takes the next choice of every group; arms bring their own ffn."""
-    lines = {group: choices[turn % len(choices)] for group, choices in CHOICES.items()}
-    for group in ("ffn", "experiment"):
-        del lines[group]
+    lines = {group: CHOICES[group][turn % len(CHOICES[group])] for group in GROUPS if group != "ffn"}
     lines["arm"], extra = ARMS[turn % len(ARMS)], lines.pop("extra")
     lines |= {f"extra@model.{place}": extra for place in ("residual", "values", "before")}
     lines |= {"world.path": f"{tmp_path}/facts.csv"} if lines["world"] == "triples" else {}
-    job = one(*(f"{key}={value}" for key, value in lines.items()))
-    json.dumps(decisive(job), allow_nan=False)
-    assert (job.arm, job.world.name) == (lines["arm"], lines["world"])
-    assert job.results == str(CONF.parent / "results" / "local")
+    run = one(*(f"{key}={value}" for key, value in lines.items()))
+    json.dumps(decisive(run), allow_nan=False)
+    assert (run.arm, run.world.name) == (lines["arm"], lines["world"])
+    assert run.results == str(CONF.parent / "results" / "local")
 
 
 @pytest.mark.parametrize("experiment", CHOICES["experiment"])
@@ -49,9 +49,10 @@ def test_runs_of_an_experiment_have_records_of_their_own_and_differ_as_its_axes_
 
 
 def test_every_layer_and_every_rule_is_a_choice():
-    assert {type(one(f"arm={name}").model.ffn) for name in CHOICES["ffn"]} == {Dense, Memory, NGram}
-    assert {type(one(f"extra@model.before={name}").model.before) for name in CHOICES["extra"]} == {NGram, ShortConv}
-    assert set(LAYERS) == {Dense, Memory, NGram, ShortConv}
+    as_ffn = {type(one(f"arm={name}").model.ffn) for name in CHOICES["ffn"]}
+    beside = {type(one(f"extra@model.before={name}").model.before) for name in CHOICES["extra"]}
+    assert as_ffn == {Dense, Memory, NGram, Oracle} and beside == {NGram, Engram, ShortConv}
+    assert as_ffn | beside == set(LAYERS)
     rules = {name: one(f"values={name}").optim.values for name in CHOICES["values"]}
     assert {type(rule) for rule in rules.values()} == set(RULES.values())
     assert all(rule_name(rule) == name for name, rule in rules.items())
@@ -80,14 +81,13 @@ def test_settings_that_follow_the_seed_follow_it_in_every_job():
 # --------------------------------------------------------------------------- sweeps
 
 
-def by_hydra(arguments: list[str], monkeypatch) -> list[dict]:
-    """The resolved configuration of each job that Hydra's own command line runs, in order."""
+def by_hydra(arguments: list[str], monkeypatch) -> list[RunConfig]:
+    """The configuration of each job that Hydra's own command line begins, in order."""
     register()
-    seen = []
-    monkeypatch.setattr(sys, "argv", ["train.py", *words_of(arguments)])
-    hydra.main(config_path=str(CONF), config_name="train", version_base="1.3")(
-        lambda config: seen.append(OmegaConf.to_container(config, resolve=True))
-    )()
+    seen: list[RunConfig] = []
+    monkeypatch.setattr("memlayers.training.run.run", seen.append)
+    monkeypatch.setattr(sys, "argv", ["train.py", *cli.words_of(arguments)])
+    hydra.main(config_path=str(CONF), config_name="train", version_base="1.3")(cli.job)()
     return seen
 
 
@@ -95,8 +95,8 @@ SWEEPS = [
     ["seed=5"],
     ["-m", "seed=1,0", f"ffn={CHOICES['ffn'][-1]},dense"],
     ["-m", "world=biographies", "optim.betas=[0.5,0.6],[0.7,0.8]", "seed=choice(3,1)", "training.steps=7"],
-    [STUDY, "arm=dense,memory", "seed=range(2)", "hydra.launcher.n_jobs=1"],
-    [STUDY, "arm=memory", "seed=0,1", "hydra/launcher=basic"],
+    [STUDY, "arm=dense,memory", "training.exposures=4,32", "seed=range(2)", "hydra/launcher=basic"],
+    [STUDY, "arm=memory", "training.exposures=4", "seed=0,1", "hydra/launcher=basic"],
     ["-m", "arm=glob(mem*)"],
 ]
 
@@ -106,8 +106,7 @@ def test_a_sweep_is_expanded_as_hydra_expands_it(arguments, tmp_path, monkeypatc
     arguments = [*arguments, f"results={tmp_path}"]
     jobs = composed(*arguments)
     theirs = by_hydra(arguments, monkeypatch)
-    ours = [dataclasses.asdict(job) | {"axes": {}} for job in jobs]  # Hydra knows nothing of those
-    assert [flatten(job) for job in ours] == [flatten(config | {"axes": {}}) for config in theirs]
+    assert [dataclasses.replace(job, axes={}) for job in jobs] == theirs  # Hydra knows nothing of axes
     assert len({record_path(job) for job in jobs}) == len(jobs)
 
 
@@ -119,8 +118,8 @@ def test_a_sweep_is_expanded_as_hydra_expands_it(arguments, tmp_path, monkeypatc
         (["-m", "seed=1,0", "training.steps=3"], [{"seed": 1}, {"seed": 0}]),
         (["-m", "model.blocks=[0],[0,1]", "seed=4"], [{"model.blocks": [0]}, {"model.blocks": [0, 1]}]),
         (["-m", "values=sgd,adamw", "optim.lr=1e-3"], [{"values": "sgd"}, {"values": "adamw"}]),
-        (["experiment=rates", "arm=memory", "optim.lr=1e-3"], [{}]),
-        (["experiment=rates", "arm=memory", "optim.lr=1e-3,2e-3"], [{"optim.lr": 1e-3}, {"optim.lr": 2e-3}]),
+        ([STUDY, "arm=memory", "training.exposures=4", "seed=0"], [{}]),
+        ([STUDY, "arm=memory", "training.exposures=4", "seed=0,1"], [{"seed": 0}, {"seed": 1}]),
     ],
     ids=lambda words: " ".join(words) if isinstance(words[0], str) else None,
 )

@@ -1,15 +1,12 @@
-"""Validation, in one line that names key, value and what is accepted; and settings flattened."""
+"""Validation, in one line that names key, value and what is accepted."""
 
 import math
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from stubs import changed, leaves, run_config
+from stubs import changed, run_config
 
 from memlayers.config import AtlasConfig, MatchConfig, ModelConfig, OptimConfig, RunConfig, TriplesConfig
-from memlayers.config.digest import differing, flatten
-from memlayers.layers import Dense, Memory, NGram, ShortConv
+from memlayers.layers import Dense, Engram, Memory, NGram, Oracle, ShortConv
 from memlayers.optim import DenseAdamW, LazyAdam
 
 NUMBERS = {  # lowest and highest accepted, None where there is no limit
@@ -25,6 +22,8 @@ NUMBERS = {  # lowest and highest accepted, None where there is no limit
     "model.residual.n": (1, 16),
     "model.residual.num_slots": (2, 2**31),
     "model.residual.hashes": (1, 1024),
+    "model.values.hashes": (1, 1024),
+    "model.values.num_slots": (2, 2**31),
     "model.before.width": (1, 64),
     "match.times": (0.1, 64),
     "match.multiple_of": (1, 1024),
@@ -46,9 +45,10 @@ WORDS = {
     "model.ffn.value_dtype": ("float32", "bfloat16"),
     "model.ffn.pool": ("own", "shared"),
     "model.residual.pool": ("own", "shared"),
+    "model.values.pool": ("own", "shared"),
     "model.residual.value_dtype": ("float32", "bfloat16"),
     "match.by": ("flops", "params"),
-    "match.spend": ("width", "hidden", "depth", "longer"),
+    "match.spend": ("width", "hidden", "depth", "both", "longer"),
     "training.loss": ("answers", "all"),
     "optim.schedule.shape": ("linear", "cosine", "constant", "trapezoid"),
     "optim.values.schedule.shape": ("linear", "cosine", "constant", "trapezoid"),
@@ -58,8 +58,8 @@ WORDS = {
 
 
 def with_settings(**settings) -> RunConfig:
-    """Of a model with a layer in three places, matched to a memory."""
-    model = ModelConfig(ffn=Memory(topk=2), residual=NGram(), before=ShortConv())
+    """Of a model with a layer in all places, matched to a memory."""
+    model = ModelConfig(ffn=Memory(topk=2), residual=NGram(), values=Engram(), before=ShortConv())
     config = run_config(model=model, match=MatchConfig(reference=Memory()), optim=OptimConfig(values=LazyAdam()))
     for key, value in settings.items():
         config = changed(config, key, value)
@@ -115,6 +115,12 @@ COMBINATIONS = [
     ({"match.reference": None, "match.times": 2.0}, "match.times=2.0 has nothing to match"),
     ({"match.reference": None, "match.spend": "depth"}, "match.spend=depth has nothing to match"),
     ({"match.reference": None, "match.multiple_of": 8}, "match.multiple_of=8 has nothing to match"),
+    ({"model.residual.num_slots": None}, "model.residual.num_slots=null is one for each token; accepted: with n=1 and"),
+    ({"model.values.orders": []}, "model.values.orders=[] is empty or has one twice; accepted: such as [2, 3]"),
+    ({"model.values.orders": [3, 3]}, "model.values.orders=[3, 3] is empty or has one twice"),
+    ({"model.values.orders": [2, 17]}, "model.values.orders=17 is out of range; accepted: 1 to 16"),
+    ({"model.ffn": Oracle(pool="ours")}, "model.ffn.pool='ours' is not known; accepted: own, shared"),
+    ({"model.ffn": Oracle("half")}, "model.ffn.value_dtype='half' is not known; accepted: float32, bfloat16"),
     ({"model.extra_blocks": [2]}, "model.extra_blocks=[2]: block 2 is out of range"),
     ({"optim.values": DenseAdamW(weight_decay=-0.1)}, "optim.values.weight_decay=-0.1 is too small; accepted: 0 or"),
     ({"optim.betas": [0.9]}, "optim.betas=[0.9] is not accepted; accepted: two numbers from 0 to below 1"),
@@ -161,6 +167,11 @@ def test_settings_that_cannot_be_are_refused_in_one_line(settings, begins):
         {"optim.values": None},
         {"optim.clip": None, "optim.clip_values": 1.0},
         {"match.by": "flops", "match.spend": "longer"},
+        {
+            "model.residual": NGram(n=1, num_slots=None, hashes=1),
+            "model.ffn": Oracle(),
+            "model.values": Engram([1, 16]),
+        },
         {"match.reference": None},
         {"match.reference": Dense(), "model.ffn": Dense()},
         {"world": AtlasConfig(source="airports", spelling="bpe", num_bpe_tokens=500, num_subjects=2)},
@@ -170,28 +181,3 @@ def test_settings_that_cannot_be_are_refused_in_one_line(settings, begins):
 )
 def test_settings_that_can_be_are_accepted(settings):
     with_settings(**settings).validate()
-
-
-# --------------------------------------------------------------------------- flat settings
-
-keys = st.text("abc", min_size=1, max_size=2)
-plain = st.integers() | st.none() | st.lists(st.integers(), max_size=2)
-trees = st.recursive(plain, lambda inner: st.dictionaries(keys, inner, min_size=1, max_size=3))
-
-
-@given(tree=st.dictionaries(keys, trees, max_size=4))
-def test_flat_keys_lead_back_to_their_leaves(tree):
-    flat = flatten(tree)
-    for key, value in flat.items():
-        node = tree
-        for name in key.split("."):
-            node = node[name]
-        assert node == value and not isinstance(node, dict)
-    assert len(flat) == len(leaves(tree))
-
-
-@given(several=st.lists(st.dictionaries(keys, st.integers(0, 2), max_size=3), min_size=1, max_size=4))
-def test_what_differs_is_told_of_each(several):
-    for one, told in zip(several, differing(several), strict=True):
-        same = {key for key in one if all(key in other and other[key] == one[key] for other in several)}
-        assert dict(word.split("=") for word in told.split()) == {k: str(v) for k, v in one.items() if k not in same}

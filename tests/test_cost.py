@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from contract import CASES, D_MODEL, beside, site
+from contract import CASES, D_MODEL, QUESTIONS, beside, site
 from flops import count
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,7 +12,8 @@ from memlayers.config import AtlasConfig, ModelConfig
 from memlayers.cost import model_cost
 from memlayers.facts import build_world
 from memlayers.layers.attention import Attention
-from memlayers.layers.dense import SwiGLU
+from memlayers.layers.dense import MLP, SwiGLU
+from memlayers.layers.engram import GatedNGrams
 from memlayers.layers.feedforward import Cost, FeedForward, Workload, matrix_cost
 from memlayers.layers.gated_memory import GatedMemory
 from memlayers.layers.lookup import ProductKeyLookup
@@ -32,7 +33,15 @@ def seen(layer: torch.nn.Module, batch: int, sequence: int, d_model: int) -> tup
             parameter.normal_()
     x = torch.randn(batch, sequence, d_model, requires_grad=True)
     tokens = torch.ones(batch, sequence, dtype=torch.long)
-    return count(lambda: layer(x) if isinstance(layer, Attention) else layer(x, tokens).hidden)
+    forward, backward = count(lambda: layer(x) if isinstance(layer, Attention) else layer(x, tokens).hidden)
+    return forward + uncounted(layer) * batch * sequence, backward + 2 * uncounted(layer) * batch * sequence
+
+
+def uncounted(model: torch.nn.Module) -> int:
+    """Of Engram, whose gate compares key and stream, and whose taps weigh positions, by element-wise products."""
+    engrams = [module for module in model.modules() if isinstance(module, GatedNGrams)]
+    parts = [part for one in engrams for part in (one.key_norm, one.taps) if part is not None]
+    return sum(2 * part.weight.numel() for part in parts)
 
 
 def told(layer: FeedForward | Attention, batch: int, sequence: int) -> tuple[int, int]:
@@ -72,8 +81,8 @@ def test_memories_cost_what_the_counter_sees(layer, batch, sequence):
 
 @pytest.mark.parametrize(("batch", "sequence"), [(1, 1), (3, 7)])
 def test_dense_layers_and_attention_cost_what_the_counter_sees(batch, sequence):
-    for layer in (SwiGLU(12, 20), SwiGLU(6, 1), Attention(12, 3), Attention(8, 1)):
-        d_model = layer.down.out_features if isinstance(layer, SwiGLU) else layer.out.out_features
+    for layer in (SwiGLU(12, 20), SwiGLU(6, 1), MLP(12, 20), MLP(6, 1), Attention(12, 3), Attention(8, 1)):
+        d_model = layer.out.out_features if isinstance(layer, Attention) else layer.down.out_features
         assert told(layer, batch, sequence) == seen(layer, batch, sequence, d_model)
 
 
@@ -139,13 +148,14 @@ def test_a_whole_model_costs_what_the_counter_sees_and_has_the_parameters_it_say
     places = ("residual", "values", "before") if "extra_blocks" in where else ("ffn",)
     config = ModelConfig(**where, **dict.fromkeys(places, CASES[case]), d_model=16, depth=3, hidden=22)
     num_tokens = len(text.vocabulary)
-    model = build_model(config, num_tokens, seeded(), sparse=sparse)
+    model = build_model(config, num_tokens, seeded(), sparse=sparse, questions=QUESTIONS)
     tokens, answers = text.sample(32, seeded())
     tokens, where = tokens[:, :-1], answers[:, 1:]
     assert (tokens != 0).all() and 0 < where.sum() < where.numel()
     work = Workload(tokens.shape[1], int(where.sum()) / len(tokens), tokens.numel())
     cost = model.cost(work)
     forward, backward = count(lambda: model(tokens, where).logits)
-    assert (cost.forward * tokens.numel(), cost.backward * tokens.numel()) == (forward, backward)
+    more = uncounted(model) * tokens.numel()
+    assert (cost.forward * tokens.numel(), cost.backward * tokens.numel()) == (forward + more, backward + 2 * more)
     assert cost.params == sum(parameter.numel() for parameter in model.parameters())
-    assert model_cost(config, num_tokens, work, sparse) == cost
+    assert model_cost(config, num_tokens, work, sparse, QUESTIONS) == cost

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from commands import ARMS, CHOICES, DENSE_ARMS, STUDY, composed, one, refusal
+from commands import ARMS, CHOICES, STUDY, composed, one, refusal
 from stubs import changed, leaves
 
 from memlayers.config import RunConfig
@@ -21,15 +21,15 @@ HAS_NO_EFFECT = "has no effect here; accepted: without it, or with the setting t
     "words",
     [
         ["optim.schedule.final=0.1", "optim.schedule.shape=constant"],
-        ["optim.values.schedule.final=0.1"],  # constant by default
-        ["model.extra_blocks=[1]"],  # nothing stands there
+        ["optim.values.schedule.final=0.1", "rates.arm=null"],  # constant by default
+        ["model.extra_blocks=[1]", "rates.arm=null"],  # nothing stands there
         ["training.exposures=3", "training.steps=5"],
         ["optim.values.lr=1", "arm=dense"],
         ["optim.values.schedule.warmup=0.1", "arm=dense"],
         ["optim.clip_values=1", "arm=dense"],
         ["optim.roles.memory_key.lr_mul=2", "arm=dense"],
-        ["model.placement=add", "arm=dense", "match.reference=null"],
-        ["model.blocks=[1]", "arm=dense", "match.reference=null"],
+        ["model.placement=add", "arm=dense", "match.reference=null", "rates.arm=null"],
+        ["model.blocks=[1]", "arm=dense", "match.reference=null", "rates.arm=null"],
         ["model.blocks=[1]", "arm=dense", "ffn@match.reference=dense"],
     ],
     ids=" ".join,
@@ -72,9 +72,9 @@ def test_a_word_with_an_effect_in_one_job_of_a_sweep_is_accepted():
         ["match.times=1"],
         ["world.seed=0"],
         ["training.exposures=16", "training.probes=16"],
-        ["arm=dense", "optim.values.schedule.final=0.02"],
+        ["arm=dense", "optim.values.schedule.final=0.02", "rates.arm=null"],
         ["-m", "optim.schedule.shape=constant,linear", "optim.schedule.final=0.1"],
-        [STUDY, "optim.values.lr=2", "arm=dense,memory", "seed=0"],
+        [STUDY, "optim.values.lr=2", "arm=dense,memory", "training.exposures=4", "seed=0"],
     ],
     ids=" ".join,
 )
@@ -103,6 +103,8 @@ OTHERS: dict[str, tuple[Any, ...]] = {  # valid values, of which one is not the 
     "model.before": (ShortConv(),),
     "match.by": ("flops", "params"),
     "match.spend": ("depth",),
+    "orders": ([2],),  # of any layer
+    "num_slots": (1000,),
     "optim.betas": ([0.8, 0.9],),
     "optim.clip_values": (1.0,),
     "optim.muon_lr": (0.007,),
@@ -117,6 +119,7 @@ OTHERS: dict[str, tuple[Any, ...]] = {  # valid values, of which one is not the 
     "value_dtype": ("bfloat16",),
 }
 REFUSED = ("has no effect", "has nothing to match", "accepted: bytes", "a run has one device", "model.tied_head=true")
+REFUSED += ("num_slots=null is one for each token",)
 
 
 def another(key: str, value: Any) -> Any:
@@ -152,12 +155,12 @@ def of_world(world: str, *words: str) -> RunConfig:
 
 @pytest.mark.parametrize("arm", ARMS)
 def test_every_setting_of_an_arm_makes_another_experiment_or_is_known_to_have_no_effect(arm):
-    config = one(f"arm={arm}")
-    without = without_effect(config)
-    found = unaffected(config)
+    config = one(f"arm={arm}", "rates.arm=null")
+    without, found = without_effect(config), unaffected(config)
+    layers = (config.model.ffn, config.model.residual, config.model.values)
     assert {key for key in found if not any(f"{key}.".startswith(f"{one}.") for one in without)} == set()
     assert "optim.schedule.final" not in found and ("model.blocks" not in found)
-    assert ("optim.values.lr" in found) == (arm in DENSE_ARMS)
+    assert ("optim.values.lr" in found) == (not any(hasattr(layer, "pool") for layer in layers))
 
 
 @pytest.mark.parametrize("world", CHOICES["world"])
@@ -169,10 +172,10 @@ def test_what_changes_no_digest_is_refused_on_the_command_line():
     """Each setting once, for the first arm in which it has no effect."""
     tried = {}
     for arm in ARMS:
-        for key, value in unaffected(one(f"arm={arm}")).items():
+        for key, value in unaffected(one(f"arm={arm}", "rates.arm=null")).items():
             if tried.setdefault(key, arm) == arm:
                 line = f"{key}={value}".replace(" ", "")
-                assert refusal(f"arm={arm}", line) == f"{line}: {HAS_NO_EFFECT}"
+                assert refusal(f"arm={arm}", "rates.arm=null", line) == f"{line}: {HAS_NO_EFFECT}"
     assert {"model.extra_blocks", "optim.values.lr", "optim.values.schedule.final", "optim.clip_values"} <= set(tried)
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from contract import CASES, FIRST, RULES, SMALL, TABLES
+from contract import CASES, FIRST, QUESTIONS, RULES, SMALL, TABLES
 from stubs import seeded
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
@@ -163,7 +163,7 @@ def test_a_model_moves_rows_in_backward_where_it_can_and_learns_the_same(name, w
     config, chosen = ModelConfig(**{"ffn": Dense()} | where), kernels.choose("native")
     optim, ended = OptimConfig(clip_values=clip, values=RULES[name]), []
     for context in (fused_updates, lambda *_: nullcontext()):
-        model = build_model(config, 50, seeded(), chosen)
+        model = build_model(config, 50, seeded(), chosen, questions=QUESTIONS)
         optimizers = build_optimizers(model, optim, chosen)
         with context(model, optimizers, optim):
             for step in range(10):

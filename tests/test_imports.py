@@ -21,7 +21,7 @@ SCIENCE = {
     "model": {"config", "kernels", "layers"},
     "cost": {"config", "layers", "model"},
     "optim": {"checks", "config", "kernels", "layers", "model"},
-    "recall": {"facts", "model", "text"},
+    "recall": {"facts", "layers", "model", "text"},
 }
 # The rest, in order: each may import from the science and from those before it.
 WIRING = ["training", "studies", "__main__"]

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from contract import CASES, CONTRACT, D_MODEL, NUM_TOKENS, TABLES, beside, drawn, random_tokens, reach, site, twin
+from contract import CASES, CONTRACT, D_MODEL, NUM_TOKENS, TABLES, beside, drawn, entry_of, random_tokens, site, twin
 from torch import Tensor, nn
 
 from memlayers.layers import LAYERS
@@ -30,10 +30,16 @@ def near(layer: nn.Module) -> dict[str, float]:
     return {"rtol": 1e-4, "atol": 1e-5} if exact else {"rtol": 3e-2, "atol": 6e-2}
 
 
+def learned(layer: nn.Module) -> dict[str, nn.Parameter]:
+    return {name: parameter for name, parameter in layer.named_parameters() if parameter.requires_grad}
+
+
 def gradients(layer: nn.Module, x: Tensor, tokens: Tensor, weight: Tensor) -> dict[str, Tensor]:
+    """Of what is learned; nothing else has one."""
     layer.zero_grad()
     (layer(x, tokens).hidden.float() * weight).sum().backward()
-    return {name: parameter.grad for name, parameter in layer.named_parameters()}
+    assert all(parameter.requires_grad or parameter.grad is None for parameter in layer.parameters())
+    return {name: parameter.grad for name, parameter in learned(layer).items()}
 
 
 def test_every_layer_has_an_entry_with_settings_that_can_be():
@@ -46,7 +52,7 @@ def test_it_equals_its_twin_and_so_do_its_gradients(layer):
     x, tokens, weight = torch.randn(2, 3, D_MODEL, requires_grad=True), random_tokens(2, 3), torch.randn(2, 3, D_MODEL)
     wanted = twin(layer, x, tokens)
     torch.testing.assert_close(layer(x, tokens).hidden, wanted, **near(layer))
-    names, parameters = zip(*layer.named_parameters(), strict=True)
+    names, parameters = zip(*learned(layer).items(), strict=True)
     loss = (wanted * weight).sum()
     of_x, *of_parameters = torch.autograd.grad(loss, (x, *parameters), allow_unused=True)
     found = gradients(layer, x, tokens, weight)
@@ -70,9 +76,10 @@ def test_shapes(layer, shape):
 
 
 @pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("length", [1, 6])
+@pytest.mark.parametrize("length", [1, 14])
 def test_a_token_changes_what_it_reaches_and_nothing_before_it_or_in_other_documents(case, length):
-    layer, far = drawn(CASES[case].build(site())), reach(CASES[case])
+    layer, entry = drawn(CASES[case].build(site())), entry_of(CASES[case])
+    far, seen = entry.reach(CASES[case]), set()
     x, tokens = torch.randn(3, length, D_MODEL), random_tokens(3, length)
     before = layer(x, tokens).hidden
     for position in range(length):
@@ -80,10 +87,12 @@ def test_a_token_changes_what_it_reaches_and_nothing_before_it_or_in_other_docum
         other_x[1, position] += 1.0
         other_tokens[1, position] = (tokens[1, position] + 3) % NUM_TOKENS
         reached = [[1, later] for later in range(position, min(position + far + 1, length))]
-        changed = (layer(other_x, other_tokens).hidden != before).any(dim=-1)
-        assert changed.nonzero().tolist() == reached
+        changed = (layer(other_x, other_tokens).hidden != before).any(dim=-1).nonzero().tolist()
+        assert changed == reached if entry.always else all(place in reached for place in changed)
+        seen.update(place - position for _, place in changed)
         for one in (layer(other_x, tokens), layer(x, other_tokens)):
             assert all(place in reached for place in (one.hidden != before).any(dim=-1).nonzero().tolist())
+    assert max(seen, default=0) == (min(far, length - 1))
 
 
 def test_every_parameter_learns(layer):
@@ -102,24 +111,24 @@ def test_bfloat16(layer):
     assert {grad.dtype for grad in found.values()} == {torch.bfloat16}
     assert not [name for name, grad in found.items() if not grad.to_dense().any()]
     in_float = layer.to(torch.float32)(x.float(), tokens).hidden
-    error = (out.hidden.float() - in_float).norm(dim=-1) / in_float.norm(dim=-1)
+    error = (out.hidden.float() - in_float).norm(dim=-1) / in_float.norm(dim=-1).clamp(min=1e-6)  # where none is read
     assert error.median() < 0.02  # a token whose last read changes its slot may be further off
 
 
 def test_autocast_keeps_parameters_and_gradients_in_their_dtype(layer):
     x, tokens, weight = torch.randn(4, 8, D_MODEL), random_tokens(4, 8), torch.randn(4, 8, D_MODEL)
-    own = {name: parameter.dtype for name, parameter in layer.named_parameters()}
+    own = {name: parameter.dtype for name, parameter in learned(layer).items()}
     with torch.autocast("cpu", torch.bfloat16):
         found = gradients(layer, x, tokens, weight)
         hidden = layer(x, tokens).hidden.float()
     assert {name: grad.dtype for name, grad in found.items()} == own
     exact = layer(x, tokens).hidden
-    assert ((hidden - exact).norm(dim=-1) / exact.norm(dim=-1)).median() < 0.02
+    assert ((hidden - exact).norm(dim=-1) / exact.norm(dim=-1).clamp(min=1e-6)).median() < 0.02
 
 
 def test_state_round_trips(build):
     first, second = build(), build()
-    x, tokens = torch.randn(2, 3, D_MODEL), random_tokens(2, 3)
+    x, tokens = torch.randn(8, 3, D_MODEL), random_tokens(8, 3)
     assert not first(x, tokens).hidden.equal(second(x, tokens).hidden)
     second.load_state_dict(first.state_dict())
     assert first(x, tokens).hidden.equal(second(x, tokens).hidden)
@@ -140,8 +149,8 @@ def test_two_layers_of_one_model_share_a_pool_where_they_ask_for_it_and_nothing_
     assert [id(pool) for pool in where.pools] == [id(pool) for pool in made]
     common = {id(p) for p in first.parameters()} & {id(p) for p in second.parameters()}
     assert common == ({id(first.pool.values)} if settings.pool == "shared" else set())
-    assert first.pool.values.shape[1] == D_MODEL
-    assert first.pool.values.dtype == getattr(torch, settings.value_dtype)
+    assert first.pool.values.shape[1] == entry_of(settings).width(settings)
+    assert first.pool.values.dtype == getattr(torch, getattr(settings, "value_dtype", "float32"))
 
 
 @pytest.mark.parametrize("case", CASES)

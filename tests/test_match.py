@@ -4,10 +4,11 @@ import dataclasses
 import math
 
 import pytest
+import torch
 
 from memlayers.config import MatchConfig, ModelConfig
 from memlayers.cost import model_cost, solve
-from memlayers.layers import Dense, Memory
+from memlayers.layers import Dense, Engram, Memory, NGram, Oracle, ShortConv
 from memlayers.layers.feedforward import Workload
 
 WORK = Workload(sequence=4.0, scored=2.0, tokens=1024)
@@ -27,9 +28,8 @@ PLUS = dataclasses.replace(MEMORY, pool="shared", gate=True)
 @pytest.mark.parametrize(
     ("by", "spend"),
     [
-        *(("flops", spend) for spend in ("width", "hidden", "depth", "longer")),
-        ("params", "width"),
-        ("params", "hidden"),
+        *(("flops", spend) for spend in ("width", "hidden", "depth", "both", "longer")),
+        *(("params", spend) for spend in ("width", "hidden")),
     ],
 )
 @pytest.mark.parametrize("arm", [Dense(), PLUS], ids=["dense", "gated"])
@@ -63,6 +63,9 @@ def test_what_is_spent_on_is_what_grows():
     wide = solved("width")
     assert wide.hidden / wide.d_model == pytest.approx(config.hidden / config.d_model, rel=0.1)
     assert solved("depth").hidden == pytest.approx(config.hidden, rel=0.2)
+    both = solved("both")
+    assert both.depth == round(4 * 4 ** (1 / 3)) and config.d_model < both.d_model < wide.d_model
+    assert both.hidden / both.d_model == pytest.approx(config.hidden / config.d_model, rel=0.1)
 
 
 def test_without_a_reference_the_model_stays_as_it_is_written():
@@ -76,6 +79,41 @@ def test_a_reference_meets_itself():
     for by in ("flops", "params"):
         matched = solve(config, MatchConfig(MEMORY, by, 1.0, "hidden"), NUM_TOKENS, WORK)
         assert matched.model == config and matched.reached == matched.target
+
+
+EXTRAS = [
+    {"gated": False},
+    {"before": ShortConv()},
+    {"values": NGram(n=1, num_slots=None, hashes=1)},
+    {"residual": Engram(num_slots=100), "extra_blocks": [0]},
+    {"residual": NGram(num_slots=100), "values": NGram(num_slots=100), "before": ShortConv(), "gated": False},
+]
+
+
+@pytest.mark.parametrize("extras", EXTRAS, ids=" ".join)
+@pytest.mark.parametrize("arm", [Dense(), PLUS], ids=["dense", "gated"])
+@pytest.mark.parametrize("by", ["flops", "params"])
+def test_an_arm_with_extras_or_without_gates_costs_what_the_plain_reference_costs(arm, extras, by):
+    plain = ModelConfig(MEMORY, [1], d_model=32, depth=3, hidden=88)
+    config, match = dataclasses.replace(plain, ffn=arm, **extras), MatchConfig(MEMORY, by, 2.0, "hidden")
+    matched = solve(config, match, NUM_TOKENS, WORK)
+    assert matched.target == 2 * size(plain, by) and matched.cost == model_cost(matched.model, NUM_TOKENS, WORK)
+    unit = size(dataclasses.replace(matched.model, hidden=matched.model.hidden + 1), by) - matched.reached
+    assert unit > 0 and abs(matched.reached - matched.target) <= unit / 2
+    without = solve(dataclasses.replace(plain, ffn=arm), match, NUM_TOKENS, WORK)
+    spent = size(dataclasses.replace(without.model, **extras), by) - without.reached  # by the extras, or by no gates
+    assert spent and (abs(spent) < unit or (matched.model.hidden < without.model.hidden) == (spent > 0))
+    assert dataclasses.replace(matched.model, hidden=88) == config
+
+
+def test_an_oracle_is_matched_where_there_are_questions_as_arm_and_as_reference():
+    questions = torch.arange(1, 301)[:, None]
+    config = ModelConfig(Oracle(), [1], hidden=88)
+    arm = solve(config, MatchConfig(MEMORY), NUM_TOKENS, WORK, questions=questions)
+    assert arm.target == size(dataclasses.replace(config, ffn=MEMORY), "flops")
+    assert arm.cost == model_cost(arm.model, NUM_TOKENS, WORK, questions=questions) and arm.model.hidden > 88
+    reference = solve(config, MatchConfig(Oracle()), NUM_TOKENS, WORK, questions=questions)
+    assert reference.model == config and reference.reached == reference.target
 
 
 def test_a_reference_that_is_cheaper_than_the_smallest_model_is_one_line():

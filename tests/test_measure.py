@@ -8,12 +8,14 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from oracles import Lookup, answers_of, certain, oracle
+from oracles import Lookup, answers_of, certain, oracle, small_model
 from stubs import WRITINGS, ids_of, sentences, small_world, spelt
 
+from memlayers.layers import Memory
 from memlayers.recall import measure as module
 from memlayers.recall.ask import Answers, majority_share, prior_bits, sample_facts, shuffled
 from memlayers.recall.measure import by_exposures, measure
+from memlayers.recall.usage import tables
 from memlayers.text import Text, known_facts
 
 
@@ -104,6 +106,17 @@ def test_shares_are_counted_over_the_facts_of_each_relation_and_bucket():
     shown = {(s, r): documents * float(world.weights[s, r]) / total for s, r in right}
     wanted = naive_buckets([(shown[fact], hit) for fact, hit in right.items()])
     assert len(wanted) >= 3 and found["by_exposures"] == pytest.approx(wanted)
+
+
+def test_what_tables_are_used_for_is_told_of_a_model_that_has_any():
+    text = Text(small_world("biographies"), "terse")
+    found = measure(oracle(text), text, 1_000)
+    assert found["tables"] is None
+    model = small_model(text, 60, Memory(num_keys=16, heads=2, topk=4, d_key=8))
+    found = measure(model, text, 1_000)
+    json.dumps(found, allow_nan=False)
+    assert found["tables"] == tables(model, text, sample_facts(text.world, 10_000))
+    assert set(found["tables"]) == {"without", "usage"} and list(found["tables"]["usage"]) == ["1.ffn"]
 
 
 # --------------------------------------------------------------------------- by exposures

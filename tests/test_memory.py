@@ -60,6 +60,18 @@ def test_normed_queries_do_not_see_how_large_the_input_is():
     assert (plain(50 * x).weights.amax(dim=-1) > plain(x).weights.amax(dim=-1)).all()
 
 
+def test_an_address_that_is_not_learned_stays_as_drawn_while_values_and_gate_learn():
+    layer = drawn(replace(SMALL, learned=False, gate=True).build(site()))
+    layer(torch.randn(2, 3, D_MODEL)).hidden.sum().backward()
+    learned = {name for name, parameter in layer.named_parameters() if parameter.grad is not None}
+    assert learned == {"pool.values", "gate.weight", "out.weight"}
+    assert all(parameter.requires_grad == (name in learned) for name, parameter in layer.named_parameters())
+    learns = replace(SMALL, gate=True).build(site())
+    learns.load_state_dict(layer.state_dict())
+    x = torch.randn(2, 3, D_MODEL)
+    assert layer(x).hidden.equal(learns(x).hidden)
+
+
 def test_pools_are_shared_by_layers_of_one_size_and_dtype_whatever_their_kind():
     where = site()
     asked = [

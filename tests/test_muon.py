@@ -1,4 +1,4 @@
-"""Muon of stacks: slice by slice torch's own, which takes matrices only."""
+"""Muon of matrices and of stacks of them: slice by slice torch's own, in float32 on a CPU."""
 
 import copy
 
@@ -12,21 +12,21 @@ from memlayers.optim.muon import Muon, orthogonalized
 STEPS = 6
 
 
-@pytest.mark.parametrize("shape", [(3, 6, 4), (2, 4, 6), (2, 5, 5), (1, 12, 3), (2, 3, 4, 6)])
+@pytest.mark.parametrize("shape", [(6, 4), (3, 6, 4), (2, 4, 6), (2, 5, 5), (1, 12, 3), (2, 3, 4, 6)])
 @pytest.mark.parametrize("weight_decay", [0.0, 0.2])
 @pytest.mark.parametrize(("rounds", "near"), [(False, 1e-3), (True, 0.1)])
 def test_each_slice_takes_the_steps_of_torchs_muon(monkeypatch, shape, weight_decay, rounds, near):
-    """The same numbers, up to the rounding of bfloat16, in which both orthogonalize."""
+    """The same numbers where torch's does not round to bfloat16, and near them where it does."""
     if not rounds:
         monkeypatch.setattr(torch.Tensor, "bfloat16", torch.Tensor.float)
     settings = {"lr": 0.1, "weight_decay": weight_decay}
     start = torch.randn(shape)
     stack = nn.Parameter(start.clone())
-    slices = [nn.Parameter(one.clone()) for one in start.flatten(0, -3)]
+    slices = [nn.Parameter(one.clone()) for one in start.reshape(-1, *shape[-2:])]
     mine, theirs = Muon([{"params": [stack], **settings}]), TorchMuon([{"params": slices, **settings}])
     for _ in range(STEPS):
         stack.grad = torch.randn(shape)
-        for one, grad in zip(slices, stack.grad.flatten(0, -3), strict=True):
+        for one, grad in zip(slices, stack.grad.reshape(-1, *shape[-2:]), strict=True):
             one.grad = grad.clone()
         before = stack.detach().clone()
         mine.step()
@@ -51,9 +51,19 @@ def test_directions_come_out_with_singular_values_near_one(shape):
     made = orthogonalized(
         torch.randn(shape) * torch.tensor([1e-3, 1.0, 30.0, 1e3])[: shape[0]].view(-1, *[1] * (len(shape) - 1))
     )
-    values = torch.linalg.svdvals(made.float())
-    assert made.shape == shape and made.dtype == torch.bfloat16
+    values = torch.linalg.svdvals(made)
+    assert made.shape == shape and made.dtype == torch.float32
     assert values.max() < 1.3 and values[..., : shape[-1] // 2].min() > 0.5
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_it_rounds_to_bfloat16_on_other_devices_and_never_on_a_cpu(dtype):
+    assert orthogonalized(torch.empty(4, 6, dtype=dtype, device="meta")).dtype == torch.bfloat16
+    assert orthogonalized(torch.randn(4, 6).to(dtype)).dtype == torch.float32
+    weight = nn.Parameter(torch.randn(4, 6).to(dtype))
+    before, weight.grad = weight.detach().clone(), torch.randn(4, 6).to(dtype)
+    Muon([weight], lr=0.5).step()
+    assert weight.dtype == dtype and (weight != before).any(dim=1).all()
 
 
 def test_a_slice_without_gradient_stays_and_so_does_a_stack_without_any():

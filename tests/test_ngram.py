@@ -1,11 +1,12 @@
 """The hash of n-grams against Python's integers, how evenly it spreads, and the layers that only look at neighbours."""
 
-import naive
+import naive_tables
 import pytest
 import torch
-from contract import D_MODEL, drawn, random_tokens, site
+from contract import D_MODEL, NUM_TOKENS, drawn, random_tokens, site
 from hypothesis import given
 from hypothesis import strategies as st
+from naive_tables import wrapped
 from stubs import seeded
 
 from memlayers.layers import NGram, ShortConv
@@ -22,7 +23,7 @@ def test_slots_are_those_of_integers_that_wrap_by_hand(tokens, n, hashes, size):
     got = hashed(torch.tensor([tokens], dtype=torch.int64), n, hashes, size)
     assert got.shape == (1, len(tokens), hashes) and got.dtype == torch.int64
     wanted = [
-        [naive.hashed(tokens[: position + 1], n, which, size) for which in range(hashes)]
+        [naive_tables.hashed(tokens[: position + 1], n, which, size) for which in range(hashes)]
         for position in range(len(tokens))
     ]
     assert got[0].tolist() == wanted
@@ -31,7 +32,7 @@ def test_slots_are_those_of_integers_that_wrap_by_hand(tokens, n, hashes, size):
 
 def test_products_do_wrap_around():
     """Else the twin's wrapping by hand would prove nothing."""
-    assert naive.wrapped(2**63) == -(2**63) and naive.wrapped(-(2**63) - 1) == 2**63 - 1 and naive.wrapped(-5) == -5
+    assert wrapped(2**63) == -(2**63) and wrapped(-(2**63) - 1) == 2**63 - 1 and wrapped(-5) == -5
     assert 0x9E3779B97F4A7C1 * 0xBF58476D1CE4E5B9 > 2**64
 
 
@@ -75,6 +76,14 @@ def test_a_table_of_one_token_and_one_hash_is_a_value_embedding():
     assert out.hidden.equal(layer.pool.values[out.reads.slots[..., 0]])
     met = set(zip(tokens.flatten().tolist(), out.reads.slots.flatten().tolist(), strict=True))
     assert len(met) == tokens.unique().numel() == len({slot for _, slot in met})
+
+
+def test_a_table_of_a_row_a_token_has_no_collisions():
+    layer = drawn(NGram(n=1, num_slots=None, hashes=1).build(site()))
+    tokens = random_tokens(4, 9)
+    out = layer(torch.randn(4, 9, D_MODEL), tokens)
+    assert layer.pool.values.shape == (NUM_TOKENS, D_MODEL) and out.reads.slots.equal(tokens[..., None])
+    assert out.hidden.equal(layer.pool.values[tokens])
 
 
 def test_reads_are_the_mean_of_one_row_a_hash():

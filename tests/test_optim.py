@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from contract import CASES, D_MODEL, FIRST, HIDDEN, NUM_TOKENS, RULES, random_tokens
+from contract import CASES, D_MODEL, FIRST, HIDDEN, NUM_TOKENS, QUESTIONS, RULES, random_tokens
 from stubs import seeded
 from torch import Tensor, nn
 
@@ -13,6 +13,7 @@ from memlayers.config.optim import ROLES
 from memlayers.model import Transformer, build_model, parameters_with_roles
 from memlayers.optim import DenseAdamW, LazyAdam, build_optimizers, build_schedules, clip_gradients
 from memlayers.optim.groups import peak_rate, rule_of
+from memlayers.optim.muon import Muon
 from memlayers.optim.rows import RowOptimizer
 from memlayers.optim.rules import rule_name
 from memlayers.optim.schedule import schedule_factor
@@ -27,7 +28,7 @@ def model_of(case: str = "Memory own", sparse: bool = True, **changes) -> Transf
     config = ModelConfig(
         CASES[case], "all", "add", d_model=D_MODEL, hidden=HIDDEN, tied_head=False, before=CASES["ShortConv"], **changes
     )
-    return build_model(config, NUM_TOKENS, seeded(), sparse=sparse)
+    return build_model(config, NUM_TOKENS, seeded(), sparse=sparse, questions=QUESTIONS)
 
 
 def stepped(model: Transformer, optim: OptimConfig) -> dict[str, Tensor]:
@@ -42,14 +43,14 @@ def stepped(model: Transformer, optim: OptimConfig) -> dict[str, Tensor]:
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("rule", [*RULES.values(), DenseAdamW(weight_decay=0.3)], ids=[*RULES, "adamw"])
 @pytest.mark.parametrize("muon_lr", [None, 0.05])
-def test_every_parameter_is_in_one_group_with_the_settings_of_its_role(case, rule, muon_lr):
+def test_every_parameter_that_learns_is_in_one_group_with_the_settings_of_its_role(case, rule, muon_lr):
     model, optim = model_of(case, rule.sparse), settings(muon_lr=muon_lr, values=rule)
     optimizers = build_optimizers(model, optim)
     groups = [(optimizer, group) for optimizer in optimizers for group in optimizer.param_groups]
     owned = [id(parameter) for _, group in groups for parameter in group["params"]]
-    assert len(owned) == len(set(owned)) and set(owned) == {id(parameter) for parameter in model.parameters()}
+    assert len(owned) == len(set(owned)) and set(owned) == {id(p) for p in model.parameters() if p.requires_grad}
     role_of = {id(parameter): role for _, role, parameter in parameters_with_roles(model)}
-    used = {torch.optim.AdamW: "adamw", torch.optim.Muon: "muon", RowOptimizer: rule_name(rule)}
+    used = {torch.optim.AdamW: "adamw", Muon: "muon", RowOptimizer: rule_name(rule)}
     for optimizer, group in groups:
         role = group["role"]
         assert {role_of[id(parameter)] for parameter in group["params"]} == {role}
@@ -61,7 +62,7 @@ def test_every_parameter_is_in_one_group_with_the_settings_of_its_role(case, rul
         assert rule_of(role, optim) == used[type(optimizer)]
     kinds = [type(optimizer) for optimizer in optimizers]
     last = [RowOptimizer if rule.sparse else torch.optim.AdamW] if model.tables() else []
-    assert kinds == [torch.optim.AdamW, *([torch.optim.Muon] if muon_lr else []), *last]
+    assert kinds == [torch.optim.AdamW, *([Muon] if muon_lr else []), *last]
 
 
 def test_muon_turns_matrices_by_steps_of_equal_length_in_all_directions():

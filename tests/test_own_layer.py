@@ -142,17 +142,16 @@ def optim(**changes) -> OptimConfig:
 
 @pytest.mark.parametrize("muon_lr", [None, 0.05])
 @pytest.mark.parametrize("ffn", [Mixture(), SMALL])
-def test_stacks_go_to_muon_of_stacks_where_muon_is_asked_for(ffn, muon_lr):
+def test_matrices_and_stacks_of_them_go_to_muon_where_it_is_asked_for(ffn, muon_lr):
     model = build(ffn=ffn, residual=Mixture())
     optimizers = build_optimizers(model, optim(muon_lr=muon_lr))
     mine = {id(p): type(one) for one in optimizers for group in one.param_groups for p in group["params"]}
     rates = {id(p): group["lr"] for one in optimizers for group in one.param_groups for p in group["params"]}
     assert len(mine) == len(list(model.parameters()))
     layer = model.blocks[0].residual
-    stacks = Muon if muon_lr else torch.optim.AdamW
-    assert [mine[id(p)] for p in (layer.up, layer.down)] == [stacks] * 2
+    own = Muon if muon_lr else torch.optim.AdamW
+    assert [mine[id(p)] for p in (layer.up, layer.down, layer.router.weight)] == [own] * 3
     assert [rates[id(p)] for p in (layer.up, layer.down)] == [muon_lr or 0.01, (muon_lr or 0.01) / 2]
-    assert mine[id(layer.router.weight)] is (torch.optim.Muon if muon_lr else torch.optim.AdamW)
     assert mine[id(layer.router.bias)] is torch.optim.AdamW and rates[id(layer.router.bias)] == 0.03
     if muon_lr is None:
         assert not any(isinstance(one, Muon) for one in optimizers)

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from contract import CASES, D_MODEL, HIDDEN, NUM_TOKENS, SMALL
+from contract import CASES, D_MODEL, HIDDEN, NUM_TOKENS, QUESTIONS, SMALL
 from stubs import seeded
 
 from memlayers.config import ModelConfig
@@ -17,7 +17,7 @@ STILL = {"vector": 1.0, "bias": 0.0, "filter": 0.0}
 
 def build(settings, seed: int = 0, **changes) -> Transformer:
     config = ModelConfig(settings, "all", "add", d_model=D_MODEL, hidden=HIDDEN, tied_head=False, **changes)
-    return build_model(config, NUM_TOKENS, seeded(seed))
+    return build_model(config, NUM_TOKENS, seeded(seed), questions=QUESTIONS)
 
 
 def test_roles_are_what_the_modules_declare():
@@ -63,7 +63,6 @@ def test_a_seed_decides_the_parameters_and_nothing_else_does(case):
     first = build(CASES[case], before=CASES[case])
     torch.manual_seed(2)
     same, other = (build(CASES[case], seed, before=CASES[case]) for seed in (0, 1))
-    triples = zip(parameters_with_roles(first), same.parameters(), other.parameters(), strict=True)
     of_role = {id(parameter): role for _, role, parameter in parameters_with_roles(first)}
     triples = zip(first.named_parameters(), same.parameters(), other.parameters(), strict=True)
     for (name, mine), theirs, elsewhere in triples:
@@ -78,7 +77,8 @@ def test_parameters_start_with_the_spread_that_is_promised(value_dtype):
     d_model, depth, hidden, num_tokens = 64, 3, 96, 300
     gated = Memory(num_keys=40, d_key=32, gate=True, value_dtype=value_dtype)
     table = NGram(num_slots=1500, value_dtype=value_dtype)
-    config = ModelConfig(gated, "all", "add", table, table, ShortConv(), "all", d_model, depth, 2, hidden, False, 0.7)
+    sizes = {"d_model": d_model, "depth": depth, "hidden": hidden, "tied_head": False, "embedding_std": 0.7}
+    config = ModelConfig(gated, "all", "add", table, table, ShortConv(), **sizes)
     model = build_model(config, num_tokens, seeded())
     into_residual = (2 * depth) ** -0.5
     promised = {

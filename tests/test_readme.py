@@ -111,6 +111,4 @@ def test_command_runs(command, tmp_path):
         pytest.skip("writes the README and results/; tests of results.py hold what it does")
     if "show_cost" not in command and "--cfg" not in command:
         words += [f"results={tmp_path}", *FAST]
-        if "experiment=memory_vs_dense" in words and "arm=memory" not in words:
-            words += ["seed=0", "arm=dense,memory"]
     run(words, tmp_path)

@@ -48,9 +48,8 @@ def test_held_out_sentences_are_nowhere_in_training_documents(kind):
 @pytest.mark.parametrize("layer", LAYERS)
 def test_no_row_is_seen_from_another(layer):
     text = small_text("airports", "prose")
-    model = build_model(ModelConfig(ffn=layer()), len(text.vocabulary), seeded())
-    tokens = text.sample(6, seeded(1)).tokens
-    other = text.sample(6, seeded(2)).tokens
+    tokens, other = (text.sample(6, seeded(seed)).tokens for seed in (1, 2))
+    model = build_model(ModelConfig(ffn=layer()), len(text.vocabulary), seeded(), questions=tokens[:, :2])
     width = max(tokens.shape[1], other.shape[1])
     tokens, other = (torch.nn.functional.pad(table, (0, width - table.shape[1])) for table in (tokens, other))
     changed = other.clone()
@@ -124,8 +123,7 @@ def test_answers_are_whole_objects_after_their_subject_and_nothing_else(kind, st
         assert all(run in wanted for run in runs), (words, runs)  # in order, each one a whole object
         asked["all"] += len(facts)
         asked["answered"] += len(runs)
-        first = words.index(name_of(world, facts[0][0])[0])
-        assert not any(marks[: first + 1])
+        assert not any(marks[: words.index(name_of(world, facts[0][0])[0]) + 1])
     share = asked["answered"] / asked["all"]
     assert share == 1 if style == "terse" else 0.5 < share < 0.95  # one template of 2 to 4 has the object first
 

@@ -2,6 +2,7 @@
 
 import importlib.util
 import re
+import shlex
 from functools import cache
 from pathlib import Path
 
@@ -18,6 +19,7 @@ TINY += ["progress=none", "model.d_model=8"]
 WORLD = ["world.num_subjects=50"]
 CHOICES = sorted(path.relative_to(CONF).with_suffix("").as_posix() for path in CONF.glob("*/*.yaml"))
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
+READ_BY_OTHER_MEANS = ("experiment", "rates", "space")  # and tested below, in test_rates.py and in test_tune.py
 NEEDS = {"logger/tensorboard": "tensorboard", "logger/wandb": "wandb", "logger/mlflow": "mlflow"}
 
 
@@ -42,7 +44,7 @@ def words_for(group: str, choice: str, folder: Path) -> list[str]:
     return words
 
 
-@pytest.mark.parametrize("name", [name for name in CHOICES if not name.startswith("experiment/")])
+@pytest.mark.parametrize("name", [name for name in CHOICES if name.partition("/")[0] not in READ_BY_OTHER_MEANS])
 def test_yaml_runs_one_step(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if name in NEEDS and importlib.util.find_spec(NEEDS[name]) is None:
         pytest.skip(f"{NEEDS[name]} is an extra and not installed")
@@ -69,12 +71,25 @@ def test_experiment_runs_one_step(name: str, tmp_path: Path) -> None:
     assert record["status"] == "ok" and record["training"]["steps"] == 1 and record["study"] == name
 
 
+def commands_of(name: str) -> list[list[str]]:
+    """Words of each command that the file's comment names, without the remark behind it."""
+    lines = (CONF / "experiment" / f"{name}.yaml").read_text().splitlines()
+    comment = "\n".join(line[1:] for line in lines if line.startswith("#")).replace("\\\n", " ")
+    found = re.findall(r"python scripts/train.py (.+)", comment)
+    return [shlex.split(re.sub(r"\s{2,}\(.*", "", one)) for one in found]
+
+
 @pytest.mark.parametrize("name", EXPERIMENTS)
-def test_every_experiment_says_its_question_its_command_and_what_to_expect(name: str) -> None:
+def test_every_experiment_says_its_question_its_commands_and_how_many_runs_they_are(name: str) -> None:
+    """`about` so many are of all commands together; so many `each`, or as many numbers as commands, are of each."""
     jobs = jobs_of_experiment(name)
-    assert len(jobs) > 1 and {job.study for job in jobs} == {name}
-    assert "?" in jobs[0].report.question
-    comment = [line for line in (CONF / "experiment" / f"{name}.yaml").read_text().splitlines() if line[0] == "#"]
-    assert any(re.match(rf"# Run: +python scripts/train.py experiment={name}\b", line) for line in comment)
-    (expected,) = (re.match(r"# Expect: +(\d+) runs\b", line) for line in comment if line.startswith("# Expect:"))
-    assert int(expected[1]) == len(jobs)
+    assert len(jobs) > 1 and {job.study for job in jobs} == {name} and "?" in jobs[0].report.question
+    commands = commands_of(name)
+    assert commands and all(words[0] == f"experiment={name}" for words in commands)
+    counts = [len(jobs_from(words)) for words in commands]
+    (said,) = re.findall(r"^# Expect: +(.+? runs( each)?\b)", (CONF / "experiment" / f"{name}.yaml").read_text(), re.M)
+    numbers = [int(number) for number in re.findall(r"\d+", said[0])]
+    if "about" in said[0]:
+        assert sum(counts) == pytest.approx(numbers[0], rel=0.25)
+    else:
+        assert counts == (numbers * len(counts) if said[1] else numbers)

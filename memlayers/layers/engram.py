@@ -69,10 +69,11 @@ class GatedNGrams(nn.Module):
         slots = torch.cat([hashed(tokens, order, self.hashes, part) for order in self.orders], dim=-1)
         slots = slots + part * torch.arange(self.rows, device=slots.device)
         one = torch.ones(slots.numel(), 1, device=slots.device)
-        read = self.pool(slots.view(-1, 1), one).to(x.dtype).view(*slots.shape[:2], -1)
-        out = self.to_value(read)
+        read = self.pool(slots.view(-1, 1), one).to(x.dtype).view(*slots.shape[:2], self.to_value.in_features)
+        out = self.to_value(read).to(x.dtype)
         if self.to_key is not None and self.key_norm is not None and self.norm is not None:
-            score = (self.key_norm(self.to_key(read)) * self.norm(x)).mean(dim=-1, keepdim=True) * x.shape[-1] ** 0.5
+            key = self.to_key(read).to(x.dtype)
+            score = (self.key_norm(key) * self.norm(x)).mean(dim=-1, keepdim=True) * x.shape[-1] ** 0.5
             out = out * torch.sigmoid(score.sign() * score.abs().clamp(min=1e-6).sqrt())
         if self.taps is not None and self.conv_norm is not None:
             out = out + F.silu(self.taps(self.conv_norm(out), max(self.orders)))

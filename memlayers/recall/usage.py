@@ -57,8 +57,8 @@ def read_weights(model: Transformer, text: Text, facts: Tensor) -> dict[str, Ten
     total: dict[str, Tensor] = {}
     with evaluation(model):
         for part in chunks(probe, CHUNK) if len(probe.subject) else ():
-            tokens = part.documents.tokens[:, :-1].to(device)
-            real = (tokens != PAD)[..., None]
+            tokens, following = part.documents.tokens[:, :-1].to(device), part.documents.tokens[:, 1:].to(device)
+            real = (following != PAD)[..., None]  # what has a next token to predict
             for place, reads in model(tokens, torch.zeros_like(tokens, dtype=torch.bool)).reads.items():
                 if place not in total:
                     total[place] = torch.zeros(slots_at(model, place), dtype=torch.float64, device=device)

@@ -11,6 +11,7 @@ import hydra
 from hydra import compose
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 
 from memlayers.config import RunConfig
@@ -81,7 +82,8 @@ def jobs_from(arguments: list[str]) -> list[RunConfig] | None:
 def begin_with(arguments: list[str]) -> list[str]:
     """What was tuned for the one run of a command line, as words of it; nothing for a sweep."""
     parsed = get_args_parser().parse_args(arguments)
-    several = parsed.multirun or any("," in word for word in parsed.overrides)
+    swept = [one for one in OverridesParser.create().parse_overrides(parsed.overrides) if one.is_sweep_override()]
+    several = parsed.multirun or swept
     return [] if several else tuned_words(compose("train", parsed.overrides), parsed.overrides)
 
 
@@ -102,7 +104,7 @@ def execute(arguments: list[str]) -> int:
         if jobs is not None:
             return study(jobs, application, arguments)
         with composing():
-            sys.argv[1:1] = begin_with(sys.argv[1:])  # so that --cfg shows what a run would have
+            insert(begin_with(sys.argv[1:]))  # so that --cfg shows what a run would have
         application()
         return 0
     except ValueError as error:
@@ -146,11 +148,7 @@ def study(jobs: list[RunConfig], application: Callable[[], None], arguments: lis
     if len(jobs) == 1:
         application()
     else:
-        first = next(
-            (i for i, word in enumerate(sys.argv) if i and "=" in word and not word.startswith("-")), len(sys.argv)
-        )
-        # beside the other overrides: flags may stand before and behind them
-        sys.argv[first:first] = ["progress=none", axes_override(list(jobs[0].axes))]
+        insert(["progress=none", axes_override(list(jobs[0].axes))])
         with StudyDisplay(jobs):
             application()
     failed = 0
@@ -166,6 +164,13 @@ def study(jobs: list[RunConfig], application: Callable[[], None], arguments: lis
     elif not failed:
         print(record_path(jobs[0]))
     return 1 if failed else 0
+
+
+def insert(words: list[str]) -> None:
+    """Beside the other overrides of this process: flags may stand before and behind them."""
+    places = (i for i, word in enumerate(sys.argv) if i and "=" in word and not word.startswith("-"))
+    first = next(places, len(sys.argv))
+    sys.argv[first:first] = words
 
 
 def print_where(jobs: list[RunConfig]) -> None:

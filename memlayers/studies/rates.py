@@ -7,9 +7,8 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
+from memlayers.config.model import PLACES
 from memlayers.studies.files import CONF
-
-EXTRAS = ("residual", "values")
 
 
 def tuned_words(config: DictConfig, overrides: list[str]) -> list[str]:
@@ -21,8 +20,8 @@ def tuned_words(config: DictConfig, overrides: list[str]) -> list[str]:
     table = table_of(config.rates.world) if config.rates.world is not None and config.rates.arm is not None else {}
     kin = "memory" if has_table(config) else "dense"
     entries = table.get(config.rates.arm) or table.get(kin) or []
-    if not entries:
-        return []
+    if not entries or config.match.times <= 0 or config.training.exposures <= 0:
+        return []  # the latter are refused when they are validated
     chosen = min(entries, key=lambda entry: distance(config, entry["budget"]))
     given = {one.get_key_element().lstrip("+~") for one in OverridesParser.create().parse_overrides(overrides)}
     return [word for word in chosen["words"] if not is_given(word.partition("=")[0], given, config)]
@@ -30,13 +29,16 @@ def tuned_words(config: DictConfig, overrides: list[str]) -> list[str]:
 
 @cache
 def table_of(world: str) -> dict[str, list[dict[str, Any]]]:
-    """{arm: [{budget: {times, exposures}, words: [...]}]}; empty for a world without a file."""
+    """{arm: [{budget: {times, exposures}, words: [...]}]}. Raises ValueError for a world without a file."""
     path = CONF / "rates" / f"{world}.yaml"
-    return dict(OmegaConf.to_container(OmegaConf.load(path))) if path.is_file() else {}  # type: ignore[arg-type]
+    if not path.is_file():
+        known = ", ".join(sorted(one.stem for one in path.parent.glob("*.yaml")))
+        raise ValueError(f"rates.world={world}: no such file in conf/rates/; accepted: {known}, or null")
+    return dict(OmegaConf.to_container(OmegaConf.load(path)))  # type: ignore[arg-type]
 
 
 def has_table(config: DictConfig) -> bool:
-    layers = [config.model.ffn, *(config.model[name] for name in EXTRAS)]
+    layers = [config.model.ffn, *(config.model[place] for place in PLACES)]
     return any(layer is not None and "pool" in layer for layer in layers)
 
 
@@ -49,6 +51,6 @@ def distance(config: DictConfig, budget: dict[str, float]) -> float:
 
 def is_given(key: str, given: set[str], config: DictConfig) -> bool:
     """Whether the command settles this key itself."""
-    if key == "match.spend" and config.match.by == "params":
+    if key == "match.spend" and (config.match.by == "params" or config.match.reference is None):
         return True  # was found for compute
     return key in given or (key.startswith("optim.values.") and "values" in given)

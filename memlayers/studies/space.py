@@ -8,6 +8,7 @@ from omegaconf import OmegaConf
 from optuna.trial import BaseTrial, FrozenTrial
 
 from memlayers.config import RunConfig
+from memlayers.config.model import PLACES
 from memlayers.studies.files import CONF
 
 EDGE = 0.03  # of a range: a setting as near to an end as this is at its edge
@@ -16,7 +17,7 @@ Space = dict[str, dict[str, Any]]
 
 def space_of(config: RunConfig) -> Space:
     """The search space of an arm: conf/space/default.yaml, tables.yaml or dense.yaml, and its own."""
-    layers = (config.model.ffn, config.model.residual, config.model.values)
+    layers = [config.model.ffn, *(getattr(config.model, place) for place in PLACES)]
     kind = "tables" if any(hasattr(layer, "pool") for layer in layers) else "dense"
     merged: Space = {}
     for name in ("default", kind, config.arm):

@@ -71,7 +71,7 @@ class Search:
         """Run one more trial, or a finalist on one more seed; False where nothing is left to do."""
         at_least("trials", most, FINALISTS)
         if len(self.trials()) + self.under_way() < most:
-            if not self.study.get_trials(deepcopy=False):
+            if not self.trials() and not self.under_way():
                 self.study.enqueue_trial(start_of(self.space))
             trial = self.study.ask()
             words = suggest(trial, self.space_for(most))
@@ -176,7 +176,7 @@ def commit(folder: Path, results: Path, rates: Path) -> list[Path]:
         for one in own:
             entry, arm = one.entry(), str(one.config.rates.arm)
             others = [other for other in table.get(arm, []) if other["budget"] != entry["budget"]]
-            table[arm] = sorted([*others, entry], key=lambda line: tuple(line["budget"].values()))
+            table[arm] = sorted([*others, entry], key=lambda line: sorted(line["budget"].items()))
         target = rates / f"{world}.yaml"
         target.write_text(HEAD + OmegaConf.to_yaml(dict(sorted(table.items()))))
         written += [path, target]

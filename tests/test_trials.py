@@ -1,0 +1,107 @@
+"""What a trial runs, and what a folder of searches becomes in results/tune/ and conf/rates/."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+from searches import DENSE, MOST, finish, pretend
+
+from memlayers.config import RunConfig
+from memlayers.studies import tune as module
+from memlayers.studies.tune import SEEDS, Search, commit
+
+# --------------------------------------------------------------------------- a trial
+
+
+def test_a_trial_is_a_run_of_the_search_with_its_words_and_nothing_tuned(monkeypatch, tmp_path):
+    ran: list[RunConfig] = []
+
+    def run(config: RunConfig) -> dict[str, Any]:
+        ran.append(config)
+        return {"recall": {"exact": 0.25}}
+
+    monkeypatch.setattr("memlayers.training.run.run", run)
+    search = Search(DENSE, tmp_path)
+    assert search.recall(["optim.lr=0.02", "match.spend=depth"], 12) == 0.25
+    (config,) = ran
+    assert (config.arm, config.training.exposures, config.optim.lr, config.match.spend) == ("dense", 4.0, 0.02, "depth")
+    assert (config.seed, config.results, config.study) == (12, str(tmp_path), "trials")
+    assert config.rates.arm is None and config.optim.muon_lr is None and config.logger is None
+    assert not set(SEEDS) & set(range(5))
+
+
+def test_a_run_that_diverged_counts_as_no_recall(monkeypatch, tmp_path):
+    def diverged(config: RunConfig) -> dict[str, Any]:
+        raise FloatingPointError("the loss is nan at step 3: lower optim.lr")
+
+    monkeypatch.setattr("memlayers.training.run.run", diverged)
+    search = Search(DENSE, tmp_path)
+    assert search.recall([], 11) == 0.0
+    assert search.step(MOST) and search.trials()[0].value == 0.0
+
+
+@pytest.mark.slow
+def test_a_search_of_small_runs(tmp_path):
+    words = ["arm=memory", "world.num_subjects=60", "training.batch_tokens=128", "training.exposures=2", "num_keys=16"]
+    search = finish(Search(words, tmp_path), 4)
+    assert all(0 <= search.mean(trial) <= 1 and len(search.again(trial)) == 2 for trial in search.trials())
+    records = [json.loads(path.read_text()) for path in tmp_path.rglob("*.json")]
+    assert len(records) == 4 * len(SEEDS) and {record["seed"] for record in records} == set(SEEDS)
+    assert all(record["status"] == "ok" or "FloatingPoint" in record["error"] for record in records)
+
+
+# --------------------------------------------------------------------------- taken into the project
+
+OLD = {"dense": [{"budget": {"times": 1.0, "exposures": 4.0}, "words": ["optim.lr=7"]}]}
+OLD["dense"].append({"budget": {"times": 4.0, "exposures": 64.0}, "words": ["optim.lr=8"]})
+OLD["ngram"] = [{"budget": {"times": 1.0, "exposures": 1.0}, "words": ["optim.lr=9"]}]
+
+
+def lines_of(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_the_best_of_each_search_replaces_what_is_there_and_nothing_else_is_touched(monkeypatch, tmp_path):
+    pretend(monkeypatch)
+    monkeypatch.setattr(module, "table_of", lambda world: OLD if world == "atlas_readings" else {})
+    searches = [finish(Search(words, tmp_path)) for words in (DENSE, ["arm=memory"], ["arm=dense_4x"])]
+    results, rates = tmp_path / "results", tmp_path
+    results.mkdir()
+    other = {"search": "arm=ngram", "trial": 0, "words": ["optim.lr=9"], "recall": {"11": 0.1}}
+    (results / "atlas_readings.jsonl").write_text(json.dumps(other, sort_keys=True) + "\n")
+    written = commit(tmp_path, results, rates)
+    assert written == [results / "atlas_readings.jsonl", rates / "atlas_readings.yaml"]
+    lines = lines_of(written[0])
+    assert len(lines) == 3 * MOST + 1 and other in lines
+    assert all(line in lines for search in searches for line in search.lines())
+    table = OmegaConf.to_container(OmegaConf.load(written[1]))
+    dense, memory, wide = searches
+    assert list(table) == ["dense", "memory", "ngram"] and table["ngram"] == OLD["ngram"]
+    assert table["memory"] == [memory.entry()]
+    assert [entry["budget"]["exposures"] for entry in table["dense"]] == [4.0, 16.0, 64.0]
+    assert table["dense"] == [dense.entry(), wide.entry(), OLD["dense"][1]]
+    before = [path.read_text() for path in written]
+    assert commit(tmp_path, results, rates) == written and [path.read_text() for path in written] == before
+
+
+def test_worlds_have_files_of_their_own(monkeypatch, tmp_path):
+    pretend(monkeypatch)
+    monkeypatch.setattr(module, "table_of", lambda world: {})
+    for world in ("atlas_airports", "biographies"):
+        finish(Search(["arm=dense", f"world={world}"], tmp_path))
+    written = commit(tmp_path, tmp_path / "results", tmp_path)
+    assert [path.name for path in written] == [
+        f"{world}{ending}" for world in ("atlas_airports", "biographies") for ending in (".jsonl", ".yaml")
+    ]
+    assert all(len(lines_of(path)) == MOST for path in written if path.suffix == ".jsonl")
+
+
+def test_searches_with_different_numbers_of_trials_are_refused(monkeypatch, tmp_path):
+    pretend(monkeypatch)
+    finish(Search(DENSE, tmp_path))
+    finish(Search(["arm=memory"], tmp_path), MOST + 1)
+    with pytest.raises(ValueError, match=r"not as many trials in every search: [^\n]*; accepted: the same number$"):
+        commit(tmp_path, tmp_path / "results", tmp_path)
+    assert not (tmp_path / "results").exists()

@@ -1,0 +1,129 @@
+"""Searches: as many trials for each arm, finalists on further seeds, and going on where one was stopped."""
+
+from datetime import timedelta
+
+import pytest
+from optuna.trial import FixedTrial
+from searches import DENSE, MOST, Call, finish, made_up, pretend, rate_in
+
+from memlayers.studies import tune as module
+from memlayers.studies.space import start_of, suggest
+from memlayers.studies.tune import FINALISTS, SEEDS, Search
+
+
+@pytest.fixture
+def calls(monkeypatch) -> list[Call]:
+    return pretend(monkeypatch)
+
+
+def answered(monkeypatch, *by_seed: list[float]) -> None:
+    """Recall of each trial in order, on each of the seeds."""
+    order: list[str] = []
+
+    def recall(search: Search, words: list[str], seed: int) -> float:
+        name = " ".join(words)
+        if name not in order:
+            order.append(name)
+        return by_seed[SEEDS.index(seed)][order.index(name)]
+
+    monkeypatch.setattr(Search, "recall", recall)
+
+
+def test_a_search_begins_at_the_start_and_runs_the_best_again_on_further_seeds(calls, tmp_path):
+    search = finish(Search(DENSE, tmp_path))
+    assert search.words == sorted(DENSE) and search.study.study_name == "arm=dense training.exposures=4"
+    assert calls[0][1] == tuple(suggest(FixedTrial(start_of(search.space)), search.space))
+    assert [seed for _, _, seed in calls[:MOST]] == [SEEDS[0]] * MOST
+    ranked = sorted(range(MOST), key=lambda index: -made_up(list(calls[index][1]), SEEDS[0]))[:FINALISTS]
+    again = [(calls[0][0], calls[index][1], seed) for index in ranked for seed in SEEDS[1:]]
+    assert calls[MOST:] == again and len(set(calls)) == len(calls)
+    assert [trial.number for trial in search.finalists()] == ranked
+    assert not search.step(MOST) and len(calls) == MOST + len(again)
+
+
+@pytest.mark.parametrize("stops", [[1, 2], [5, 6, 7, 8], [6, 7], [13, 14]])
+def test_a_search_goes_on_where_it_was_stopped_and_repeats_nothing(calls, tmp_path, stops):
+    for stop in stops:
+        search = Search(DENSE, tmp_path)
+        while len(calls) < stop:
+            assert search.step(MOST)
+    finish(Search(DENSE[::-1], tmp_path))
+    assert len(set(calls)) == len(calls) == MOST + 2 * FINALISTS
+    assert [trial.number for trial in Search(DENSE, tmp_path).trials()] == list(range(MOST))
+
+
+def test_more_trials_are_added_to_those_that_are_there(calls, tmp_path):
+    before = finish(Search(DENSE, tmp_path)).lines()
+    search = finish(Search(DENSE, tmp_path), MOST + 2)
+    assert len(search.trials()) == MOST + 2 and len(set(calls)) == len(calls)
+    assert [line["words"] for line in search.lines()[:MOST]] == [line["words"] for line in before]
+    assert all(set(search.again(trial)) == {str(seed) for seed in SEEDS[1:]} for trial in search.finalists())
+
+
+def test_searches_in_one_folder_do_not_see_each_other(calls, tmp_path):
+    first, second = finish(Search(DENSE, tmp_path)), finish(Search(["arm=memory"], tmp_path))
+    assert len(first.trials()) == len(second.trials()) == MOST
+    assert {name for name, _, _ in calls} == {"arm=dense training.exposures=4", "arm=memory"}
+    assert set(first.space) != set(second.space)
+
+
+def test_the_best_is_the_best_mean_of_the_finalists_and_not_the_best_first_seed(monkeypatch, tmp_path):
+    lucky, steady = 1, 2
+    first = [0.5, 0.9, 0.8, 0.7, 0.6, 0.1]
+    answered(monkeypatch, first, [1.0, 0.2, *first[2:]], [1.0, 0.3, *first[2:]])
+    search = finish(Search(DENSE, tmp_path))
+    assert [trial.number for trial in search.finalists()] == [lucky, steady, 3, 4]
+    assert search.best().number == steady and search.mean(search.best()) == pytest.approx(0.8)
+    assert search.mean(search.trials()[lucky]) == pytest.approx((0.9 + 0.2 + 0.3) / 3)
+    words = search.trials()[steady].user_attrs["words"]
+    assert search.entry() == {"budget": {"times": 1.0, "exposures": 4.0}, "recall": 0.8, "words": words}
+    line = search.lines()[steady]
+    assert line["recall"] == {str(seed): 0.8 for seed in SEEDS} and line["words"] == words
+    assert search.lines()[0]["recall"] == {str(SEEDS[0]): 0.5}
+
+
+def test_of_equal_trials_the_earlier_ones_are_finalists(monkeypatch, tmp_path):
+    answered(monkeypatch, *[[0.5] * MOST] * 3)
+    search = finish(Search(DENSE, tmp_path))
+    assert [trial.number for trial in search.finalists()] == [0, 1, 2, 3] and search.best().number == 0
+
+
+def test_fewer_trials_than_finalists_are_refused(calls, tmp_path):
+    with pytest.raises(ValueError, match="trials=3 is too small; accepted: 4 or more"):
+        Search(DENSE, tmp_path).step(3)
+    assert not calls
+
+
+def test_a_trial_that_another_process_runs_counts_until_it_is_given_up(calls, tmp_path, monkeypatch):
+    Search(DENSE, tmp_path).study.ask()
+    search = finish(Search(DENSE, tmp_path))
+    assert len(search.trials()) == MOST - 1 and search.under_way() == 1
+    monkeypatch.setattr(module, "DEAD", timedelta(0))
+    finish(search)
+    assert len(search.trials()) == MOST and search.under_way() == 0
+
+
+def test_a_trial_that_fails_stops_the_search_and_does_not_count(calls, tmp_path, monkeypatch):
+    working = Search.recall
+
+    def broken(search: Search, words: list[str], seed: int) -> float:
+        raise RuntimeError("no space left")
+
+    monkeypatch.setattr(Search, "recall", broken)
+    with pytest.raises(RuntimeError, match="no space left"):
+        Search(DENSE, tmp_path).step(MOST)
+    monkeypatch.setattr(Search, "recall", working)
+    assert len(finish(Search(DENSE, tmp_path)).trials()) == MOST
+
+
+def test_the_last_quarter_of_the_trials_looks_beyond_edges(monkeypatch, tmp_path):
+    """The larger the rate, the better, and the first trial has the largest of the range."""
+    monkeypatch.setattr(Search, "recall", lambda self, words, seed: rate_in(words))
+    search = Search(DENSE, tmp_path)
+    end = search.space["optim.lr"]["high"]
+    search.study.enqueue_trial(start_of(search.space) | {"optim.lr": end})
+    for step in range(8):
+        assert search.space_for(8)["optim.lr"]["high"] == (end if step < 6 else 4 * end)
+        assert search.step(8)
+    finish(search, 8)
+    assert len(search.trials()) == 8 and all(rate_in(trial.user_attrs["words"]) <= end for trial in search.trials()[:6])
