@@ -46,9 +46,8 @@ def counted(model: Transformer, text: Text, facts: torch.Tensor) -> dict[str, Co
     """The same, from every document alone and without padding, one read after the other."""
     found: dict[str, Counter[int]] = {}
     for row in text.probe(facts, "training", seeded()).documents.tokens.tolist():
-        tokens = torch.tensor([[token for token in row if token]])
-        asked = tokens if len(row) > tokens.shape[1] else tokens[:, :-1]  # the last position predicts nothing
-        for place, reads in model(asked).reads.items():
+        tokens = torch.tensor([[token for token in row if token][:-1]])  # the last position predicts nothing
+        for place, reads in model(tokens).reads.items():
             count = found.setdefault(place, Counter())
             for slots, weights in zip(reads.slots[0].tolist(), reads.weights[0].tolist(), strict=True):
                 for slot, weight in zip(slots, weights, strict=True):
