@@ -51,7 +51,8 @@ def main() -> int:
         if options.commit:
             from memlayers.studies.tune import commit
 
-            print(*commit(FOLDER, ROOT / "results" / "tune", CONF / "rates"), sep="\n")
+            written, left_out = commit(FOLDER, ROOT / "results" / "tune", CONF / "rates")
+            print(*written, *(f"left out, as it is not finished: {search}" for search in left_out), sep="\n")
             return 0
         with composing():
             searches, _ = split_sweep(words_of(options.words), multirun=True)

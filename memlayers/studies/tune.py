@@ -113,6 +113,10 @@ class Search:
         ended = [trial for trial in self.trials() if trial.value is not None]
         return sorted(ended, key=lambda trial: (-trial.value, trial.number))[:FINALISTS]  # type: ignore[operator]
 
+    def is_decided(self) -> bool:
+        """Whether every finalist has run on all seeds."""
+        return all(len(self.again(trial)) == len(SEEDS) - 1 for trial in self.finalists())
+
     def again(self, trial: FrozenTrial) -> dict[str, float]:
         """Recall of a finalist on further seeds."""
         found: dict[str, float] = self.study.user_attrs.get(f"again {trial.number}", {})
@@ -152,23 +156,23 @@ class Search:
         ]
 
 
-def commit(folder: Path, results: Path, rates: Path) -> list[Path]:
-    """Take the searches of a folder: trials into results/WORLD.jsonl, a sorted line each, and the best of each arm and
-    budget into rates/WORLD.yaml, where it replaces what is there. Returns what was written.
-
-    Raises ValueError for searches with different numbers of trials in one world.
+def commit(folder: Path, results: Path, rates: Path) -> tuple[list[Path], list[str]]:
+    """Take the finished searches of a folder: trials into results/WORLD.jsonl, a sorted line each, and the best of each
+    arm and budget into rates/WORLD.yaml, where it replaces what is there. Returns what was written, and the searches
+    that were left out: with fewer trials than others in their world, or finalists still to be run again.
     """
     storage = storage_in(folder)
     searches = [Search(name.split(), folder) for name in optuna.get_all_study_names(storage)]
-    written = []
+    written, left_out = [], []
     for world in sorted({one.config.rates.world or "" for one in searches}):
-        own = [one for one in searches if one.config.rates.world == world and one.trials()]
-        counts = {" ".join(one.words): len(one.trials()) for one in own}
-        if len(set(counts.values())) > 1:
-            raise ValueError(f"{folder}: not as many trials in every search: {counts}; accepted: the same number")
+        ours = [one for one in searches if one.config.rates.world == world]
+        most = max(len(one.trials()) for one in ours)
+        own = [one for one in ours if len(one.trials()) == most and one.is_decided()]
+        left_out += [" ".join(one.words) for one in ours if one not in own]
+        names = {" ".join(one.words) for one in own}
         path = results / f"{world}.jsonl"
         old = path.read_text().splitlines() if path.is_file() else []
-        kept = [line for line in old if json.loads(line)["search"] not in counts]
+        kept = [line for line in old if json.loads(line)["search"] not in names]
         lines = [json.dumps(line, sort_keys=True) for one in own for line in one.lines()]
         results.mkdir(parents=True, exist_ok=True)
         path.write_text("\n".join(sorted({*kept, *lines})) + "\n")
@@ -180,4 +184,4 @@ def commit(folder: Path, results: Path, rates: Path) -> list[Path]:
         target = rates / f"{world}.yaml"
         target.write_text(HEAD + OmegaConf.to_yaml(dict(sorted(table.items()))))
         written += [path, target]
-    return written
+    return written, left_out
