@@ -2,7 +2,6 @@
 
 import threading
 import time
-from collections import defaultdict
 from pathlib import Path
 from types import TracebackType
 
@@ -13,7 +12,6 @@ from rich.table import Table
 from rich.text import Text as Line
 
 from memlayers.config import RunConfig
-from memlayers.config.digest import decisive, differing, flatten
 from memlayers.training.progress_notes import read_partial
 from memlayers.training.record import ended, record_path
 
@@ -21,16 +19,14 @@ EVERY = 0.5  # seconds between two looks
 
 
 def labels(jobs: list[RunConfig]) -> list[str]:
-    """Arm and seed of each job, its world where there are several, and what else decides between jobs of its arm."""
+    """Arm and seed of each job, its world where there are several, and its value of each other axis that was swept."""
     several = len({job.world.name for job in jobs}) > 1
-    groups: dict[tuple[str, str], list[int]] = defaultdict(list)
-    for index, job in enumerate(jobs):
-        groups[job.arm, job.world.name].append(index)
-    named = [f"{job.arm} seed {job.seed}" + f" {job.world.name}" * several for job in jobs]
-    for group in groups.values():
-        for index, own in zip(group, differing([flatten(decisive(jobs[index])) for index in group]), strict=True):
-            named[index] = f"{named[index]} {own}".rstrip()
-    return named
+    values = {key: {str(job.axes.get(key)) for job in jobs} for key in jobs[0].axes} if jobs else {}
+    swept = [key for key, own in values.items() if key not in ("arm", "ffn", "seed", "world") and len(own) > 1]
+    worlds = [[job.world.name] if several else [] for job in jobs]
+    own = [[f"{key}={job.axes[key]}" for key in swept] for job in jobs]
+    parts = zip(jobs, worlds, own, strict=True)
+    return [" ".join([job.arm, f"seed {job.seed}", *world, *rest]) for job, world, rest in parts]
 
 
 class StudyDisplay:
