@@ -119,11 +119,3 @@ def flatten(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     for name, value in nested.items():
         flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
     return flat
-
-
-def differing(several: list[dict[str, Any]]) -> list[str]:
-    """For each of several flat settings those that are not the same in all, as "key=value ..."."""
-    absent = object()
-    keys = dict.fromkeys(key for one in several for key in one)
-    differ = [key for key in keys if any(one.get(key, absent) != several[0].get(key, absent) for one in several)]
-    return [" ".join(f"{key}={one[key]}" for key in differ if key in one) for one in several]
