@@ -1,6 +1,7 @@
 """Frontiers: hulls against brute force, multipliers in closed form, and intervals by paired draws of seeds."""
 
 import itertools
+import math
 
 import numpy
 import pandas
@@ -43,33 +44,34 @@ def brute(cost: numpy.ndarray, recall: numpy.ndarray, level: float) -> float:
 def test_the_hull_costs_what_the_best_mixture_of_two_points_costs(each, level):
     own = arm(*each)
     cost, recall = own.cost, own.recall[:, 0]
-    at, gets_there = cost_on_hull(cost, recall, level)
-    assert gets_there == (level <= recall.max())
-    if gets_there:
-        assert at == pytest.approx(brute(cost, recall, level), rel=1e-9)
-    else:
-        assert at == pytest.approx(min(cost[recall == recall.max()]), rel=1e-9)
     corners = hull(cost, recall)
     assert (numpy.diff(cost[corners]) > 0).all() and (numpy.diff(recall[corners]) > 0).all()
+    at = cost_on_hull(cost, recall, level)
+    if level > recall.max():
+        assert at == math.inf
+    elif level < recall[0]:
+        assert math.isnan(at), "less than the cheapest run would do"
+    else:
+        assert at == pytest.approx(brute(cost, recall, level), rel=1e-9)
 
 
-def test_an_arm_that_is_dense_at_a_fifth_of_the_cost_stands_for_five_times_at_its_points():
+def test_an_arm_that_is_dense_at_a_fifth_of_the_cost_stands_for_five_times():
     dense = arm((10, 0.2), (100, 0.5), (1000, 0.8), spread=0.02)
     own = Points(dense.cost / 5, dense.recall)
-    for entry in multipliers(own, dense, (0.2, 0.5, 0.8)):
+    found = multipliers(own, dense, (0.1, 0.2, 0.3, 0.5, 0.8, 0.9))
+    assert [entry["recall"] for entry in found] == [0.2, 0.3, 0.5, 0.8]
+    for entry in found:
         assert entry["times"] == pytest.approx(5.0) and not entry["at_least"]
         assert entry["low"] <= 5.0 + 1e-9 and entry["high"] >= 5.0 - 1e-9
-    assert [entry["recall"] for entry in multipliers(own, dense, (0.1, 0.9))] == [0.1]
 
 
-def test_between_points_dense_gets_its_hull_and_the_arm_only_its_runs():
-    dense, own = arm((10, 0.2), (1000, 0.6)), arm((1, 0.3), (20, 0.9))
+def test_levels_that_dense_misses_are_bounds_and_those_below_the_cheapest_runs_are_left_out():
+    dense, own = arm((10, 0.2), (1000, 0.6)), arm((1, 0.3), (16, 0.9))
     (half,) = multipliers(own, dense, (0.4,))
-    assert half["times"] == pytest.approx(100 / 20)  # halfway in recall is halfway in log cost
-    (bound,) = multipliers(own, dense, (0.8,))
-    assert bound["at_least"] and bound["times"] == pytest.approx(1000 / 20)
-    (low,) = multipliers(own, dense, (0.1,))
-    assert low["times"] == pytest.approx(10 / 1), "below its cheapest run dense costs what that costs"
+    assert half["times"] == pytest.approx(100 / 16 ** (1 / 6)), "halfway in recall is halfway in log cost"
+    (bound,) = multipliers(own, dense, (0.9,))
+    assert bound["at_least"] and bound["times"] == pytest.approx(1000 / 16)
+    assert multipliers(own, dense, (0.1, 0.25, 0.95)) == []
 
 
 def test_the_interval_is_that_of_all_paired_draws_of_seeds():
@@ -80,8 +82,10 @@ def test_the_interval_is_that_of_all_paired_draws_of_seeds():
     drawn = []
     for seeds in itertools.product(range(SEEDS), repeat=SEEDS):
         mine, theirs = own.recall[:, seeds].mean(axis=1), dense.recall[:, seeds].mean(axis=1)
-        reached = own.cost[mine >= level]
-        drawn.append(cost_on_hull(dense.cost, theirs, level)[0] / reached.min() if len(reached) else 0.0)
+        needs, others = cost_on_hull(own.cost, mine, level), cost_on_hull(dense.cost, theirs, level)
+        best = dense.cost[hull(dense.cost, theirs)[-1]]
+        there = math.isfinite(needs) and not math.isnan(others)
+        drawn.append(min(others, best if math.isinf(others) else others) / needs if there else 0.0)
     (entry,) = multipliers(own, dense, (level,))
     wanted = numpy.quantile(drawn, [0.025, 0.975], method="inverted_cdf")
     assert min(drawn) <= entry["low"] <= entry["times"] + 1e-9 and entry["high"] <= max(drawn)
@@ -96,8 +100,9 @@ def test_configurations_that_lack_a_seed_do_not_narrow_the_others():
     )
     assert common_seeds(frame) == [0, 1] and family("dense_4x", "dense") == "dense" != family("denser", "dense")
     (curve,) = curves(frame, "training_flops", "dense").values()
-    assert curve[-1]["recall"] == 0.55 and curve[-1]["times"] == pytest.approx(4.0)
-    assert quoted(curve).startswith("3.") and quoted(curve, 0.9) == "-"
+    assert [(entry["recall"], entry["at_least"]) for entry in curve] == [(0.55, False)]
+    assert curve[0]["times"] == pytest.approx(4.0) and quoted(curve, 0.55).startswith("4.0 [")
+    assert quoted(curve, 0.9) == "-"
     assert curves(frame[frame["arm"] == "memory"], "training_flops", "dense") == {}
 
 

@@ -1,12 +1,13 @@
 """How many times the compute dense needs for the recall of another arm, over levels of recall, with intervals.
 
-recall                    each run is a point: what it cost, and what it recalls
-  |        m   _ d        m, of the arm: the cheapest point that reaches a level
-  |      m  _-d           d, of dense: where the hull of its points reaches it
-  |    m _-d              times = cost on the hull / cost of the cheapest point
+recall                    each configuration is a point: what it cost, and what it recalls
+  |        m   _ d        a level of recall is reached where the upper hull of an arm's points crosses it,
+  |      m  _-d           between runs on a logarithmic scale of cost, and never beyond them
+  |    m _-d              times = dense's cost there / the arm's
   +------------- log cost
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ import pandas
 
 LEVELS = tuple(round(0.05 * step, 2) for step in range(1, 20))
 RESAMPLES = 2000
+ROUNDING = 1e-9  # of a mean over seeds
 
 
 @dataclass(frozen=True)
@@ -60,43 +62,48 @@ def hull(cost: numpy.ndarray[Any, Any], recall: numpy.ndarray[Any, Any]) -> list
     return kept
 
 
-def cost_on_hull(cost: numpy.ndarray[Any, Any], recall: numpy.ndarray[Any, Any], level: float) -> tuple[float, bool]:
-    """What the hull costs at a level of recall, and whether it gets there; never extrapolated.
-
-    Below the cheapest point it costs what that costs, and above the best what that costs, of which it then is a bound.
-    """
+def cost_on_hull(cost: numpy.ndarray[Any, Any], recall: numpy.ndarray[Any, Any], level: float) -> float:
+    """What the hull costs at a level of recall: inf above its best point, and NaN below its cheapest one, where less
+    than that would do."""
     corners = hull(cost, recall)
     heights = recall[corners]
-    at = float(numpy.exp(numpy.interp(level, heights, numpy.log(cost[corners]))))
-    return at, bool(level <= heights[-1])
+    if level > heights[-1] + ROUNDING:
+        return math.inf
+    if level < heights[0] - ROUNDING:
+        return math.nan
+    return float(numpy.exp(numpy.interp(level, heights, numpy.log(cost[corners]))))
 
 
 def times_at(arm: Points, dense: Points, level: float, weights: numpy.ndarray[Any, Any]) -> tuple[float, bool]:
-    """Dense's cost over the arm's at a level, seeds weighted, NaN where the arm misses it; whether dense gets there."""
-    reached = arm.recall @ weights >= level
-    if not reached.any():
-        return numpy.nan, False
-    cost, gets_there = cost_on_hull(dense.cost, dense.recall @ weights, level)
-    return cost / float(arm.cost[reached].min()), gets_there
+    """Dense's cost over the arm's at a level, with seeds weighted, and whether dense gets there; where it does not, the
+    cost of its best point stands for it. NaN where the arm does not get there, or either has only cheaper needs.
+    """
+    own = cost_on_hull(arm.cost, arm.recall @ weights, level)
+    recall = dense.recall @ weights
+    other = cost_on_hull(dense.cost, recall, level)
+    if math.isinf(own) or math.isnan(own):
+        return math.nan, False
+    bound = float(dense.cost[hull(dense.cost, recall)[-1]])
+    return (bound if math.isinf(other) else other) / own, not math.isinf(other)
 
 
 def multipliers(arm: Points, dense: Points, levels: tuple[float, ...] = LEVELS) -> list[dict[str, Any]]:
-    """recall, times, low, high, at_least for each level that the arm reaches.
+    """recall, times, low, high, at_least for each level between the cheapest points of both and the arm's best.
 
     The interval is a paired bootstrap's: seeds are drawn with replacement, the same for all points of both arms, as
-    all arms see the same documents in the same order on a seed. A draw in which the arm misses the level counts as 0.
+    all arms see the same documents in the same order on a seed. A draw without a multiple counts as 0.
     at_least: dense has no run that reaches the level; times, low and high are lower bounds.
     """
     count = arm.recall.shape[1]
     draws = numpy.random.default_rng(0).multinomial(count, numpy.full(count, 1 / count), RESAMPLES) / count
-    draws = numpy.unique(draws, axis=0, return_counts=True)
+    distinct, repeats = numpy.unique(draws, axis=0, return_counts=True)
     found = []
     for level in levels:
         times, gets_there = times_at(arm, dense, level, numpy.full(count, 1 / count))
-        if numpy.isnan(times):
+        if math.isnan(times):
             continue
-        drawn = numpy.nan_to_num([times_at(arm, dense, level, weights)[0] for weights in draws[0]])
-        low, high = numpy.quantile(numpy.repeat(drawn, draws[1]), [0.025, 0.975])
+        drawn = numpy.nan_to_num([times_at(arm, dense, level, weights)[0] for weights in distinct])
+        low, high = numpy.quantile(numpy.repeat(drawn, repeats), [0.025, 0.975])
         found.append(
             {"recall": level, "times": times, "low": float(low), "high": float(high), "at_least": not gets_there}
         )
