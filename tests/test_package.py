@@ -92,7 +92,7 @@ def test_from_python_one_run_is_a_record_and_a_mistake_one_line(tmp_path):
     assert memlayers.run("training.steps=2", "world.num_people=60", **settings) == record
     with pytest.raises(ValueError, match=r"^model.widht=3: unknown key"):
         memlayers.run("model.widht=3")
-    with pytest.raises(ValueError, match="35 runs; accepted: one"):
+    with pytest.raises(ValueError, match="90 runs; accepted: one"):
         memlayers.run("experiment=frontier")
 
 

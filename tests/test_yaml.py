@@ -63,6 +63,7 @@ def jobs_of_experiment(name: str) -> list[RunConfig]:
     return jobs_from([f"experiment={name}"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_experiment_runs_one_step(name: str, tmp_path: Path) -> None:
     first = jobs_of_experiment(name)[0]
@@ -79,6 +80,7 @@ def commands_of(name: str) -> list[list[str]]:
     return [shlex.split(re.sub(r"\s{2,}\(.*", "", one)) for one in found]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_says_its_question_its_commands_and_how_many_runs_they_are(name: str) -> None:
     """`about` so many are of all commands together; so many `each`, or as many numbers as commands, are of each."""
