@@ -76,13 +76,14 @@ def cost_on_hull(cost: numpy.ndarray[Any, Any], recall: numpy.ndarray[Any, Any],
 
 def times_at(arm: Points, dense: Points, level: float, weights: numpy.ndarray[Any, Any]) -> tuple[float, bool]:
     """Dense's cost over the arm's at a level, with seeds weighted, and whether dense gets there; where it does not, the
-    cost of its best point stands for it. NaN where the arm does not get there, or either has only cheaper needs.
+    cost of its best point stands for it. 0 where the arm does not get there; NaN where either needs less than its
+    cheapest point.
     """
     own = cost_on_hull(arm.cost, arm.recall @ weights, level)
     recall = dense.recall @ weights
     other = cost_on_hull(dense.cost, recall, level)
     if math.isinf(own) or math.isnan(own):
-        return math.nan, False
+        return (0.0 if math.isinf(own) else math.nan), False
     bound = float(dense.cost[hull(dense.cost, recall)[-1]])
     return (bound if math.isinf(other) else other) / own, not math.isinf(other)
 
@@ -91,7 +92,8 @@ def multipliers(arm: Points, dense: Points, levels: tuple[float, ...] = LEVELS) 
     """recall, times, low, high, at_least for each level between the cheapest points of both and the arm's best.
 
     The interval is a paired bootstrap's: seeds are drawn with replacement, the same for all points of both arms, as
-    all arms see the same documents in the same order on a seed. A draw without a multiple counts as 0.
+    all arms see the same documents in the same order on a seed. A draw in which the arm misses the level counts as 0,
+    and one in which the cheapest point of either exceeds it says nothing.
     at_least: dense has no run that reaches the level; times, low and high are lower bounds.
     """
     count = arm.recall.shape[1]
@@ -100,10 +102,10 @@ def multipliers(arm: Points, dense: Points, levels: tuple[float, ...] = LEVELS) 
     found = []
     for level in levels:
         times, gets_there = times_at(arm, dense, level, numpy.full(count, 1 / count))
-        if math.isnan(times):
+        if not times > 0:
             continue
-        drawn = numpy.nan_to_num([times_at(arm, dense, level, weights)[0] for weights in distinct])
-        low, high = numpy.quantile(numpy.repeat(drawn, repeats), [0.025, 0.975])
+        drawn = numpy.array([times_at(arm, dense, level, weights)[0] for weights in distinct])
+        low, high = numpy.nanquantile(numpy.repeat(drawn, repeats), [0.025, 0.975])
         found.append(
             {"recall": level, "times": times, "low": float(low), "high": float(high), "at_least": not gets_there}
         )
