@@ -10,7 +10,7 @@ from memlayers.studies.frontier import curves, family
 from memlayers.studies.layout import read_layout
 
 SHOWINGS = 16  # of a fact, at which arms are compared in all worlds
-COSTS = {"multiplier": "training_flops", "parameters": "params", "seconds": "seconds"}
+COSTS = {"multiplier": "training_flops", "seconds": "seconds"}
 MEANS = ("recall", "unknown_auroc", "flops_per_token", "training_flops", "params")
 
 
@@ -26,11 +26,12 @@ def summary(folders: list[Path]) -> dict[str, Any]:
 
 
 def of_world(frame: pandas.DataFrame, layout: dict[str, Any]) -> dict[str, Any]:
-    """multiplier, parameters and seconds: curves of how many times the reference's cost each arm stands for; arms:
-    their means at the showings and table size that the world has by default.
+    """multiplier, seconds and parameters: curves of how many times the reference's training FLOPs, seconds and stored
+    parameters each arm stands for, the last at SHOWINGS; arms: their means there, with the table size of the world.
     """
     reference = layout["reference"]["arm"]
     made: dict[str, Any] = {name: curves(frame, cost, reference) for name, cost in COSTS.items()}
+    made["parameters"] = curves(frame[frame["config.training.exposures"] == SHOWINGS], "params", reference)
     return made | {"arms": {name: arm_of(runs) for name, runs in main_runs(frame, reference).items()}}
 
 
