@@ -11,8 +11,10 @@ the last quarter of them, ranges at whose end the best stands are wider.
 import argparse
 import multiprocessing
 import os
+from contextlib import suppress
 from pathlib import Path
 
+from memlayers.checks import at_least
 from memlayers.studies.cli import fail, keep_freed_memory, verb, words_of
 from memlayers.studies.compose import composing, split_sweep
 from memlayers.studies.files import CONF
@@ -27,17 +29,18 @@ def work(searches: list[list[str]], trials: int, first: int) -> None:
     from memlayers.studies.tune import Search
 
     keep_freed_memory()
-    for words in [*searches[first:], *searches[:first]]:
-        search = Search(words, FOLDER)
-        while search.step(trials):
-            pass
-        best = search.best()
-        at_edge = edges(search.space_for(trials), best)
-        print(f"{' '.join(search.words)}: recall {search.mean(best):.3f}, trial {best.number}", flush=True)
-        print("  " + " ".join(best.user_attrs["words"]), flush=True)
-        if at_edge:
-            values = ", ".join(f"{name}={best.params[name]:.3g}" for name in at_edge)
-            print(f"  at the edge of its range: {values}; widen it in conf/space/, then --trials more", flush=True)
+    with suppress(KeyboardInterrupt):  # which the parent reports
+        for words in [*searches[first:], *searches[:first]]:
+            search = Search(words, FOLDER)
+            while search.step(trials):
+                pass
+            best = search.best()
+            at_edge = edges(search.space_for(trials), best)
+            print(f"{' '.join(search.words)}: recall {search.mean(best):.3f}, trial {best.number}", flush=True)
+            print("  " + " ".join(best.user_attrs["words"]), flush=True)
+            if at_edge:
+                values = ", ".join(f"{name}={best.params[name]:.3g}" for name in at_edge)
+                print(f"  at the edge of its range: {values}; widen it in conf/space/, then --trials more", flush=True)
 
 
 def main() -> int:
@@ -48,16 +51,16 @@ def main() -> int:
     parser.add_argument("--commit", action="store_true")
     options = parser.parse_args()
     try:
-        if options.commit:
-            from memlayers.studies.tune import commit
+        from memlayers.studies.tune import FINALISTS, Search, commit
 
+        if options.commit:
             written, left_out = commit(FOLDER, ROOT / "results" / "tune", CONF / "rates")
             print(*written, *(f"left out, as it is not finished: {search}" for search in left_out), sep="\n")
             return 0
+        at_least("--trials", options.trials, FINALISTS)
+        at_least("--workers", options.workers, 1)
         with composing():
             searches, _ = split_sweep(words_of(options.words), multirun=True)
-        from memlayers.studies.tune import Search
-
         for words in searches:
             Search(words, FOLDER)  # whatever is wrong with one is said before any of them begins
     except ValueError as error:

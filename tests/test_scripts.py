@@ -46,3 +46,16 @@ def test_why_runs_failed_is_told_whether_or_not_they_show_progress(overrides: li
     lines = done.stderr.splitlines()
     assert done.returncode == 1 and len(lines) == (2 if "-m" in overrides else 1), done.stderr
     assert all(line.startswith("memlayers: memory seed ") and str(facts) in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["arm=memroy"], "arm=memroy: no such choice; did you mean memory?"),
+        (["arm=memory", "--trials", "2"], "--trials=2 is too small; accepted: 4 or more"),
+        (["arm=memory", "--workers", "0"], "--workers=0 is too small; accepted: 1 or more"),
+    ],
+)
+def test_a_mistake_in_a_search_is_one_line(words, said):
+    done = called("tune.py", *words)
+    assert done.returncode == 2 and done.stderr.startswith(f"memlayers: {said}") and done.stderr.count("\n") == 1

@@ -109,3 +109,11 @@ def test_searches_that_are_not_finished_are_left_out(monkeypatch, tmp_path):
     written, left_out = commit(tmp_path, tmp_path / "results", tmp_path)
     assert sorted(left_out) == ["arm=dense training.exposures=4", "arm=ngram"]
     assert {line["search"] for line in lines_of(written[0])} == {"arm=memory"}
+
+
+def test_without_a_trial_there_is_nothing_to_commit(tmp_path):
+    Search(DENSE, tmp_path / "begun")
+    for name in ("begun", "nowhere"):
+        with pytest.raises(ValueError, match=f"{name}: no search there; accepted: after python"):
+            commit(tmp_path / name, tmp_path / "results", tmp_path)
+    assert not (tmp_path / "results").exists()

@@ -88,12 +88,6 @@ def test_of_equal_trials_the_earlier_ones_are_finalists(monkeypatch, tmp_path):
     assert [trial.number for trial in search.finalists()] == [0, 1, 2, 3] and search.best().number == 0
 
 
-def test_fewer_trials_than_finalists_are_refused(calls, tmp_path):
-    with pytest.raises(ValueError, match="trials=3 is too small; accepted: 4 or more"):
-        Search(DENSE, tmp_path).step(3)
-    assert not calls
-
-
 def test_a_trial_that_another_process_runs_counts_until_it_is_given_up(calls, tmp_path, monkeypatch):
     Search(DENSE, tmp_path).study.ask()
     search = finish(Search(DENSE, tmp_path))

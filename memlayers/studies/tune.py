@@ -18,7 +18,6 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, TrialState
 
-from memlayers.checks import at_least
 from memlayers.studies.compose import compose_one, composing
 from memlayers.studies.rates import table_of
 from memlayers.studies.space import Space, edges, space_of, start_of, suggest, widened
@@ -69,7 +68,6 @@ class Search:
 
     def step(self, most: int) -> bool:
         """Run one more trial, or a finalist on one more seed; False where nothing is left to do."""
-        at_least("trials", most, FINALISTS)
         if len(self.trials()) + self.under_way() < most:
             if not self.trials() and not self.under_way():
                 self.study.enqueue_trial(start_of(self.space))
@@ -160,19 +158,23 @@ def commit(folder: Path, results: Path, rates: Path) -> tuple[list[Path], list[s
     """Take the finished searches of a folder: trials into results/WORLD.jsonl, a sorted line each, and the best of each
     arm and budget into rates/WORLD.yaml, where it replaces what is there. Returns what was written, and the searches
     that were left out: with fewer trials than others in their world, or finalists still to be run again.
+    Raises ValueError for a folder without any.
     """
-    storage = storage_in(folder)
-    searches = [Search(name.split(), folder) for name in optuna.get_all_study_names(storage)]
+    names = optuna.get_all_study_names(storage_in(folder)) if folder.is_dir() else []
+    begun = [Search(name.split(), folder) for name in names]
+    searches = [one for one in begun if one.trials()]
+    if not searches:
+        raise ValueError(f"{folder}: no search there; accepted: after python scripts/tune.py arm=memory")
     written, left_out = [], []
     for world in sorted({one.config.rates.world or "" for one in searches}):
         ours = [one for one in searches if one.config.rates.world == world]
         most = max(len(one.trials()) for one in ours)
         own = [one for one in ours if len(one.trials()) == most and one.is_decided()]
         left_out += [" ".join(one.words) for one in ours if one not in own]
-        names = {" ".join(one.words) for one in own}
+        taken = {" ".join(one.words) for one in own}
         path = results / f"{world}.jsonl"
         old = path.read_text().splitlines() if path.is_file() else []
-        kept = [line for line in old if json.loads(line)["search"] not in names]
+        kept = [line for line in old if json.loads(line)["search"] not in taken]
         lines = [json.dumps(line, sort_keys=True) for one in own for line in one.lines()]
         results.mkdir(parents=True, exist_ok=True)
         path.write_text("\n".join(sorted({*kept, *lines})) + "\n")
