@@ -1,4 +1,4 @@
-"""Addresses that are given: one slot for each fact of the world. What a table of this size could hold at best.
+"""Addresses that are given: one slot for each fact of the world, so that no two facts share or disturb anything.
 
 subject relation | object      the row of the fact, from the relation on; before it nothing is read
 """
