@@ -15,9 +15,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from memlayers.config.worlds import ProseConfig, WorldConfig
+from memlayers.facts import build_world
 from memlayers.facts.world import PAD, World, pad
+from memlayers.phrasing import OBJECT, SUBJECT, Layouts, Telling, layouts_of
 
-SUBJECT, OBJECT = -1, -2  # in a layout, beside the ids of literal words
+PRONOUN = "this one"  # the subject of a document's later sentences, if they do not name it
 
 
 class Documents(NamedTuple):
@@ -35,42 +38,39 @@ class Probe(NamedTuple):
     relation: Tensor  # (b,)
 
 
+def text_of(config: WorldConfig) -> "Text":
+    """A world and its writing; raises ValueError with one line for a user's mistake."""
+    return Text(build_world(config), config.text, config.document, config.sentences, config.prose, config.seed)
+
+
 class Text:
-    """The writing of a world: style `terse` or `prose`, a document for each `fact` or for all facts of a `subject`.
+    """The writing of a world: style `terse` or `prose`, a document for each `fact` or for all facts of a `subject`, or
+    as many `sentences` of them.
 
     The vocabulary extends the world's by relations and words.
     """
 
-    def __init__(self, world: World, style: str, document: str = "fact"):
-        self.world, self.style, self.document = world, style, document
+    def __init__(
+        self,
+        world: World,
+        style: str,
+        document: str = "fact",
+        sentences: int | None = None,
+        prose: ProseConfig | None = None,
+        seed: int = 0,
+    ):
+        self.world, self.style, self.document, self.sentences = world, style, document, sentences
         ids = {token: index for index, token in enumerate(world.vocabulary)}
-
-        def word(text: str) -> int:
-            return ids.setdefault(text, len(ids))
-
-        if style == "prose" and not world.templates:
-            raise ValueError(f"world.text=prose: world {world.name} has no templates; accepted: terse")
-        codes = {"{subject}": SUBJECT, "{object}": OBJECT}
-
-        def layout(template: str) -> list[int]:
-            parts = [codes[part] if part in codes else word(part) for part in template.split()]
-            return [*parts, word(".")]
-
-        if style == "prose":
-            train = [[layout(template) for template in entry.train] for entry in world.templates]
-            held_out = [[layout(template) for template in entry.held_out] for entry in world.templates]
-        else:
-            train = [[[SUBJECT, word(f"[{name}]"), OBJECT]] for name in world.relations]
-            held_out = [[] for _ in world.relations]
+        prose = prose or ProseConfig()
+        self.layouts = layouts_of(world, style, prose, ids)
+        self.telling = Telling(self.layouts, len(world.facts), prose, seed)
+        pronoun = [ids.setdefault(word, len(ids)) for word in PRONOUN.split()] if prose.pronoun else []
         self.vocabulary = tuple(ids)
-        asked = [[one for one in rows if one.index(SUBJECT) < one.index(OBJECT)] for rows in train]
-        if not any(asked):
-            why = "all training templates have the object first"
-            raise ValueError(f"world.text={style}: {why}; accepted: a template with the subject first, to ask with")
-        self.layouts = {"train": _Layouts(train), "training": _Layouts(asked), "held_out": _Layouts(held_out)}
 
-        self.width = max(world.subjects.shape[1], *(table.shape[1] for table in world.objects))
-        self.subjects = _widen(torch.cat([world.subjects, _widen(world.unknown, world.subjects.shape[1])]), self.width)
+        self.width = max(len(pronoun), world.subjects.shape[1], *(table.shape[1] for table in world.objects))
+        named = torch.cat([world.subjects, _widen(world.unknown, world.subjects.shape[1])])
+        self.subjects = torch.cat([_widen(table, self.width) for table in (named, pad([pronoun]))])  # pronoun: at -1
+        self.has_pronoun = prose.pronoun
         self.objects = torch.cat([_widen(table, self.width) for table in world.objects])
         self.first_object = torch.tensor([0, *(len(table) for table in world.objects[:-1])]).cumsum(0)
 
@@ -82,8 +82,13 @@ class Text:
             top if document == "subject" else weight[self.facts[:, 0], self.facts[:, 1]]
         )  # what a document is drawn by
         self.cumulative = (mass / mass.sum()).cumsum(0)
-        self.exposures_per_document = weight / mass.sum()  # (n, r) expected showings of each fact in one document
-        self.mean_exposures = float(self.exposures_per_document[world.facts >= 0].mean())  # of a fact, in one document
+        told = weight / mass.sum()
+        if sentences is not None:
+            if not ((self.include == 0) | (self.include == 1)).all():
+                raise ValueError(f"world.sentences={sentences}: facts of a subject differ in weight; accepted: null")
+            told *= (sentences / self.include.sum(dim=1, keepdim=True)).clamp(max=1)
+        self.exposures_per_document = told  # (n, r) expected showings of each fact in one document
+        self.mean_exposures = float(told[world.facts >= 0].mean())  # of a fact, in one document
 
     def sample(self, num_documents: int, generator: torch.Generator) -> Documents:
         """Training documents about facts, or subjects, drawn by frequency, with replacement."""
@@ -94,14 +99,18 @@ class Text:
             include = torch.ones_like(relation, dtype=torch.bool)
         else:
             subject, count = drawn, len(self.world.relations)
-            relation = torch.rand(num_documents, count, generator=generator).argsort(dim=1)
+            order = torch.rand(num_documents, count, generator=generator)
             shown = torch.rand(num_documents, count, generator=generator, dtype=torch.float64)
-            include = shown < self.include[subject[:, None], relation]
-        pick = torch.rand(relation.shape, generator=generator)
-        return self._write(subject, relation, include, self.layouts["train"].choose(relation, pick), self.world.facts)
+            if self.sentences is not None:
+                order += self.include[subject] == 0  # facts that are there come first
+            relation = order.argsort(dim=1)[:, : self.sentences]
+            include = shown[:, : self.sentences] < self.include[subject[:, None], relation]
+        template = self.telling.choose(subject, relation, generator)
+        return self._write(subject, relation, include, template, self.world.facts, self.layouts["told"])
 
     def probe(self, facts: Tensor, phrasing: str, generator: torch.Generator, answers: Tensor | None = None) -> Probe:
-        """Ask for `facts` (b, 2: subject, relation) in a phrasing: `training` or `held_out`.
+        """Ask for `facts` (b, 2: subject, relation) in a phrasing: `training`, `held_out`, `questions` or
+        `held_out_questions`.
 
         A relation without a template in that phrasing is left out. `answers` (n, r) replaces the world's facts, as in
         the shuffled control. Templates with the object first are never asked.
@@ -131,22 +140,23 @@ class Text:
         include: Tensor,
         template: Tensor,
         known: Tensor,
-        layouts: "_Layouts | None" = None,
+        layouts: Layouts,
     ) -> Documents:
         """Sentences (b, r) of (relation, template) about `subject` (b,), in order, those of `include` only.
 
         Every part of every sentence gets a block of `width` cells; then the empty cells are squeezed out.
         """
-        code = (layouts or self.layouts["train"]).codes[relation, template]  # (b, r, l)
+        code = layouts.codes[relation, template]  # (b, r, l)
+        is_later = include.cumsum(dim=1) > include.long()  # than the first sentence
         if self.style == "terse":
-            earlier = include.cumsum(dim=1) - include.long()
-            code = code.masked_fill((code == SUBJECT) & (earlier > 0)[..., None], PAD)
+            code = code.masked_fill((code == SUBJECT) & is_later[..., None], PAD)
         code = code.masked_fill(~include[..., None], PAD)
         fact = known[subject.clamp(max=len(known) - 1)[:, None], relation].clamp(min=0)
         objects = self.objects[self.first_object[relation] + fact]
         cells = code.new_zeros(*code.shape, self.width)
         cells[..., 0] = code.clamp(min=PAD)
-        cells = torch.where((code == SUBJECT)[..., None], self.subjects[subject][:, None, None], cells)
+        called = torch.where(is_later & self.has_pronoun, -1, subject[:, None])  # (b, r)
+        cells = torch.where((code == SUBJECT)[..., None], self.subjects[called][:, :, None], cells)
         cells = torch.where((code == OBJECT)[..., None], objects[:, :, None], cells)
         seen = ((code == SUBJECT).cumsum(dim=-1) > 0) | (self.style == "terse")
         answer = ((code == OBJECT) & seen)[..., None].expand(cells.shape)
@@ -161,24 +171,6 @@ class Text:
         tokens[row, place] = cells[row, column]
         answers[row, place] = answer[row, column]
         return Documents(tokens, answers)
-
-
-class _Layouts:
-    """Templates of each relation as one table of codes: (r, templates, parts)."""
-
-    def __init__(self, templates: list[list[list[int]]]):
-        most = max(1, *(len(rows) for rows in templates)) if templates else 1
-        longest = max([1, *(len(one) for rows in templates for one in rows)])
-        self.codes = torch.full((len(templates), most, longest), PAD)
-        for relation, rows in enumerate(templates):
-            if rows:
-                table = pad(rows)
-                self.codes[relation, : len(rows), : table.shape[1]] = table
-        self.count = torch.tensor([len(rows) for rows in templates])
-
-    def choose(self, relation: Tensor, pick: Tensor) -> Tensor:
-        """A template for each relation, by uniform numbers `pick` in [0, 1)."""
-        return (pick * self.count[relation]).long()
 
 
 def _widen(table: Tensor, width: int) -> Tensor:

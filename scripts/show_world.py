@@ -10,10 +10,10 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from memlayers.facts import World, build_world
+from memlayers.facts import World
 from memlayers.facts.world import PAD
 from memlayers.studies.cli import fail, jobs_from, verb
-from memlayers.text import Documents, Text
+from memlayers.text import Documents, text_of
 
 
 def statistics(world: World) -> Table:
@@ -46,11 +46,11 @@ def main() -> int:
         if jobs is None:
             print(__doc__)
             return 0
-        world = build_world(jobs[0].world)
-        text = Text(world, jobs[0].world.text, jobs[0].world.document)
+        text = text_of(jobs[0].world)
     except ValueError as error:
         fail(error)
         return 2
+    world = text.world
     console = Console(highlight=False, markup=False, soft_wrap=True)
     console.print(statistics(world))
     console.print(f"sum of entropies {sum(one.entropy for one in world.statistics()):.2f} bits a subject at most")

@@ -11,6 +11,8 @@ the last quarter of them, ranges at whose end the best stands are wider.
 import argparse
 import multiprocessing
 import os
+import signal
+import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -67,9 +69,12 @@ def main() -> int:
         fail(error)
         return 2
     starts = [worker * len(searches) // options.workers for worker in range(options.workers)]
-    workers = [multiprocessing.Process(target=work, args=(searches, options.trials, first)) for first in starts]
+    workers = [
+        multiprocessing.Process(target=work, args=(searches, options.trials, first), daemon=True) for first in starts
+    ]
     for worker in workers:
         worker.start()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # and so daemons are ended, too
     for worker in workers:
         worker.join()
     return max(abs(worker.exitcode or 0) for worker in workers)

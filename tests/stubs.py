@@ -20,7 +20,7 @@ from memlayers.text import Text
 
 KINDS = ("readings", "airports", "biographies", "triples")
 WRITINGS = [(kind, style) for kind in KINDS for style in ("terse", "prose")]
-PHRASINGS = ("training", "held_out")
+PHRASINGS = ("training", "held_out", "questions", "held_out_questions")
 Template = tuple[str, ...]  # its parts, "{subject}" and "{object}" among them
 
 
@@ -57,6 +57,8 @@ def file_world() -> World:
         "born in": {
             "train": ["{subject} was born in {object}", "{object} saw the birth of {subject}"],
             "held_out": ["in {subject} we see one born in {object}"],
+            "questions": ["where was {subject} born ? {object}"],
+            "held_out_questions": ["say where {subject} was born : {object}", "{subject} was born where ? {object}"],
         },
         "pet": ["{subject} has a {object}", "a {object} lives with {subject}", "{subject} feeds the {object}"],
         "based in": {"train": ["{subject} lives in {object}", "of {subject} the home is {object} now"]},
@@ -83,11 +85,12 @@ def name_of(world: World, subject: int) -> list[str]:
 
 
 def templates_of(world: World, style: str, relation: int, phrasing: str) -> list[Template]:
-    """`train`, `training` (those of them that can be asked) or `held_out`."""
+    """`train`, `training` (those of them that can be asked), or one of the other kinds."""
+    is_trained = phrasing in ("train", "training")
     if style == "terse":
-        return [] if phrasing == "held_out" else [("{subject}", f"[{world.relations[relation]}]", "{object}")]
+        return [("{subject}", f"[{world.relations[relation]}]", "{object}")] if is_trained else []
     entry = world.templates[relation]
-    found = [tuple(one.split()) for one in (entry.held_out if phrasing == "held_out" else entry.train)]
+    found = [tuple(one.split()) for one in (entry.train if is_trained else getattr(entry, phrasing))]
     if phrasing == "training":
         found = [one for one in found if one.index("{subject}") < one.index("{object}")]
     return found

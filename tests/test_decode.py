@@ -57,7 +57,7 @@ def test_one_forward_pass_decides_what_greedy_decoding_would_say(kind, layer, st
         if steps == 0:
             assert not answers.exact.all()
     if steps == 60 and kind == "triples":
-        assert 0.3 < answers.exact.double().mean() < 1, "some right and some wrong, or nothing was compared"
+        assert 0.04 < answers.exact.double().mean() < 1, "some right and some wrong, or nothing was compared"
 
 
 @settings(max_examples=60)

@@ -3,14 +3,14 @@
 import pytest
 import torch
 from reader import decoded, small_text
-from stubs import WRITINGS, name_of, seeded, sentences, small_world, spelt, templates_of, write
+from stubs import PHRASINGS, WRITINGS, name_of, seeded, sentences, small_world, spelt, templates_of, write
 
 from memlayers.facts.world import Templates
 from memlayers.text import Text, chunks, known_facts
 
 
 @pytest.mark.parametrize(("kind", "style"), WRITINGS)
-@pytest.mark.parametrize("phrasing", ["training", "held_out"])
+@pytest.mark.parametrize("phrasing", PHRASINGS)
 def test_questions_are_the_naive_sentences_and_never_begin_with_the_answer(kind, style, phrasing):
     text = small_text(kind, style)
     world = text.world
@@ -27,9 +27,9 @@ def test_questions_are_the_naive_sentences_and_never_begin_with_the_answer(kind,
         assert any(marks) and words.index(name_of(world, subject)[0]) < marks.index(True)
         used.add((relation, found[0]))
     assert used == {(relation, one) for relation, several in enumerate(ways) for one in several}
-    if phrasing == "held_out":
+    if phrasing != "training":
         assert (style == "terse") == (not kept)
-    elif style == "prose":
+    elif style == "prose" and kind == "triples":
         assert any(len(templates_of(world, style, r, "train")) > len(ways[r]) for r in range(len(ways)))
 
 
@@ -91,7 +91,7 @@ def test_the_vocabulary_extends_the_worlds_and_names_every_word_once(kind, style
     world = text.world
     assert text.vocabulary[: len(world.vocabulary)] == world.vocabulary
     assert len(set(text.vocabulary)) == len(text.vocabulary)
-    told = [words for phrasing in ("train", "held_out") for _, _, words, _ in sentences(world, style, phrasing)]
+    told = [words for phrasing in ("train", *PHRASINGS) for _, _, words, _ in sentences(world, style, phrasing)]
     words = {word for one in told for word in one}
     assert words <= set(text.vocabulary)
     extra = set(text.vocabulary[len(world.vocabulary) :])

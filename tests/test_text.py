@@ -125,7 +125,8 @@ def test_answers_are_whole_objects_after_their_subject_and_nothing_else(kind, st
         asked["answered"] += len(runs)
         assert not any(marks[: words.index(name_of(world, facts[0][0])[0]) + 1])
     share = asked["answered"] / asked["all"]
-    assert share == 1 if style == "terse" else 0.5 < share < 0.95  # one template of 2 to 4 has the object first
+    backward = style == "prose" and kind == "triples"  # two of its templates have the object first
+    assert 0.5 < share < 0.95 if backward else share == 1
 
 
 def test_objects_of_different_lengths_end_and_others_do_not():

@@ -63,11 +63,9 @@ def test_every_world_keeps_the_contract_and_its_templates_can_be_asked(kind):
     assert set(texts(other, other.subjects)) != set(subjects)
     for entry in world.templates:
         train, held_out = [[template.split() for template in group] for group in (entry.train, entry.held_out)]
-        assert 3 <= len(train) <= 4 and 1 <= len(held_out) <= 2 and all(words not in train for words in held_out)
+        assert len(train) == 40 and len(held_out) >= 8
         assert all(words.count("{subject}") == words.count("{object}") == 1 for words in train + held_out)
-        assert sum(words.index("{object}") < words.index("{subject}") for words in train) == 1
-        assert all(words.index("{subject}") < words.index("{object}") for words in held_out)
-        assert set().union(*held_out) <= set().union(*train) and set().union(*train).isdisjoint(world.vocabulary)
+        assert set().union(*train, *held_out).isdisjoint(world.vocabulary)
 
 
 def test_spellings_of_known_names():

@@ -9,6 +9,27 @@ DOCUMENTS = ("fact", "subject")
 
 
 @dataclass
+class ProseConfig:
+    """How training tells facts in sentences. Questions about what was learnt name the subject in full."""
+
+    num_templates: int | None = None  # of a relation; null: all that the world has
+    celebrities: float = 1.0  # share of subjects told in all of them; any other fact is always told in the same one
+    questions: float = 0.0  # share of subjects that are asked about in training: half of their sentences are questions
+    pronoun: bool = False  # only the first sentence of a document names its subject
+
+    def validate(self, text: str, document: str) -> None:
+        for key, value in vars(self).items():
+            if text != "prose" and value != getattr(ProseConfig, key):
+                raise ValueError(f"world.prose.{key}={value} has no effect; accepted: with world.text=prose")
+        if self.num_templates is not None:
+            at_least("world.prose.num_templates", self.num_templates, 1)
+        within("world.prose.celebrities", self.celebrities, 0.0, 1.0)
+        within("world.prose.questions", self.questions, 0.0, 1.0)
+        if self.pronoun and document == "fact":
+            raise ValueError("world.prose.pronoun=true has no effect; accepted: with world.document=subject")
+
+
+@dataclass
 class WorldConfig:
     """Base of all worlds: which facts, how many subjects, how their text is written."""
 
@@ -16,10 +37,19 @@ class WorldConfig:
     seed: int = 0  # of the facts: the same for all arms and seeds
     text: str = "terse"  # terse: subject, relation token, object; prose: sentences from templates
     document: str = "fact"  # fact: a document tells one; subject: all of its subject's, which may explain each other
+    sentences: int | None = None  # of a document of a subject; null: one for each of its facts
+    prose: ProseConfig = field(default_factory=ProseConfig)
 
     def validate(self) -> None:
         one_of("world.text", self.text, ("terse", "prose"))
         one_of("world.document", self.document, DOCUMENTS)
+        self.prose.validate(self.text, self.document)
+        if self.sentences is not None:
+            at_least("world.sentences", self.sentences, 1)
+            if self.document == "fact":
+                raise ValueError(
+                    f"world.sentences={self.sentences} has no effect; accepted: with world.document=subject"
+                )
 
 
 @dataclass

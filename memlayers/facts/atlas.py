@@ -17,8 +17,9 @@ from torch import Tensor
 
 from memlayers.checks import one_of
 from memlayers.config import AtlasConfig
+from memlayers.facts.sentences import templates
 from memlayers.facts.spelling import make_speller, spell
-from memlayers.facts.world import Templates, Vocabulary, World, pad, spell_objects
+from memlayers.facts.world import Vocabulary, World, pad, spell_objects
 
 Object = tuple[str, ...]  # its tokens
 Facts = dict[str, dict[str, Object]]  # subject -> relation -> object
@@ -78,7 +79,7 @@ def build_atlas(config: AtlasConfig) -> World:
         facts=rows,
         weights=(rows >= 0).float(),
         unknown=table[num_subjects:],
-        templates=tuple(templates(relation) for relation in relations),
+        templates=tuple(templates(relation, turn) for turn, relation in enumerate(relations)),
         notes=tuple(notes),
     )
 
@@ -180,20 +181,3 @@ def tabulate(values: list[Object | None], vocabulary: Vocabulary) -> tuple[Tenso
     row_of = {value: row for row, value in enumerate(objects)}
     column = torch.tensor([-1 if value is None else row_of[value] for value in values])
     return spell_objects([[vocabulary[token] for token in tokens] for tokens in objects]), column
-
-
-def templates(relation: str) -> Templates:
-    """Sentences of a relation; held-out ones order words anew that the training ones use."""
-    if relation == "reading":
-        train = "{subject} is read {object}", "one reads {subject} as {object}", "{object} is the reading of {subject}"
-        return Templates(train, held_out=("the reading of {subject} is {object}", "{subject} is read as {object}"))
-    noun = relation.replace("_", " ")
-    return Templates(
-        train=(
-            f"the {noun} of {{subject}} is {{object}}",
-            f"{{subject}} has the {noun} {{object}}",
-            f"at {{subject}} the {noun} is {{object}}",
-            f"{{object}} is the {noun} of {{subject}}",
-        ),
-        held_out=(f"the {noun} at {{subject}} is {{object}}", f"the {noun} {{subject}} has is {{object}}"),
-    )

@@ -14,54 +14,12 @@ import torch
 from torch import Tensor
 
 from memlayers.config import BiographiesConfig
-from memlayers.facts.world import Templates, Vocabulary, World
+from memlayers.facts.sentences import templates
+from memlayers.facts.world import Vocabulary, World
 
 MAX_UNKNOWN = 2_000
 MAX_NAMES = 2**62  # so that the rank of a name fits into 64 bits
-SENTENCES = {  # attribute -> training templates and, last, a held-out one in their words
-    "birth_date": (
-        "{subject} was born on {object}",
-        "{subject} celebrates the birthday on {object}",
-        "the birthday of {subject} is {object}",
-        "{object} is the birthday of {subject}",
-        "the birthday {subject} celebrates is {object}",
-    ),
-    "birth_city": (
-        "{subject} was born in {object}",
-        "{subject} spent the early years in {object}",
-        "the birthplace of {subject} is {object}",
-        "{object} is the birthplace of {subject}",
-        "in the early years {subject} was in {object}",
-    ),
-    "university": (
-        "{subject} studied at {object}",
-        "{subject} graduated from {object}",
-        "the university of {subject} is {object}",
-        "{object} is the university of {subject}",
-        "the university {subject} studied at is {object}",
-    ),
-    "major": (
-        "{subject} majored in {object}",
-        "{subject} wrote the thesis in {object}",
-        "the field of {subject} is {object}",
-        "{object} is the field of {subject}",
-        "the field {subject} majored in is {object}",
-    ),
-    "employer": (
-        "{subject} works for {object}",
-        "{subject} was hired by {object}",
-        "the employer of {subject} is {object}",
-        "{object} is the employer of {subject}",
-        "the employer {subject} works for is {object}",
-    ),
-    "hobby": (
-        "{subject} spends weekends on {object}",
-        "{subject} relaxes with {object}",
-        "the hobby of {subject} is {object}",
-        "{object} is the hobby of {subject}",
-        "the hobby {subject} relaxes with is {object}",
-    ),
-}
+ATTRIBUTES = ("birth_date", "birth_city", "university", "major", "employer", "hobby")
 
 
 def build_biographies(config: BiographiesConfig) -> World:
@@ -92,7 +50,7 @@ def build_biographies(config: BiographiesConfig) -> World:
         facts=facts,
         weights=frequency.float()[:, None].repeat(1, len(relations)),
         unknown=spell_digits(strangers, parts),
-        templates=tuple(templates(relation) for relation in relations),
+        templates=tuple(templates(relation, turn) for turn, relation in enumerate(relations)),
     )
 
 
@@ -169,17 +127,4 @@ def part_names(count: int) -> list[str]:
 
 def attribute_names(count: int) -> tuple[str, ...]:
     """birth_date … hobby, then attribute_7, attribute_8 …"""
-    return (*SENTENCES, *(f"attribute_{index}" for index in range(len(SENTENCES) + 1, count + 1)))[:count]
-
-
-def templates(attribute: str) -> Templates:
-    """Four training sentences, one of them with the object first, and a held-out one."""
-    plain = (
-        f"{{subject}} has {attribute} {{object}}",
-        f"with {{subject}} the {attribute} is {{object}}",
-        f"the {attribute} of {{subject}} is {{object}}",
-        f"{{object}} is the {attribute} of {{subject}}",
-        f"the {attribute} {{subject}} has is {{object}}",
-    )
-    *train, held_out = SENTENCES.get(attribute, plain)
-    return Templates(tuple(train), (held_out,))
+    return (*ATTRIBUTES, *(f"attribute_{index}" for index in range(len(ATTRIBUTES) + 1, count + 1)))[:count]

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from memlayers.config import TriplesConfig
 from memlayers.facts.triples_file import Triples, clean, decoded_lines, listed, read_triples
-from memlayers.facts.world import SPECIAL_TOKENS, Templates, Vocabulary, World, pad, spell_objects
+from memlayers.facts.world import KINDS, SPECIAL_TOKENS, Templates, Vocabulary, World, pad, spell_objects
 
 MAX_CELLS = 200_000_000  # of one table: 1.6 GB
 MAX_UNKNOWN = 2_000
@@ -156,22 +156,25 @@ def read_templates(config: TriplesConfig, relations: Sequence[str]) -> tuple[tup
 
 
 def divide(value: Any, where: str) -> Templates:
-    """Training and held-out templates of one relation, from a plain list or {"train": [...], "held_out": [...]}."""
+    """Templates of one relation, from a plain list of training ones or an object of lists by kind, as in Templates."""
     lists = value if isinstance(value, dict) else {"train": value}
-    if not lists.keys() <= {"train", "held_out"} or not all(isinstance(items, list) for items in lists.values()):
+    if not lists.keys() <= set(KINDS) or not all(isinstance(items, list) for items in lists.values()):
         raise ValueError(f'{where}: accepted: a list of templates, or {{"train": [...], "held_out": [...]}}')
-    train, held_out = ([sentence(item, where) for item in lists.get(name, ())] for name in ("train", "held_out"))
-    if twice := [item for item, times in Counter(train + held_out).items() if times > 1]:
+    given = {kind: [sentence(item, where) for item in lists.get(kind, ())] for kind in KINDS}
+    train, held_out = given["train"], given["held_out"]
+    if twice := [item for item, times in Counter(chain.from_iterable(given.values())).items() if times > 1]:
         raise ValueError(f"{where}: template {twice[0]!r} appears twice; accepted: all different")
     forward = [item for item in train if item.index(SUBJECT) < item.index(OBJECT)]
     if isinstance(value, list) and len(forward) > 1:
         train.remove(forward[-1])
-        held_out = forward[-1:]
-    if backward := [item for item in held_out if item.index(SUBJECT) > item.index(OBJECT)]:
-        raise ValueError(f"{where}: held-out template {backward[0]!r} has the object first; accepted: subject first")
+        held_out.append(forward[-1])
+    for kind in KINDS[1:]:
+        if backward := [item for item in given[kind] if item.index(SUBJECT) > item.index(OBJECT)]:
+            name = kind.replace("_", "-", 1)
+            raise ValueError(f"{where}: {name} template {backward[0]!r} has the object first; accepted: subject first")
     if not train or not forward + held_out:
         raise ValueError(f"{where}: templates {train}; accepted: one or more to train on, one with the subject first")
-    return Templates(tuple(train), tuple(held_out))
+    return Templates(**{kind: tuple(items) for kind, items in given.items()})
 
 
 def sentence(template: Any, where: str) -> str:

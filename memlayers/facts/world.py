@@ -34,11 +34,17 @@ class RelationStatistics:
 class Templates:
     """Sentences of one relation, such as "{subject} was born in {object}"; words are separated by spaces.
 
-    Held-out sentences are never trained on and only asked, so the object must come after the subject in them.
+    Held-out ones are never trained on and only asked, so the object must come after the subject in them. Questions are
+    sentences that end in their answer.
     """
 
     train: tuple[str, ...]
     held_out: tuple[str, ...] = ()
+    questions: tuple[str, ...] = ()
+    held_out_questions: tuple[str, ...] = ()
+
+
+KINDS = tuple(Templates.__dataclass_fields__)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from memlayers.model import Transformer
+from memlayers.recall.addresses import addresses
 from memlayers.recall.ask import Answers, ask, decode, majority_share, prior_bits, sample_facts, shuffled
 from memlayers.recall.usage import tables
 from memlayers.text import Text
@@ -20,7 +21,9 @@ MAX_CONFIDENCE = 2_000  # known and unknown subjects whose confidence is compare
 def measure(model: Transformer, text: Text, documents: int) -> dict[str, Any]:
     """All read-outs after training on a number of documents.
 
-    recall, held_out: share of facts whose whole object is right, asked as in training and as never in training.
+    exact, held_out: share of facts whose whole object is right, asked as in training and as never in training.
+    questions, held_out_questions: the same for questions, as training asks them and as it does not, about subjects of
+    which it asks none; null where it asks none at all.
     bits: sum over the facts of log2(1 / prior) minus the model's surprise, scaled to the whole world where a sample
     was asked. A model that answers by frequency scores 0; one that is confidently wrong scores below.
     """
@@ -28,7 +31,7 @@ def measure(model: Transformer, text: Text, documents: int) -> dict[str, Any]:
     facts = sample_facts(world, MAX_FACTS)
     scale = world.num_facts / len(facts)
     trained = ask(model, text, facts, "training")
-    held_out = ask(model, text, facts, "held_out")
+    by_phrasing = {kind: ask(model, text, which, kind).exact for kind, which in phrasings(text, facts).items()}
     control = ask(model, text, facts, "training", shuffled(world, seed=1))
     asked = torch.stack([trained.subject, trained.relation], dim=1)
     prior = prior_bits(world, asked)
@@ -38,7 +41,7 @@ def measure(model: Transformer, text: Text, documents: int) -> dict[str, Any]:
         "num_facts": world.num_facts,
         "asked": len(asked),
         "exact": mean(trained.exact),
-        "held_out": mean(held_out.exact) if len(held_out.exact) else None,
+        **{kind: mean(exact) if len(exact) else None for kind, exact in by_phrasing.items()},
         "shuffled": mean(control.exact),
         "floor": majority_share(world, asked),
         "stored_bits": stored,
@@ -51,7 +54,15 @@ def measure(model: Transformer, text: Text, documents: int) -> dict[str, Any]:
         "by_exposures": by_exposures(trained, exposures),
         "unknown": unknown_subjects(model, text, facts),
         "tables": tables(model, text, facts),
+        "addresses": addresses(model, text, facts),
     }
+
+
+def phrasings(text: Text, facts: Tensor) -> dict[str, Tensor]:
+    """What is asked in each phrasing that training never uses: questions only where training asks of other subjects."""
+    asked = text.telling.is_asked
+    others = facts[~asked[facts[:, 0]]] if asked.any() else facts[:0]
+    return {"held_out": facts, "questions": others, "held_out_questions": others}
 
 
 def mean(hits: Tensor) -> float:

@@ -15,6 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from memlayers.studies.files import CONF
 
 ERRORS = (HydraException, OmegaConfBaseException, AssertionError)
+TABLES = ("rates", "space")  # folders of conf/ that are read as data, and are no groups of choices
 
 
 def is_mistake(error: Exception) -> bool:
@@ -46,6 +47,8 @@ def explain(overrides: list[str], error: Exception) -> str:
             if key.startswith("hydra/"):
                 extra = 'pip install -e ".[submitit]" -c constraints.txt'
                 return f"{line}: no such choice; accepted: what is installed ({extra} brings submitit_slurm)"
+            if key == "rates":
+                return f"{line}: not a choice; accepted: rates.world=NAME of a file in conf/rates/, or null"
             if key not in known and key.startswith("trainer."):
                 return f"{line}: not set so far; accepted: +{line}, if lightning.Trainer has such an argument"
             if key not in known:
@@ -67,7 +70,7 @@ def known_keys(overrides: list[str]) -> list[str]:
                 child = node._get_node(name)
                 yield from walk(child, f"{prefix}{name}.")
 
-    groups = [folder.name for folder in CONF.iterdir() if folder.is_dir()]
+    groups = [folder.name for folder in CONF.iterdir() if folder.is_dir() and folder.name not in TABLES]
     return sorted({*walk(compose("train", overrides), ""), *groups})
 
 
@@ -77,6 +80,8 @@ def top_level(keys: list[str]) -> list[str]:
 
 def options(group: str) -> list[str]:
     """Choices of a config group; none where there is no such group."""
+    if group in TABLES:
+        return []
     found = GlobalHydra.instance().config_loader().get_group_options(group)
     return sorted({name for name in found if not name.endswith("_schema")})
 

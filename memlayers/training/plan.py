@@ -6,9 +6,8 @@ import torch
 
 from memlayers.config import RunConfig
 from memlayers.cost import Matched, solve
-from memlayers.facts import build_world
 from memlayers.layers.feedforward import Workload
-from memlayers.text import Text
+from memlayers.text import Text, text_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +30,7 @@ class Plan:
 def plan(config: RunConfig) -> Plan:
     """World, text, the size that matches, the number of steps. Raises ValueError for what cannot be."""
     config.validate()
-    text = Text(build_world(config.world), config.world.text, config.world.document)
+    text = text_of(config.world)
     sample = text.sample(4096, torch.Generator().manual_seed(0))
     positions = (sample.tokens[:, 1:] != 0).sum().item() / len(sample.tokens)
     scored = sample.answers[:, 1:].sum().item() / len(sample.tokens) if config.training.loss == "answers" else positions

@@ -40,6 +40,7 @@ class RecallProbe(lightning.Callback):
             return
         started = time.perf_counter()
         answers = ask(pl_module.model, self.text, self.facts, "training")
+        held_out = ask(pl_module.model, self.text, self.facts, "held_out").exact
         now = time.perf_counter()
         self.curve.append(
             {
@@ -49,6 +50,7 @@ class RecallProbe(lightning.Callback):
                 "surprise": float(answers.surprise.double().mean()),
                 "loss": pl_module.logged_loss,
             }
+            | ({"held_out": float(held_out.double().mean())} if len(held_out) else {})
         )
         pl_module.log("recall", self.curve[-1]["recall"], prog_bar=True)
         self.seconds += now - started

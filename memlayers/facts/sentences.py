@@ -1,0 +1,172 @@
+"""Sentences that tell a relation: dozens to train on, and others that training never uses.
+
+    the N of {subject} (is|was) {object}     N: a noun of the relation; (is|was): a sentence for each
+
+Held-out sentences and questions have words that training uses, in another order: they share no three words in a row
+with a training sentence of their relation. Subject and relation come before the object in all of them.
+"""
+
+import itertools
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from memlayers.facts.world import Templates
+
+MOST = 40  # training sentences of a relation
+OPENINGS = ("", "by all accounts , ", "according to the records , ", "as is well known , ")
+FRAMES = (
+    "the N of {subject} (is|was) {object}",
+    "{subject} 's N (is|was) {object}",
+    "as for {subject} , the N (is|was) {object}",
+    "for {subject} the records give the N as {object}",
+    "the entry on {subject} lists the N as {object}",
+    "the N that belongs to {subject} must be {object}",
+    "those who know {subject} say that the N is {object}",
+    "when it comes to {subject} , the N would have to be {object}",
+    "what {subject} has for N is {object}",
+)
+HELD_OUT = (
+    "the N {subject} has is {object}",
+    "the records on {subject} say N , {object}",
+    "{subject} is known to have the N {object}",
+    "those who say the N for {subject} give {object}",
+    "as the N , {subject} has {object}",
+    "the N to say for {subject} would be {object}",
+    "{subject} must have for N what is known as {object}",
+    "to {subject} belongs the N {object}",
+)
+QUESTIONS = ("what is the N of {subject} ? {object}", "which N does {subject} have ? {object}")
+HELD_OUT_QUESTIONS = ("{subject} has which N ? {object}", "which N is {subject} 's ? {object}")
+
+
+class Wording(NamedTuple):
+    """Of one relation, beside the frames of all: its nouns (town|city), and what is said of no other."""
+
+    nouns: str
+    frames: tuple[str, ...] = ()
+    held_out: tuple[str, ...] = ()
+    question: str | None = None
+    held_out_question: str | None = None
+
+
+WORDINGS = {
+    "birth_date": Wording(
+        "(birthday|date of birth)",
+        (
+            "{subject} was born on {object}",
+            "{subject} came into the world on {object}",
+            "the life of {subject} began on {object}",
+            "the parents of {subject} welcomed the child on {object}",
+        ),
+        ("the child {subject} was welcomed into life on {object}",),
+        "when did {subject} come into the world ? {object}",
+        "when was {subject} born ? {object}",
+    ),
+    "birth_city": Wording(
+        "(birthplace|native city)",
+        (
+            "{subject} was born in {object}",
+            "{subject} is a native of {object}",
+            "the parents of {subject} had a home in {object}",
+            "{subject} spent early years in {object}",
+        ),
+        ("the early years of {subject} began in {object}", "the parents had the child {subject} in {object}"),
+        "where did {subject} come into the world ? {object}",
+        "where was {subject} born ? {object}",
+    ),
+    "university": Wording(
+        "(university|alma mater)",
+        (
+            "{subject} studied at {object}",
+            "{subject} graduated from {object}",
+            "{subject} holds a degree from {object}",
+            "{subject} spent the student years at {object}",
+        ),
+        ("the degree {subject} holds is from {object}", "the student {subject} had a home at {object}"),
+        "where did {subject} study ? {object}",
+        "where was {subject} a student ? {object}",
+    ),
+    "major": Wording(
+        "(major|field of study)",
+        (
+            "{subject} majored in {object}",
+            "{subject} wrote the thesis on {object}",
+            "{subject} holds a degree in {object}",
+            "{subject} passed the exams in {object}",
+        ),
+        ("the thesis {subject} wrote is on {object}",),
+        "what did {subject} write the thesis on ? {object}",
+        "in what has {subject} a degree ? {object}",
+    ),
+    "employer": Wording(
+        "(employer|company)",
+        (
+            "{subject} works for {object}",
+            "{subject} was hired by {object}",
+            "{subject} earns a living at {object}",
+            "the people who hired {subject} work for {object}",
+        ),
+        ("the living {subject} earns is from {object}",),
+        "who hired {subject} ? {object}",
+        "by which company is {subject} hired ? {object}",
+    ),
+    "hobby": Wording(
+        "(hobby|favourite pastime)",
+        (
+            "{subject} spends weekends on {object}",
+            "{subject} relaxes with {object}",
+            "{subject} never tires of {object}",
+            "the free time of {subject} belongs to {object}",
+        ),
+        ("when free , {subject} is known for {object}",),
+        "on what does {subject} spend the weekends ? {object}",
+        "{subject} spends free time on what ? {object}",
+    ),
+    "reading": Wording("(reading|pronunciation)", ("{subject} is read {object}", "one reads {subject} as {object}")),
+    "subdivision": Wording("(region|subdivision)"),
+    "elevation": Wording("(elevation|height)"),
+    "icao": Wording("(ICAO code|identifier)"),
+}
+
+
+def templates(relation: str, turn: int = 0) -> Templates:
+    """Of any relation: MOST training sentences, the first of them as unlike each other as can be.
+
+    They begin with another frame at each `turn`: the first few sentences of all relations together have most words.
+    """
+    wording = WORDINGS.get(relation, Wording(relation.replace("_", " ")))
+    turn %= len(FRAMES)
+    frames = enumerate(interleaved(FRAMES[turn:] + FRAMES[:turn], wording.frames))
+    variants = [with_openings(expanded(frame, wording.nouns), first) for first, frame in frames]
+    rounds = itertools.chain.from_iterable(itertools.zip_longest(*variants))
+    train = tuple(itertools.islice((one for one in rounds if one is not None), MOST))
+    return Templates(
+        train,
+        held_out=tuple(expanded(frame, wording.nouns)[0] for frame in (*HELD_OUT, *wording.held_out)),
+        questions=tuple(expanded(one, wording.nouns)[0] for one in (*QUESTIONS, wording.question) if one),
+        held_out_questions=tuple(
+            expanded(one, wording.nouns)[0] for one in (*HELD_OUT_QUESTIONS, wording.held_out_question) if one
+        ),
+    )
+
+
+def interleaved(common: Sequence[str], own: Sequence[str]) -> list[str]:
+    """One of each in turn, for as long as there are."""
+    return [one for pair in itertools.zip_longest(common, own) for one in pair if one is not None]
+
+
+def expanded(frame: str, nouns: str) -> list[str]:
+    """Every sentence that a frame stands for: the first has the first of all alternatives."""
+    parts = re.split(r"\(([^)]*)\)", re.sub(r"\bN\b", nouns, frame))
+    choices = [part.split("|") if index % 2 else [part] for index, part in enumerate(parts)]
+    return ["".join(chosen) for chosen in itertools.product(*choices)]
+
+
+def with_openings(sentences: list[str], first: int) -> list[str]:
+    """Each sentence after each opening, from the first on; sentence and opening both change from one to the next."""
+    return [
+        OPENINGS[(first + turn + index) % len(OPENINGS)] + sentence
+        for turn in range(len(OPENINGS))
+        for index, sentence in enumerate(sentences)
+    ]
