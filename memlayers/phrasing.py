@@ -3,6 +3,8 @@
 statement   the birthplace of {subject} is {object} .        question   where was {subject} born ? {object} .
 """
 
+from itertools import chain
+
 import torch
 from torch import Tensor
 
@@ -42,7 +44,13 @@ def layouts_of(world: World, style: str, prose: ProseConfig, ids: dict[str, int]
         return ids.setdefault(text, len(ids))
 
     def layout(template: str) -> list[int]:
-        return [*(codes[part] if part in codes else word(part) for part in template.split()), word(".")]
+        parts = [
+            [codes[part]]
+            if part in codes
+            else [word(piece) for piece in (world.encode(part) if world.encode else [part])]
+            for part in [*template.split(), "."]
+        ]
+        return list(chain.from_iterable(parts))
 
     rows: dict[str, list[list[list[int]]]]
     if style == "terse":

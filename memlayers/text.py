@@ -64,7 +64,8 @@ class Text:
         prose = prose or ProseConfig()
         self.layouts = layouts_of(world, style, prose, ids)
         self.telling = Telling(self.layouts, len(world.facts), prose, seed)
-        pronoun = [ids.setdefault(word, len(ids)) for word in PRONOUN.split()] if prose.pronoun else []
+        words = (world.encode(PRONOUN) if world.encode else PRONOUN.split()) if prose.pronoun else []
+        pronoun = [ids.setdefault(word, len(ids)) for word in words]
         self.vocabulary = tuple(ids)
 
         self.width = max(len(pronoun), world.subjects.shape[1], *(table.shape[1] for table in world.objects))

@@ -15,6 +15,7 @@ class ProseConfig:
     num_templates: int | None = None  # of a relation; null: all that the world has
     celebrities: float = 1.0  # share of subjects told in all of them; any other fact is always told in the same one
     questions: float = 0.0  # share of subjects that are asked about in training: half of their sentences are questions
+    pieces: int | None = None  # of words, in a vocabulary by byte-pair encoding of all text; null: a token a word
     pronoun: bool = False  # only the first sentence of a document names its subject
 
     def validate(self, text: str, document: str) -> None:
@@ -23,6 +24,8 @@ class ProseConfig:
                 raise ValueError(f"world.prose.{key}={value} has no effect; accepted: with world.text=prose")
         if self.num_templates is not None:
             at_least("world.prose.num_templates", self.num_templates, 1)
+        if self.pieces is not None:
+            at_least("world.prose.pieces", self.pieces, 300)
         within("world.prose.celebrities", self.celebrities, 0.0, 1.0)
         within("world.prose.questions", self.questions, 0.0, 1.0)
         if self.pronoun and document == "fact":

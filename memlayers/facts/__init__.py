@@ -9,6 +9,15 @@ __all__ = ["World", "build_world"]
 def build_world(config: WorldConfig) -> World:
     """The world that a configuration describes; raises ValueError with one line for a user's mistake."""
     config.validate()
+    if config.prose.pieces is None:
+        return in_words(config)
+    from memlayers.facts.pieces import in_pieces
+
+    return in_pieces(in_words(config), config.prose.pieces)
+
+
+def in_words(config: WorldConfig) -> World:
+    """The world whose names, objects and words are tokens of their own, or of letters and the like."""
     if isinstance(config, AtlasConfig):
         from memlayers.facts.atlas import build_atlas
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from memlayers.config import BiographiesConfig
+from memlayers.facts.pieces import made_up
 from memlayers.facts.sentences import templates
 from memlayers.facts.world import Vocabulary, World
 
@@ -38,9 +39,12 @@ def build_biographies(config: BiographiesConfig) -> World:
     strangers = unknown_names(names, generator)
 
     vocabulary = Vocabulary()
-    parts = [token_ids(part, size, vocabulary) for part, size in zip(part_names(len(sizes)), sizes, strict=True)]
     relations = attribute_names(len(config.cardinalities))
-    objects = [token_ids(name, size, vocabulary) for name, size in zip(relations, config.cardinalities, strict=True)]
+    words = config.prose.pieces is not None
+    parts = [token_ids(part, size, vocabulary, words) for part, size in zip(part_names(len(sizes)), sizes, strict=True)]
+    objects = [
+        token_ids(name, size, vocabulary, words) for name, size in zip(relations, config.cardinalities, strict=True)
+    ]
     return World(
         name=config.name,
         vocabulary=vocabulary.tokens(),
@@ -114,9 +118,11 @@ def spell_digits(digits: Tensor, tables: Sequence[Tensor]) -> Tensor:
     return torch.stack([table[column] for table, column in zip(tables, digits.T, strict=True)], dim=1)
 
 
-def token_ids(prefix: str, size: int, vocabulary: Vocabulary) -> Tensor:
-    """Ids (size,) of the tokens prefix_0, prefix_1 …"""
-    return torch.tensor([vocabulary[f"{prefix}_{index}"] for index in range(size)])
+def token_ids(prefix: str, size: int, vocabulary: Vocabulary, is_made_up: bool) -> Tensor:
+    """Ids (size,) of the tokens prefix_0, prefix_1 …, or of as many words that are made up."""
+    first = len(vocabulary.tokens())
+    names = [made_up(first + index) if is_made_up else f"{prefix}_{index}" for index in range(size)]
+    return torch.tensor([vocabulary[name] for name in names])
 
 
 def part_names(count: int) -> list[str]:

@@ -7,7 +7,7 @@
 No subject has a token of its own, so no fact can hide in a row of the embedding.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
@@ -63,6 +63,7 @@ class World:
     weights: Tensor  # (n, r) relative frequency in training, 0 where nothing is known
     unknown: Tensor  # (u, s) subjects in the same spelling about which the world holds no fact
     templates: tuple[Templates, ...] = ()  # one for each relation; empty in a world that has no prose
+    encode: Callable[[str], list[str]] | None = None  # text -> tokens; None where each word is one
     notes: tuple[str, ...] = ()  # one line for each thing the loader dropped, merged or resolved
 
     def __post_init__(self) -> None:

@@ -1,0 +1,93 @@
+"""A world in pieces of words: byte-pair encoding over all its text, as a language model would read it.
+
+time_zone:Europe/Paris      ->  ĠEurope  /  Paris  <end>
+S  Y  D                     ->  ĠS  ĠY  ĠD
+first_36 (in biographies)   ->  Ġko  matu                   each part of a name, each object is a word made up
+"""
+
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+from torch import Tensor
+
+from memlayers.facts.world import SPECIAL_TOKENS, Vocabulary, World, pad, spell_objects
+
+MOST = 20_000  # sentences that the encoding is trained on
+SPELLINGS = ("bpe", "hi", "lo", "byte")  # of subjects, as in facts/spelling.py
+CONSONANTS, VOWELS = "bdfgklmnprstvz", "aeiou"
+
+
+def in_pieces(world: World, size: int) -> World:
+    """The same facts and sentences in a vocabulary of `size` pieces, besides the special tokens."""
+    from tokenizers import decoders
+
+    named = {*world.relations, *SPELLINGS}
+
+    def written(row: list[int]) -> str:
+        words = [world.vocabulary[token] for token in row if token >= len(SPECIAL_TOKENS)]
+        is_bpe = bool(words) and all(word.startswith("bpe:") for word in words)
+        bare = [word.partition(":")[2] if word.partition(":")[0] in named else word for word in words]
+        return decoders.ByteLevel().decode(bare).strip() if is_bpe else " ".join(bare)
+
+    names = [written(row) for row in [*world.subjects.tolist(), *world.unknown.tolist()]]
+    objects = [[written(row) for row in table.tolist()] for table in world.objects]
+    encode, pieces = trained(sentences(world, names, objects), size)
+    vocabulary = Vocabulary()
+    for piece in pieces:
+        vocabulary[piece]
+
+    def spelt(text: str) -> list[int]:
+        return [vocabulary[piece] for piece in encode(text)]
+
+    subjects: Tensor = pad([spelt(name) for name in names])
+    if len(set(map(tuple, subjects.tolist()))) < len(subjects):
+        raise ValueError(
+            f"world.prose.pieces={size}: two subjects of world {world.name} are spelt alike; accepted: null"
+        )
+    return replace(
+        world,
+        vocabulary=vocabulary.tokens(),
+        subjects=subjects[: len(world.subjects)],
+        unknown=subjects[len(world.subjects) :],
+        objects=tuple(spell_objects([spelt(text) for text in table]) for table in objects),
+        encode=encode,
+    )
+
+
+def sentences(world: World, names: list[str], objects: list[list[str]]) -> Iterator[str]:
+    """Sentences about facts drawn at random, each in a template drawn at random, held-out ones aside."""
+    generator = random.Random(0)
+    facts = (world.facts != -1).nonzero().tolist()
+    for subject, relation in generator.sample(facts, min(MOST, len(facts))):
+        entry = world.templates[relation]
+        sentence = generator.choice((*entry.train, *entry.questions))
+        yield (
+            sentence.replace("{subject}", names[subject]).replace(
+                "{object}", objects[relation][int(world.facts[subject, relation])]
+            )
+            + " ."
+        )
+
+
+def trained(texts: Iterator[str], size: int) -> tuple[Callable[[str], list[str]], list[str]]:
+    """The encoding of words, each with the space before it, and its pieces in order. Training is deterministic."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=size, min_frequency=2, initial_alphabet=alphabet, show_progress=False)
+    tokenizer.train_from_iterator(texts, trainer)
+    pieces = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
+    return lambda text: list(tokenizer.encode(text).tokens), [piece for piece, _ in pieces]
+
+
+def made_up(number: int) -> str:
+    """A word of three syllables for each number from 0 to 343,000, no two alike: 0 is "bababa"."""
+    syllables = [consonant + vowel for consonant in CONSONANTS for vowel in VOWELS]
+    total = len(syllables) ** 3
+    assert number < total
+    number = number * 123_457 % total  # a prime: neighbours do not look alike
+    base = len(syllables)
+    return syllables[number // base**2] + syllables[number // base % base] + syllables[number % base]
