@@ -15,9 +15,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from memlayers.config.worlds import ProseConfig, WorldConfig
+from memlayers.config.worlds import CorpusConfig, ProseConfig, WorldConfig
 from memlayers.facts import build_world
-from memlayers.facts.world import PAD, World, pad
+from memlayers.facts.corpora import draw_windows
+from memlayers.facts.world import PAD, World, known_facts, pad
 from memlayers.phrasing import OBJECT, SUBJECT, Layouts, Telling, layouts_of
 
 PRONOUN = "this one"  # the subject of a document's later sentences, if they do not name it
@@ -40,7 +41,8 @@ class Probe(NamedTuple):
 
 def text_of(config: WorldConfig) -> "Text":
     """A world and its writing; raises ValueError with one line for a user's mistake."""
-    return Text(build_world(config), config.text, config.document, config.sentences, config.prose, config.seed)
+    world = build_world(config)
+    return Text(world, config.text, config.document, config.sentences, config.prose, config.corpus, config.seed)
 
 
 class Text:
@@ -57,6 +59,7 @@ class Text:
         document: str = "fact",
         sentences: int | None = None,
         prose: ProseConfig | None = None,
+        corpus: CorpusConfig | None = None,
         seed: int = 0,
     ):
         self.world, self.style, self.document, self.sentences = world, style, document, sentences
@@ -79,20 +82,38 @@ class Text:
         self.facts = known_facts(world)
         top = weight.amax(dim=1)
         self.include = weight / top.clamp(min=torch.finfo(torch.float64).tiny)[:, None]  # of a fact, given its subject
-        mass = (
-            top if document == "subject" else weight[self.facts[:, 0], self.facts[:, 1]]
-        )  # what a document is drawn by
+        mass = top if document == "subject" else weight[self.facts[:, 0], self.facts[:, 1]]  # documents are drawn by it
         self.cumulative = (mass / mass.sum()).cumsum(0)
         told = weight / mass.sum()
         if sentences is not None:
             if not ((self.include == 0) | (self.include == 1)).all():
                 raise ValueError(f"world.sentences={sentences}: facts of a subject differ in weight; accepted: null")
             told *= (sentences / self.include.sum(dim=1, keepdim=True)).clamp(max=1)
-        self.exposures_per_document = told  # (n, r) expected showings of each fact in one document
-        self.mean_exposures = float(told[world.facts >= 0].mean())  # of a fact, in one document
+        self.corpus, self.corpus_rate = corpus or CorpusConfig(), 0.0  # of rows that are running text
+        if self.corpus.share > 0:
+            length = (self.sample(1024, torch.Generator().manual_seed(0)).tokens != PAD).sum().item() / 1024
+            of_text, of_facts = self.corpus.share * length, (1 - self.corpus.share) * self.corpus.length
+            self.corpus_rate = of_text / (of_text + of_facts)
+        told *= 1 - self.corpus_rate
+        self.exposures_per_document = told  # (n, r) expected showings of each fact in one row
+        self.mean_exposures = float(told[world.facts >= 0].mean())  # of a fact, in one row
 
     def sample(self, num_documents: int, generator: torch.Generator) -> Documents:
-        """Training documents about facts, or subjects, drawn by frequency, with replacement."""
+        """Rows to train on: documents about facts, and running text in the place of some."""
+        if self.corpus_rate == 0:
+            return self.told(num_documents, generator)
+        is_text = torch.rand(num_documents, generator=generator) < self.corpus_rate
+        facts = self.told(int((~is_text).sum()), generator)
+        windows = draw_windows(self.world.corpora, int(is_text.sum()), self.corpus.length, generator)
+        width = max(facts.tokens.shape[1], self.corpus.length)
+        tokens = torch.full((num_documents, width), PAD)
+        answers = torch.zeros(num_documents, width, dtype=torch.bool)
+        tokens[~is_text], answers[~is_text] = _widen(facts.tokens, width), _widen(facts.answers, width)
+        tokens[is_text] = _widen(windows, width)
+        return Documents(tokens, answers)
+
+    def told(self, num_documents: int, generator: torch.Generator) -> Documents:
+        """Documents about facts, or subjects, drawn by frequency, with replacement."""
         draw = torch.rand(num_documents, generator=generator, dtype=torch.float64) * self.cumulative[-1]
         drawn = torch.searchsorted(self.cumulative, draw, right=True).clamp(max=len(self.cumulative) - 1)
         if self.document == "fact":
@@ -110,8 +131,7 @@ class Text:
         return self._write(subject, relation, include, template, self.world.facts, self.layouts["told"])
 
     def probe(self, facts: Tensor, phrasing: str, generator: torch.Generator, answers: Tensor | None = None) -> Probe:
-        """Ask for `facts` (b, 2: subject, relation) in a phrasing: `training`, `held_out`, `questions` or
-        `held_out_questions`.
+        """Ask for `facts` (b, 2: subject, relation) in a phrasing: training, held_out, questions, held_out_questions.
 
         A relation without a template in that phrasing is left out. `answers` (n, r) replaces the world's facts, as in
         the shuffled control. Templates with the object first are never asked.
@@ -135,13 +155,7 @@ class Text:
         return tokens[:, : int((tokens != PAD).sum(dim=1).max())]
 
     def _write(
-        self,
-        subject: Tensor,
-        relation: Tensor,
-        include: Tensor,
-        template: Tensor,
-        known: Tensor,
-        layouts: Layouts,
+        self, subject: Tensor, relation: Tensor, include: Tensor, template: Tensor, known: Tensor, layouts: Layouts
     ) -> Documents:
         """Sentences (b, r) of (relation, template) about `subject` (b,), in order, those of `include` only.
 
@@ -176,11 +190,6 @@ class Text:
 
 def _widen(table: Tensor, width: int) -> Tensor:
     return torch.nn.functional.pad(table, (0, width - table.shape[1]), value=PAD)
-
-
-def known_facts(world: World) -> Tensor:
-    """All facts as (subject, relation): (f, 2)."""
-    return (world.facts >= 0).nonzero()
 
 
 def chunks(probe: Probe, size: int) -> Iterator[Probe]:

@@ -15,8 +15,9 @@ from memlayers.config import RunConfig
 from memlayers.studies.cli import jobs_from, words_of
 from memlayers.studies.compose import compose_one, composing
 from memlayers.studies.files import CONF
+from memlayers.studies.mistakes import TABLES
 
-GROUPS = sorted(folder.name for folder in CONF.iterdir() if folder.is_dir())
+GROUPS = sorted(folder.name for folder in CONF.iterdir() if folder.is_dir() and folder.name not in TABLES)
 CHOICES = {group: sorted(path.stem for path in (CONF / group).glob("*.yaml")) for group in GROUPS}
 ARMS = sorted({*CHOICES["arm"], *CHOICES["ffn"]})
 DENSE_ARMS = [arm for arm in ARMS if arm.startswith("dense")]

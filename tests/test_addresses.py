@@ -6,11 +6,12 @@ from contract import SMALL, drawn
 from stubs import seeded, small_world
 
 from memlayers.config import ModelConfig
+from memlayers.facts.world import known_facts
 from memlayers.layers import Dense, NGram
 from memlayers.layers.feedforward import Reads
 from memlayers.model import build_model
 from memlayers.recall.addresses import MOST, addresses, name_ends, shared
-from memlayers.text import Text, known_facts
+from memlayers.text import Text
 
 
 @pytest.fixture(params=["biographies", "airports", "triples"])

@@ -119,6 +119,7 @@ def sizes(config: RunConfig) -> set[int]:
     return set(slots) - {0}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("world", CHOICES["world"])
 def test_tables_of_all_arms_in_a_world_are_as_large(world):
     found = {arm: sizes(of_world(world, f"arm={arm}")) for arm in ARMS}

@@ -20,7 +20,7 @@ from memlayers.training.record import record_path
 # --------------------------------------------------------------------------- what is accepted
 
 
-GROUPS = [group for group in CHOICES if group not in ("experiment", "rates", "space")]  # of those a line has one each
+GROUPS = [group for group in CHOICES if group != "experiment"]  # of those a line has one each
 
 
 @pytest.mark.parametrize("turn", range(max(len(CHOICES[group]) for group in GROUPS)))

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from oracles import Lookup, answers_of, certain, oracle
 from stubs import WRITINGS, ids_of, question, small_world, templates_of
 
-from memlayers.facts.world import World
+from memlayers.facts.world import World, known_facts
 from memlayers.recall import measure as module
 from memlayers.recall.measure import auroc, measure, unknown_subjects
-from memlayers.text import Text, known_facts
+from memlayers.text import Text
 
 scores = st.lists(st.sampled_from([-3.0, -1.0, 0.0, 0.5]) | st.floats(-5, 0, width=32), min_size=1, max_size=25)
 

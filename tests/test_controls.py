@@ -8,9 +8,9 @@ import pytest
 from oracles import oracle
 from stubs import KINDS, small_world
 
-from memlayers.facts.world import World
+from memlayers.facts.world import World, known_facts
 from memlayers.recall.ask import ask, majority_share, prior_bits, sample_facts, shuffled
-from memlayers.text import Text, known_facts
+from memlayers.text import Text
 
 
 def naive_prior(world: World, relation: int) -> dict[int, float]:

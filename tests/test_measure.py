@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 from oracles import Lookup, answers_of, certain, oracle, small_model
 from stubs import WRITINGS, ids_of, sentences, small_world, spelt
 
+from memlayers.facts.world import known_facts
 from memlayers.layers import Memory
 from memlayers.recall import measure as module
 from memlayers.recall.ask import Answers, majority_share, prior_bits, sample_facts, shuffled
 from memlayers.recall.measure import by_exposures, measure
 from memlayers.recall.usage import tables
-from memlayers.text import Text, known_facts
+from memlayers.text import Text
 
 
 @pytest.mark.parametrize(("kind", "style"), WRITINGS)

@@ -68,7 +68,7 @@ def test_of_several_words_the_wrong_one_is_named_and_not_those_that_depend_on_a_
 # --------------------------------------------------------------------------- choices
 
 
-@pytest.mark.parametrize("group", ["world", "arm", "experiment", "trainer", "values", "rates"])
+@pytest.mark.parametrize("group", ["world", "arm", "experiment", "trainer", "values"])
 def test_a_misspelt_choice_is_answered_with_the_choices(group):
     choices = ARMS if group == "arm" else CHOICES[group]
     wrong = choices[0] + "x"
@@ -77,6 +77,12 @@ def test_a_misspelt_choice_is_answered_with_the_choices(group):
     assert refusal(f"{group}={wrong}") == f"{group}={wrong}: no such choice; did you mean {nearest}? {accepted}"
     if group == "arm":
         assert refusal("arm=qqqq") == refusal("ffn=qqqq") == f"arm=qqqq: no such choice; {accepted}"
+
+
+def test_folders_of_conf_that_are_no_groups_are_told_apart():
+    said = "rates=atlas_airports: not a choice; accepted: rates.world=NAME of a file in conf/rates/, or null"
+    assert refusal("rates=atlas_airports") == said
+    assert refusal("space=dense").startswith("space=dense: unknown key 'space'; accepted: arm, ")
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,9 @@ from reader import decoded
 from stubs import name_of, seeded, small_world, spelt, templates_of
 
 from memlayers.config.worlds import BiographiesConfig, ProseConfig
+from memlayers.facts.world import known_facts
 from memlayers.recall.measure import phrasings
-from memlayers.text import Text, known_facts
+from memlayers.text import Text
 
 KINDS = ("train", "held_out", "questions", "held_out_questions")
 

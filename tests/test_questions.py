@@ -5,8 +5,8 @@ import torch
 from reader import decoded, small_text
 from stubs import PHRASINGS, WRITINGS, name_of, seeded, sentences, small_world, spelt, templates_of, write
 
-from memlayers.facts.world import Templates
-from memlayers.text import Text, chunks, known_facts
+from memlayers.facts.world import Templates, known_facts
+from memlayers.text import Text, chunks
 
 
 @pytest.mark.parametrize(("kind", "style"), WRITINGS)

@@ -50,8 +50,8 @@ def job(*words: str) -> RunConfig:
 # --------------------------------------------------------------------------- which words
 
 
-@pytest.mark.parametrize("times", [0.3, 0.6, 1, 1.9, 2.1, 3, 4, 9, 30])
-@pytest.mark.parametrize("shown", [0.5, 4, 7.9, 8.1, 16, 33, 300])
+@pytest.mark.parametrize("times", [0.3, 1.9, 2.1, 30])
+@pytest.mark.parametrize("shown", [0.5, 7.9, 8.1, 300])
 def test_the_budget_is_the_nearest_in_doublings(tables, times, shown):
     far = [abs(math.log2(times / own)) + abs(math.log2(shown / often)) for own, often in BUDGETS]
     with composing():

@@ -8,9 +8,9 @@ import torch
 from oracles import Lookup, oracle, small_model
 from stubs import PHRASINGS, WRITINGS, ids_of, question, seeded, small_world, spelt, templates_of
 
-from memlayers.facts.world import END
+from memlayers.facts.world import END, known_facts
 from memlayers.recall.ask import ask, decode, prior_bits
-from memlayers.text import Text, known_facts
+from memlayers.text import Text
 
 
 def text_of(kind: str, style: str) -> tuple[Text, dict[str, int]]:

@@ -9,10 +9,10 @@ from stubs import KINDS, WRITINGS, name_of, seeded, sentences, small_world, spel
 
 from memlayers.config import BiographiesConfig, ModelConfig
 from memlayers.facts import build_world
-from memlayers.facts.world import END, PAD
+from memlayers.facts.world import END, PAD, known_facts
 from memlayers.layers import LAYERS
 from memlayers.model import build_model
-from memlayers.text import Text, known_facts
+from memlayers.text import Text
 
 # --------------------------------------------------------------------------- no shortcut
 

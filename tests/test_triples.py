@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from memlayers.config import TriplesConfig
 from memlayers.facts import World, build_world
 from memlayers.facts.triples import MAX_UNKNOWN, RESERVED
-from memlayers.facts.world import END, PAD, Templates
-from memlayers.text import Text, known_facts
+from memlayers.facts.world import END, PAD, Templates, known_facts
+from memlayers.text import Text
 
 HEADER = "subject,relation,object\n"
 FACTS = HEADER + "Ada King,born in,London\nAlan Turing,born in,Paddington Green\nAda King,died in,Marylebone\n"

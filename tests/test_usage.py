@@ -14,12 +14,13 @@ from oracles import small_model
 from stubs import seeded, small_world
 
 from memlayers.config import ModelConfig
+from memlayers.facts.world import known_facts
 from memlayers.layers import Dense, Engram, NGram, Oracle
 from memlayers.model import Transformer, build_model
 from memlayers.recall import usage as module
 from memlayers.recall.ask import ask
 from memlayers.recall.usage import read_weights, silent, tables, usage_of
-from memlayers.text import Text, known_facts
+from memlayers.text import Text
 
 MODELS = {
     "memory": {"ffn": SMALL, "blocks": "all"},

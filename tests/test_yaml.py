@@ -44,6 +44,7 @@ def words_for(group: str, choice: str, folder: Path) -> list[str]:
     return words
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in CHOICES if name.partition("/")[0] not in READ_BY_OTHER_MEANS])
 def test_yaml_runs_one_step(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if name in NEEDS and importlib.util.find_spec(NEEDS[name]) is None:

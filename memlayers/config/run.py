@@ -126,6 +126,10 @@ class RunConfig:
                 "accepted: null, or model.tied_head=true"
             )
         self.training.validate()
+        if self.world.corpus.share > 0 and self.training.loss != "all":
+            raise ValueError(
+                f"training.loss={self.training.loss} learns nothing from world.corpus; accepted: training.loss=all"
+            )
         within("seed", self.seed, 0, 2**31 - 1)
         within("threads", self.threads, 1, 1024)
         one_of(

@@ -33,6 +33,29 @@ class ProseConfig:
 
 
 @dataclass
+class CorpusConfig:
+    """Running text beside the facts: rows of it, mixed at random into every batch."""
+
+    share: float = 0.0  # of all tokens in training
+    sources: list[str] = field(default_factory=lambda: ["code", "docs"])  # facts/corpora.py; or folders of text
+    length: int = 128  # tokens of a row
+
+    def validate(self, pieces: int | None) -> None:
+        within("world.corpus.share", self.share, 0.0, 0.99)
+        at_least("world.corpus.length", self.length, 2)
+        if self.share == 0 and self != CorpusConfig():
+            raise ValueError("world.corpus has no effect; accepted: with world.corpus.share above 0")
+        if self.share > 0 and pieces is None:
+            raise ValueError(
+                f"world.corpus.share={self.share} needs one vocabulary for all; accepted: with world.prose.pieces=2000"
+            )
+        if self.share > 0 and (not self.sources or len(set(self.sources)) < len(self.sources)):
+            raise ValueError(
+                f"world.corpus.sources={self.sources} is empty or repeats; accepted: code, docs, kjv, PATH"
+            )
+
+
+@dataclass
 class WorldConfig:
     """Base of all worlds: which facts, how many subjects, how their text is written."""
 
@@ -42,11 +65,13 @@ class WorldConfig:
     document: str = "fact"  # fact: a document tells one; subject: all of its subject's, which may explain each other
     sentences: int | None = None  # of a document of a subject; null: one for each of its facts
     prose: ProseConfig = field(default_factory=ProseConfig)
+    corpus: CorpusConfig = field(default_factory=CorpusConfig)
 
     def validate(self) -> None:
         one_of("world.text", self.text, ("terse", "prose"))
         one_of("world.document", self.document, DOCUMENTS)
         self.prose.validate(self.text, self.document)
+        self.corpus.validate(self.prose.pieces)
         if self.sentences is not None:
             at_least("world.sentences", self.sentences, 1)
             if self.document == "fact":

@@ -13,7 +13,8 @@ def build_world(config: WorldConfig) -> World:
         return in_words(config)
     from memlayers.facts.pieces import in_pieces
 
-    return in_pieces(in_words(config), config.prose.pieces)
+    sources = config.corpus.sources if config.corpus.share > 0 else []
+    return in_pieces(in_words(config), config.prose.pieces, sources)
 
 
 def in_words(config: WorldConfig) -> World:

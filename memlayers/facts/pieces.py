@@ -6,11 +6,15 @@ first_36 (in biographies)   ->  Ġko  matu                   each part of a name
 """
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import chain
+from operator import itemgetter
+from typing import Any
 
 from torch import Tensor
 
+from memlayers.facts.corpora import in_tokens, read_source
 from memlayers.facts.world import SPECIAL_TOKENS, Vocabulary, World, pad, spell_objects
 
 MOST = 20_000  # sentences that the encoding is trained on
@@ -18,8 +22,8 @@ SPELLINGS = ("bpe", "hi", "lo", "byte")  # of subjects, as in facts/spelling.py
 CONSONANTS, VOWELS = "bdfgklmnprstvz", "aeiou"
 
 
-def in_pieces(world: World, size: int) -> World:
-    """The same facts and sentences in a vocabulary of `size` pieces, besides the special tokens."""
+def in_pieces(world: World, size: int, sources: Sequence[str] = ()) -> World:
+    """The same facts and sentences in a vocabulary of `size` pieces, besides the special tokens; with running text."""
     from tokenizers import decoders
 
     named = {*world.relations, *SPELLINGS}
@@ -32,13 +36,18 @@ def in_pieces(world: World, size: int) -> World:
 
     names = [written(row) for row in [*world.subjects.tolist(), *world.unknown.tolist()]]
     objects = [[written(row) for row in table.tolist()] for table in world.objects]
-    encode, pieces = trained(sentences(world, names, objects), size)
+    documents = {source: read_source(source) for source in sources}
+    tokenizer = trained(chain(sentences(world, names, objects), *documents.values()), size)
     vocabulary = Vocabulary()
-    for piece in pieces:
+    for piece, _ in sorted(tokenizer.get_vocab().items(), key=itemgetter(1)):
         vocabulary[piece]
+    first = len(SPECIAL_TOKENS)  # and then the tokenizer's own ids
 
     def spelt(text: str) -> list[int]:
-        return [vocabulary[piece] for piece in encode(text)]
+        return [first + token for token in tokenizer.encode(text).ids]
+
+    def many(texts: Sequence[str]) -> list[list[int]]:
+        return [[first + token for token in one.ids] for one in tokenizer.encode_batch(texts)]
 
     subjects: Tensor = pad([spelt(name) for name in names])
     if len(set(map(tuple, subjects.tolist()))) < len(subjects):
@@ -51,7 +60,8 @@ def in_pieces(world: World, size: int) -> World:
         subjects=subjects[: len(world.subjects)],
         unknown=subjects[len(world.subjects) :],
         objects=tuple(spell_objects([spelt(text) for text in table]) for table in objects),
-        encode=encode,
+        encode=lambda text: list(tokenizer.encode(text).tokens),
+        corpora=tuple(in_tokens(source, own, many) for source, own in documents.items()),
     )
 
 
@@ -70,8 +80,8 @@ def sentences(world: World, names: list[str], objects: list[list[str]]) -> Itera
         )
 
 
-def trained(texts: Iterator[str], size: int) -> tuple[Callable[[str], list[str]], list[str]]:
-    """The encoding of words, each with the space before it, and its pieces in order. Training is deterministic."""
+def trained(texts: Iterable[str], size: int) -> Any:
+    """A tokenizer of words, each with the space before it. Training is deterministic."""
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())
@@ -79,8 +89,7 @@ def trained(texts: Iterator[str], size: int) -> tuple[Callable[[str], list[str]]
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(vocab_size=size, min_frequency=2, initial_alphabet=alphabet, show_progress=False)
     tokenizer.train_from_iterator(texts, trainer)
-    pieces = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
-    return lambda text: list(tokenizer.encode(text).tokens), [piece for piece, _ in pieces]
+    return tokenizer
 
 
 def made_up(number: int) -> str:

@@ -14,6 +14,8 @@ from itertools import chain
 import torch
 from torch import Tensor
 
+from memlayers.facts.corpora import Corpus
+
 PAD = 0  # fills the short rows of a rectangular table; never predicted, never counted
 SPECIAL_TOKENS = ("<pad>", "<end>")
 END = 1  # closes objects of a relation whose objects differ in length, so that no object is a prefix of another
@@ -64,6 +66,7 @@ class World:
     unknown: Tensor  # (u, s) subjects in the same spelling about which the world holds no fact
     templates: tuple[Templates, ...] = ()  # one for each relation; empty in a world that has no prose
     encode: Callable[[str], list[str]] | None = None  # text -> tokens; None where each word is one
+    corpora: tuple[Corpus, ...] = ()  # running text in the same tokens
     notes: tuple[str, ...] = ()  # one line for each thing the loader dropped, merged or resolved
 
     def __post_init__(self) -> None:
@@ -101,6 +104,11 @@ class World:
         """
         _, counts = torch.unique(self.facts, dim=0, return_counts=True)
         return entropy(counts.double() / counts.sum())
+
+
+def known_facts(world: World) -> Tensor:
+    """All facts as (subject, relation): (f, 2)."""
+    return (world.facts >= 0).nonzero()
 
 
 def entropy(probabilities: Tensor) -> float:

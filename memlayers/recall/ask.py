@@ -8,9 +8,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from memlayers.facts.world import END, PAD, World
+from memlayers.facts.world import END, PAD, World, known_facts
 from memlayers.model import Transformer
-from memlayers.text import Documents, Text, chunks, known_facts
+from memlayers.text import Documents, Text, chunks
 
 CHUNK = 2048  # questions a forward pass
 

@@ -124,6 +124,7 @@ def train(config: RunConfig, chosen: Plan, progress: RunProgress) -> dict[str, A
         "facts": {
             "relations": [dataclasses.asdict(one) for one in text.world.statistics()],
             "joint_entropy": text.world.joint_entropy(),
+            "corpora": {corpus.name: corpus.digest for corpus in text.world.corpora},
             "notes": list(text.world.notes),
         },
         "model": settings(matched.model) | {"num_tokens": len(text.vocabulary)},
