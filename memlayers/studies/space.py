@@ -16,14 +16,18 @@ Space = dict[str, dict[str, Any]]
 
 
 def space_of(config: RunConfig) -> Space:
-    """The search space of an arm: conf/space/default.yaml, tables.yaml or dense.yaml, and its own."""
+    """The search space of an arm: conf/space/default.yaml, tables.yaml or dense.yaml, those of prose, and its own."""
     layers = [config.model.ffn, *(getattr(config.model, place) for place in PLACES)]
     kind = "tables" if any(hasattr(layer, "pool") for layer in layers) else "dense"
+    prose = ("prose", f"prose_{kind}") if config.world.text == "prose" else ()
     merged: Space = {}
-    for name in ("default", kind, config.arm):
+    for name in dict.fromkeys(("default", kind, *prose, config.arm)):  # an arm may be called dense
         path = CONF / "space" / f"{name}.yaml"
         if path.is_file():
             merged |= cast(Space, OmegaConf.to_container(OmegaConf.load(path)))
+    if prose and hasattr(config.model.ffn, "pool"):
+        places = [f"[{block}]" for block in range(config.model.depth)]
+        merged["model.blocks"] = {"choices": places, "start": str(config.model.chosen_blocks())}
     return merged
 
 

@@ -95,7 +95,7 @@ class Search:
         return widened(self.space, edges(self.space, max(first, key=lambda trial: trial.value or 0.0)))
 
     def recall(self, words: list[str], seed: int) -> float:
-        """Of a run with these words; 0 where it diverged."""
+        """Of a run with these words, in words that training never used if the world has any; 0 where it diverged."""
         from memlayers.training.run import run
 
         own = [f"seed={seed}", "study=trials", f"results={self.folder}", "logger=none", "progress=none"]
@@ -103,7 +103,8 @@ class Search:
         with composing():
             config = compose_one([*self.words, *words, *own])
         try:
-            return float(run(config)["recall"]["exact"])
+            recall = run(config)["recall"]
+            return float(recall["exact"] if recall["held_out"] is None else recall["held_out"])
         except FloatingPointError:
             return 0.0
 
