@@ -3,13 +3,14 @@
 import copy
 
 import pytest
-from commands import ARMS, CHOICES, one
+from commands import ARMS, one
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.trial import FixedTrial, FrozenTrial, create_trial
 from stubs import leaves
 
 from memlayers.config import RunConfig
 from memlayers.studies.compose import compose_one, composing
+from memlayers.studies.files import CONF
 from memlayers.studies.space import edges, ranges, space_of, start_of, suggest, widened
 
 SPACE = {
@@ -44,7 +45,17 @@ def test_an_arm_is_searched_for_what_its_kind_has(arm):
 def test_an_arm_adds_its_own_and_what_it_changes_is_whole():
     own, others = (space_of(one(f"arm={arm}")) for arm in ("memory_plus", "memory"))
     assert own.keys() == others.keys() and {key for key in own if own[key] != others[key]} == {"values"}
-    assert set(CHOICES["space"]) <= {"default", "tables", *ARMS}
+    found = {path.stem for path in (CONF / "space").glob("*.yaml")}
+    assert found <= {"default", "tables", "dense", "prose", "prose_tables", "prose_dense", *ARMS}
+
+
+def test_in_prose_a_memory_is_also_searched_for_its_block_and_for_when_its_values_begin():
+    terse, prose = (space_of(one("arm=memory", f"world={world}")) for world in ("biographies", "biographies_prose"))
+    assert set(prose) - set(terse) == {"model.blocks", "optim.values.schedule.warmup"}
+    assert prose["model.blocks"] == {"choices": ["[0]", "[1]", "[2]", "[3]"], "start": "[2]"}
+    dense, beside = (space_of(one(f"arm={arm}", "world=biographies_prose")) for arm in ("dense", "engram"))
+    assert "model.blocks" not in beside and "optim.values.schedule.warmup" in beside
+    assert dense["optim.lr"] == prose["optim.lr"] == beside["optim.lr"] != terse["optim.lr"]
 
 
 @pytest.mark.parametrize("arm", ARMS)

@@ -182,7 +182,8 @@ def commit(folder: Path, results: Path, rates: Path) -> tuple[list[Path], list[s
         table = dict(table_of(world))
         for one in own:
             entry, arm = one.entry(), str(one.config.rates.arm)
-            others = [other for other in table.get(arm, []) if other["budget"] != entry["budget"]]
+            searched = [other for other in table.get(arm, []) if "recall" in other]  # what was found by hand goes
+            others = [other for other in searched if other["budget"] != entry["budget"]]
             table[arm] = sorted([*others, entry], key=lambda line: sorted(line["budget"].items()))
         target = rates / f"{world}.yaml"
         target.write_text(HEAD + OmegaConf.to_yaml(dict(sorted(table.items()))))
