@@ -36,6 +36,8 @@ class TrainingConfig:
 READOUTS = [
     "recall",
     "held_out",
+    "held_out_questions",
+    "same_address",
     "unknown_auroc",
     "right_at_1",
     "right_at_5",

@@ -14,6 +14,8 @@ RECORDS = "records.jsonl"  # of a committed study: a record a line, sorted
 READOUTS = {  # short name -> where it stands in a record
     "recall": "recall.exact",
     "held_out": "recall.held_out",
+    "questions": "recall.questions",
+    "held_out_questions": "recall.held_out_questions",
     "bits_per_parameter": "recall.bits_per_parameter",
     "plateau": "training.plateau.exposures",
     "unknown_auroc": "recall.unknown.auroc",
@@ -59,6 +61,9 @@ def framed(found: list[Record]) -> pandas.DataFrame:
     used = [name for name in frame if name.startswith("recall.tables.usage.") and name.endswith((".used", ".kl"))]
     for short in ("used", "kl"):  # of the slots; a mean over the layers of a model
         frame[f"slots_{short}"] = frame[[name for name in used if name.endswith(f".{short}")]].mean(axis=1)
+    for short, place in (("same_address", "at_answer"), ("same_address_name", "at_name")):  # of two phrasings
+        shared = [name for name in frame if name.endswith(f".{place}.held_out.weight")]
+        frame[short] = frame[shared].mean(axis=1)
     for name in READOUTS:
         frame[name] = pandas.to_numeric(frame[name])
     return frame

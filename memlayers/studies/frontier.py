@@ -32,13 +32,16 @@ def family(arm: str, reference: str) -> str:
     return reference if arm == reference or arm.startswith(f"{reference}_") else arm
 
 
-def points_of(frame: pandas.DataFrame, cost: str, reference: str, seeds: list[int]) -> dict[str, Points]:
-    """The points of each family in the ok runs of one world, of configurations that were run on all these seeds."""
+def points_of(
+    frame: pandas.DataFrame, cost: str, reference: str, seeds: list[int], recall: str = "recall"
+) -> dict[str, Points]:
+    """The points of each family in the ok runs of one world, of configurations that were run on all these seeds;
+    `recall` is the read-out, such as held_out."""
     found: dict[str, list[tuple[float, list[float]]]] = {}
     for (arm, _), runs in frame[frame["status"] == "ok"].groupby(["arm", "digest"], sort=True):
         by_seed = runs.set_index("seed")
         if set(seeds) <= set(by_seed.index):
-            point = float(by_seed[cost].median()), [float(by_seed["recall"][seed]) for seed in seeds]
+            point = float(by_seed[cost].median()), [float(by_seed[recall][seed]) for seed in seeds]
             found.setdefault(family(str(arm), reference), []).append(point)
     arrays = {name: sorted(points) for name, points in found.items()}
     return {
@@ -120,9 +123,11 @@ def common_seeds(frame: pandas.DataFrame) -> list[int]:
     return sorted(int(seed) for seed, count in counts.items() if 2 * count > configurations)
 
 
-def curves(frame: pandas.DataFrame, cost: str, reference: str) -> dict[str, list[dict[str, Any]]]:
+def curves(
+    frame: pandas.DataFrame, cost: str, reference: str, recall: str = "recall"
+) -> dict[str, list[dict[str, Any]]]:
     """multipliers of each arm but the reference, of one world; none where there is nothing to compare with."""
-    points = points_of(frame, cost, reference, common_seeds(frame))
+    points = points_of(frame, cost, reference, common_seeds(frame), recall)
     dense = points.pop(reference, None)
     return {} if dense is None else {name: multipliers(own, dense) for name, own in points.items()}
 

@@ -25,17 +25,17 @@ def draw_frontiers(frame: pandas.DataFrame, layout: dict[str, Any], path: Path) 
         figure, grid = pyplot.subplots(len(worlds), 2, squeeze=False, figsize=(9.6, 3.4 * len(worlds)))
         for world, (left, right) in zip(worlds, grid, strict=True):
             own = frame[(frame["world"] == world) & (frame["status"] == "ok")]
-            frontiers(left, own, reference, colours)
-            times(right, own, reference, colours)
+            frontiers(left, own, reference, colours, layout["y"])
+            times(right, own, reference, colours, layout["y"])
             left.set_title(f"{world} (n = {len(common_seeds(own))} seeds a point)", loc="left", fontsize=9)
         return figure
 
     return saved(panels, path) if worlds else []
 
 
-def frontiers(panel: Axes, frame: pandas.DataFrame, reference: str, colours: dict[str, str]) -> None:
+def frontiers(panel: Axes, frame: pandas.DataFrame, reference: str, colours: dict[str, str], y: str) -> None:
     """Every configuration as a point, and the hull of each arm's."""
-    points = points_of(frame, "training_flops", reference, common_seeds(frame))
+    points = points_of(frame, "training_flops", reference, common_seeds(frame), y)
     for name in colours:
         if name not in points:
             continue
@@ -46,13 +46,13 @@ def frontiers(panel: Axes, frame: pandas.DataFrame, reference: str, colours: dic
         panel.plot(cost, recall, ".", ms=4, color=colours[name], alpha=0.55)
     panel.axhline(1.0, ls=":", lw=0.8, color="#999999", label="lookup in the facts")
     panel.axhline(frame["recall.floor"].iloc[0], ls="--", lw=0.8, color="#999999", label="commonest object")
-    panel.set(xscale="log", xlabel="training FLOPs", ylabel="recall", ylim=(0, 1.04))
+    panel.set(xscale="log", xlabel="training FLOPs", ylabel=y.replace("_", " "), ylim=(0, 1.04))
     panel.legend(fontsize=6, frameon=False)
 
 
-def times(panel: Axes, frame: pandas.DataFrame, reference: str, colours: dict[str, str]) -> None:
+def times(panel: Axes, frame: pandas.DataFrame, reference: str, colours: dict[str, str], y: str) -> None:
     """Multiples of the reference's FLOPs with their 95% intervals; open and without interval where bounds."""
-    points = points_of(frame, "training_flops", reference, common_seeds(frame))
+    points = points_of(frame, "training_flops", reference, common_seeds(frame), y)
     levels = tuple(numpy.round(numpy.arange(0.02, 1.0, 0.02), 2))
     for name in colours:
         if name == reference or name not in points or reference not in points:
@@ -70,6 +70,6 @@ def times(panel: Axes, frame: pandas.DataFrame, reference: str, colours: dict[st
     panel.yaxis.set_major_locator(LogLocator(10, (1, 2, 5)))
     panel.yaxis.set_major_formatter(ScalarFormatter())
     panel.yaxis.set_minor_formatter(NullFormatter())
-    panel.set(xlabel="recall", ylabel=f"training FLOPs of {reference} / of the arm", xlim=(0, 1.02))
+    panel.set(xlabel=y.replace("_", " "), ylabel=f"training FLOPs of {reference} / of the arm", xlim=(0, 1.02))
     panel.plot([], [], "^", ms=3, mfc="none", mew=0.6, color=GREY, label=f"at least: {reference} does not get there")
     panel.legend(fontsize=6, frameon=False)

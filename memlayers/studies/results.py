@@ -87,7 +87,7 @@ def section(folder: Path) -> str:
     said = frontier_verdict(frame, layout) if layout["frontier"] else verdict(rows, layout)
     parts = [f"## {folder.name}", layout["question"].strip(), said, commands]
     if layout["frontier"]:
-        parts += [frontier_tables(frame, rows, layout), by_relation(frame, layout["reference"]["arm"])]
+        parts += [frontier_tables(frame, rows, layout), by_relation(frame, layout)]
     else:
         parts.append(markdown(rows, layout))
     parts.append(f"![{folder.name}](results/{folder.name}/figure.png)")
@@ -99,7 +99,7 @@ def frontier_verdict(frame: pandas.DataFrame, layout: dict[str, Any]) -> str:
     reference = layout["reference"]["arm"]
     sentences = []
     for world, own in frame.groupby("world"):
-        times = curves(own, "training_flops", reference)
+        times = curves(own, "training_flops", reference, layout["y"])
         said = [f"{quoted(times[arm])} for {arm}" for arm in times if quoted(times[arm]) != "-"]
         if said:
             sentences.append(
@@ -116,12 +116,12 @@ def frontier_tables(frame: pandas.DataFrame, rows: pandas.DataFrame, layout: dic
     return "\n\n".join(text.to_markdown(index=False, disable_numparse=True) for text in texts)
 
 
-def by_relation(frame: pandas.DataFrame, reference: str) -> str:
+def by_relation(frame: pandas.DataFrame, layout: dict[str, Any]) -> str:
     """Recall of each relation by each arm, at the showings at which arms are compared: a table a world."""
     parts = []
     for world, own in frame.groupby("world"):
         rows = {}
-        for arm, runs in main_runs(own, reference).items():
+        for arm, runs in main_runs(own, layout["reference"]["arm"], layout["y"]).items():
             means = runs[[name for name in runs if name.startswith("recall.by_relation.")]].mean().dropna()
             rows[arm] = {name.rpartition(".")[2]: f"{value:.3f}" for name, value in means.items()}
         table_of = pandas.DataFrame(rows).T.rename_axis("arm").reset_index()
@@ -161,9 +161,10 @@ def headline(folder: Path, arms: tuple[str, ...]) -> str:
     reference = layout["reference"]["arm"]
     rows = []
     for world, own in frame.groupby("world"):
-        runs, times = main_runs(own, reference), curves(own, "training_flops", reference)
+        y = layout["y"]
+        runs, times = main_runs(own, reference, y), curves(own, "training_flops", reference, y)
         own_family = [arm for arm in arms if arm in runs and family(arm, reference) == arm]
-        row = {"world": world} | {arm: mean_of(runs[arm], "recall") for arm in arms if arm in runs}
+        row = {"world": world} | {arm: mean_of(runs[arm], y) for arm in arms if arm in runs}
         row |= {f"{arm}: times the FLOPs of {reference}": quoted(times[arm]) for arm in arms if arm in times}
         row |= {f"{arm}: AUROC": mean_of(runs[arm], "unknown_auroc") for arm in own_family}
         rows.append(row | {"n": min(len(runs[arm]) for arm in arms if arm in runs)})

@@ -8,6 +8,7 @@ import pandas
 from memlayers.studies.frame import framed, read_all, texts
 from memlayers.studies.frontier import curves, family
 from memlayers.studies.layout import read_layout
+from memlayers.studies.table import estimate
 
 SHOWINGS = 16  # of a fact, at which arms are compared in all worlds
 COSTS = {"multiplier": "training_flops", "seconds": "seconds"}
@@ -30,12 +31,12 @@ def of_world(frame: pandas.DataFrame, layout: dict[str, Any]) -> dict[str, Any]:
     parameters each arm stands for, the last at SHOWINGS; arms: their means there, with the table size of the world.
     """
     reference = layout["reference"]["arm"]
-    made: dict[str, Any] = {name: curves(frame, cost, reference) for name, cost in COSTS.items()}
-    made["parameters"] = curves(frame[frame["config.training.exposures"] == SHOWINGS], "params", reference)
-    return made | {"arms": {name: arm_of(runs) for name, runs in main_runs(frame, reference).items()}}
+    made: dict[str, Any] = {name: curves(frame, cost, reference, layout["y"]) for name, cost in COSTS.items()}
+    made["parameters"] = curves(frame[frame["config.training.exposures"] == SHOWINGS], "params", reference, layout["y"])
+    return made | {"arms": {name: arm_of(runs) for name, runs in main_runs(frame, reference, layout["y"]).items()}}
 
 
-def main_runs(frame: pandas.DataFrame, reference: str) -> dict[str, pandas.DataFrame]:
+def main_runs(frame: pandas.DataFrame, reference: str, recall: str = "recall") -> dict[str, pandas.DataFrame]:
     """The runs of each arm at the world's own showings and table size; for dense_4x the way of spending that recalls
     more."""
     ok = frame[(frame["status"] == "ok") & (frame["config.training.exposures"] == SHOWINGS)]
@@ -43,7 +44,7 @@ def main_runs(frame: pandas.DataFrame, reference: str) -> dict[str, pandas.DataF
     found = {}
     for arm, runs in ok.groupby("arm"):
         configurations = [own for _, own in runs.groupby("digest")]
-        found[str(arm)] = max(configurations, key=lambda own: own["recall"].mean())
+        found[str(arm)] = max(configurations, key=lambda own: own[recall].mean())
     order = sorted(found, key=lambda arm: (family(arm, reference) != reference, arm))
     return {arm: found[arm] for arm in order}
 
@@ -54,6 +55,16 @@ def main_sizes(frame: pandas.DataFrame) -> list[str]:
 
 
 def arm_of(runs: pandas.DataFrame) -> dict[str, Any]:
-    values = {name: None if runs[name].isna().all() else float(runs[name].mean()) for name in MEANS}
+    values: dict[str, Any] = {name: number(runs[name].mean()) for name in MEANS}
     values["parameters"] = values.pop("params")
+    if not runs["held_out"].isna().all():
+        found = estimate("held_out", runs["held_out"]).values()
+        values["held_out_recall"] = dict(zip(("mean", "low", "high"), map(number, found), strict=True))
+        places = {"at_name": "same_address_name", "at_answer": "same_address"}
+        values["address_invariance"] = {place: number(runs[name].mean()) for place, name in places.items()}
     return values | {"n": len(runs)}
+
+
+def number(value: float) -> float | None:
+    """For JSON, which has no NaN."""
+    return None if pandas.isna(value) else float(value)
