@@ -21,6 +21,7 @@ from optuna.trial import FrozenTrial, TrialState
 from memlayers.studies.compose import compose_one, composing
 from memlayers.studies.rates import table_of
 from memlayers.studies.space import Space, edges, space_of, start_of, suggest, widened
+from memlayers.training.record import code_version
 
 SEEDS = (11, 12, 13)  # the first for every trial, the others for finalists; comparisons use none of them
 FINALISTS = 4
@@ -74,6 +75,7 @@ class Search:
             trial = self.study.ask()
             words = suggest(trial, self.space_for(most))
             trial.set_user_attr("words", words)
+            trial.set_user_attr("code", code_version())
             try:
                 self.study.tell(trial, self.recall(words, SEEDS[0]))
             except BaseException:
@@ -149,6 +151,7 @@ class Search:
                 "search": " ".join(self.words),
                 "trial": trial.number,
                 "words": trial.user_attrs["words"],
+                "code": trial.user_attrs.get("code"),
                 "recall": {str(SEEDS[0]): trial.value} | self.again(trial),
             }
             for trial in self.trials()
