@@ -17,15 +17,18 @@ from memlayers.studies.tune import SEEDS, Search, commit
 
 def test_a_trial_is_a_run_of_the_search_with_its_words_and_nothing_tuned(monkeypatch, tmp_path):
     ran: list[RunConfig] = []
+    held_out = None
 
     def run(config: RunConfig) -> dict[str, Any]:
         ran.append(config)
-        return {"recall": {"exact": 0.25}}
+        return {"recall": {"exact": 0.25, "held_out": held_out}}
 
     monkeypatch.setattr("memlayers.training.run.run", run)
     search = Search(DENSE, tmp_path)
     assert search.recall(["optim.lr=0.02", "match.spend=depth"], 12) == 0.25
     (config,) = ran
+    held_out = 0.125  # of a world of prose
+    assert search.recall([], 12) == 0.125
     assert (config.arm, config.training.exposures, config.optim.lr, config.match.spend) == ("dense", 4.0, 0.02, "depth")
     assert (config.seed, config.results, config.study) == (12, str(tmp_path), "trials")
     assert config.rates.arm is None and config.optim.muon_lr is None and config.logger is None
@@ -55,7 +58,8 @@ def test_a_search_of_small_runs(tmp_path):
 # --------------------------------------------------------------------------- taken into the project
 
 OLD = {"dense": [{"budget": {"times": 1.0, "exposures": 4.0}, "words": ["optim.lr=7"]}]}
-OLD["dense"].append({"budget": {"times": 4.0, "exposures": 64.0}, "words": ["optim.lr=8"]})
+OLD["dense"].append({"budget": {"times": 4.0, "exposures": 64.0}, "words": ["optim.lr=8"], "recall": 0.5})
+OLD["dense"].append({"budget": {"times": 9.0, "exposures": 64.0}, "words": ["optim.lr=6"]})  # by hand
 OLD["ngram"] = [{"budget": {"times": 1.0, "exposures": 1.0}, "words": ["optim.lr=9"]}]
 
 
