@@ -11,6 +11,7 @@ from memlayers.model import Transformer
 from memlayers.recall.addresses import addresses
 from memlayers.recall.ask import Answers, ask, decode, majority_share, prior_bits, sample_facts, shuffled
 from memlayers.recall.corpora import bits_per_byte
+from memlayers.recall.decodable import decodable
 from memlayers.recall.usage import tables
 from memlayers.text import Text
 
@@ -56,6 +57,7 @@ def measure(model: Transformer, text: Text, documents: int) -> dict[str, Any]:
         "unknown": unknown_subjects(model, text, facts),
         "tables": tables(model, text, facts),
         "addresses": addresses(model, text, facts),
+        "decodable": decodable(model, text),
         "bits_per_byte": bits_per_byte(model, text),
     }
 
