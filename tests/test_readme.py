@@ -53,7 +53,7 @@ def test_it_is_short_and_what_it_names_exists():
     layers = set(re.findall(r"`(\w+\.py)`", README.partition("## Read the layers")[2]))
     inner = {"__init__.py", "attention.py", "beside.py", "rows.py", "updates.py"}
     assert (
-        layers - {"naive.py", "text.py", "model.py", "cost.py"}
+        layers - {"naive.py", "phrasing.py", "text.py", "model.py", "cost.py"}
         == {path.name for path in (ROOT / "memlayers/layers").glob("*.py")} - inner
     )
 
