@@ -128,8 +128,9 @@ def build_model(
         if index not in with_ffn:
             return Dense().build(site)
         layer: FeedForward = config.ffn.build(site)
-        adds = config.placement == "add" and not config.is_dense
-        return Beside(Dense().build(site), layer) if adds else layer
+        if config.placement == "replace" or config.is_dense:
+            return layer
+        return Beside(Dense().build(site), layer, is_scaled=config.placement == "add_from_zero")
 
     def build_block(index: int) -> Block:
         ffn = build_ffn(index)

@@ -121,7 +121,8 @@ TWINS = {type(one.build(site())): entry_of(one).twin for one in CASES.values()}
 def twin(layer: FeedForward, x: Tensor, tokens: Tensor) -> Tensor:
     """What the layer returns as hidden, by loops."""
     if isinstance(layer, Beside):
-        return twin(layer.dense, x, tokens) + twin(layer.layer, x, tokens)
+        scale = 1 if layer.scale is None else layer.scale.item()
+        return twin(layer.dense, x, tokens) + scale * twin(layer.layer, x, tokens)
     return TWINS[type(layer)](layer, x, tokens)
 
 

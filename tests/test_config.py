@@ -41,7 +41,7 @@ NUMBERS = {  # lowest and highest accepted, None where there is no limit
 WORDS = {
     "world.text": ("terse", "prose"),
     "world.document": ("fact", "subject"),
-    "model.placement": ("replace", "add"),
+    "model.placement": ("replace", "add", "add_from_zero"),
     "model.ffn.value_dtype": ("float32", "bfloat16"),
     "model.ffn.pool": ("own", "shared"),
     "model.residual.pool": ("own", "shared"),

@@ -139,6 +139,7 @@ def text():
     [
         {"blocks": "middle"},
         {"blocks": "all", "placement": "add", "tied_head": False},
+        {"blocks": [1], "placement": "add_from_zero"},
         {"extra_blocks": [0, 2], "tied_head": False},
     ],
     ids=["middle", "added", "elsewhere"],

@@ -15,7 +15,8 @@ class ModelConfig:
 
     ffn: Any = field(default_factory=Dense)  # the feed-forward of the chosen blocks; dense ones stand in all others
     blocks: Any = field(default_factory=lambda: [0])  # those: [1], [1, 3], all, middle, or a fraction of the depth
-    placement: str = "replace"  # of the chosen blocks' dense feed-forward: replace it, or add to it
+    placement: str = "replace"  # of the chosen blocks' dense feed-forward: replace it, or add to it; add_from_zero:
+    # times a learned scale that begins at 0
     residual: Any = None  # a layer added to the residual stream before attention, as a table of n-grams
     values: Any = None  # a layer added to attention's values
     before: Any = None  # a layer between the norm and attention, and between the norm and the feed-forward
@@ -46,7 +47,7 @@ class ModelConfig:
             )
         if not self.embedding_std > 0:
             raise ValueError(f"model.embedding_std={self.embedding_std} is not positive; accepted: a number above 0")
-        one_of("model.placement", self.placement, ("replace", "add"))
+        one_of("model.placement", self.placement, ("replace", "add", "add_from_zero"))
         self.chosen_blocks()
         chosen("model.extra_blocks", self.extra_blocks, self.depth)
         validate_layer("model.ffn", self.ffn, self.d_model)

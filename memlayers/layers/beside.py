@@ -1,21 +1,29 @@
 """A layer added beside the dense feed-forward instead of replacing it (Kim & Jung 2020, "Large product key memory")."""
 
+import torch
 from torch import Tensor, nn
 
 from memlayers.layers.feedforward import Cost, FeedForward, FFNOutput, Workload
 
 
 class Beside(nn.Module):
-    """The sum of a dense feed-forward and another layer on the same input."""
+    """The sum of a dense feed-forward and another layer on the same input, times a learned scale if `is_scaled`.
 
-    def __init__(self, dense: FeedForward, layer: FeedForward):
+    The scale begins at 0, with the dense model alone, and lets the layer in as far as it helps.
+    """
+
+    def __init__(self, dense: FeedForward, layer: FeedForward, is_scaled: bool = False):
         super().__init__()
         self.dense, self.layer = dense, layer
+        if is_scaled:
+            self.param_roles = {"scale": "bias"}  # which begins at 0
+        self.scale = nn.Parameter(torch.empty(1)) if is_scaled else None
 
     def forward(self, x: Tensor, tokens: Tensor) -> FFNOutput:
         """x (b, s, d_model) -> hidden (b, s, d_model), with the layer's auxiliary loss and reads."""
         out = self.layer(x, tokens)
-        return out._replace(hidden=self.dense(x, tokens).hidden + out.hidden)
+        hidden = out.hidden if self.scale is None else self.scale * out.hidden
+        return out._replace(hidden=self.dense(x, tokens).hidden + hidden)
 
     def cost(self, work: Workload) -> Cost:
-        return self.dense.cost(work) + self.layer.cost(work)
+        return self.dense.cost(work) + self.layer.cost(work) + Cost(params=0 if self.scale is None else 1)

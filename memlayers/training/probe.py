@@ -1,25 +1,43 @@
 """Callbacks that ask for recall: on the way, and at the end."""
 
 import time
+from statistics import fmean
 from typing import Any
 
 import lightning
+from torch import Tensor
 
+from memlayers.layers.feedforward import Reads
+from memlayers.model import Transformer
+from memlayers.recall.addresses import reads_of, shared
 from memlayers.recall.ask import ask, sample_facts
 from memlayers.recall.measure import measure
 from memlayers.text import Text
 from memlayers.training.learner import Batches
 
+MOVED = 256  # facts whose reads are compared with those of the last probe
+
+
+def reads_at_answers(model: Transformer, text: Text, facts: Tensor) -> dict[str, Reads]:
+    """By layer, what is read right before each answer; nothing for a model without tables."""
+    found = reads_of(model, text, facts, "training") if model.tables() else {}
+    return {layer: places["at_answer"] for layer, places in found.items()}
+
 
 class RecallProbe(lightning.Callback):
-    """Asks for recall at even distances, without touching any generator of the training; keeps the curve."""
+    """Asks for recall at even distances, without touching any generator of the training; keeps the curve.
+
+    A point of it has recall, in held-out words too where there are any, and which share of the weight of answers' reads
+    was kept since the last probe.
+    """
 
     def __init__(self, text: Text, batches: Batches, probes: int, max_facts: int):
         self.text, self.batches = text, batches
         self.facts = sample_facts(text.world, max_facts)
         self.at = {max(1, round(batches.steps * (index + 1) / probes)) for index in range(probes)}
         self.exposures = text.mean_exposures * batches.batch_size
-        self.curve: list[dict[str, float]] = []
+        self.curve: list[dict[str, Any]] = []
+        self.reads: dict[str, Reads] = {}  # of the last probe
         self.seconds = 0.0  # of asking; not part of training
         self.before = 0.0  # seconds of the run that is resumed
         self.began = time.perf_counter()
@@ -41,6 +59,7 @@ class RecallProbe(lightning.Callback):
         started = time.perf_counter()
         answers = ask(pl_module.model, self.text, self.facts, "training")
         held_out = ask(pl_module.model, self.text, self.facts, "held_out").exact
+        reads = reads_at_answers(pl_module.model, self.text, self.facts[:MOVED])
         now = time.perf_counter()
         self.curve.append(
             {
@@ -51,14 +70,19 @@ class RecallProbe(lightning.Callback):
                 "loss": pl_module.logged_loss,
             }
             | ({"held_out": float(held_out.double().mean())} if len(held_out) else {})
+            | ({"kept": fmean(shared(self.reads[at], reads[at])["weight"] for at in reads)} if self.reads else {})
         )
         pl_module.log("recall", self.curve[-1]["recall"], prog_bar=True)
+        self.reads = reads
         self.seconds += now - started
 
     def state_dict(self) -> dict[str, Any]:
-        return {"curve": self.curve, "probing": self.seconds, "elapsed": time.perf_counter() - self.began}
+        reads = {place: tuple(one) for place, one in self.reads.items()}  # a checkpoint holds no classes
+        elapsed = time.perf_counter() - self.began
+        return {"curve": self.curve, "reads": reads, "probing": self.seconds, "elapsed": elapsed}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.reads = {place: Reads(*reads) for place, reads in state_dict["reads"].items()}
         self.curve, self.seconds, self.before = state_dict["curve"], state_dict["probing"], state_dict["elapsed"]
 
 
