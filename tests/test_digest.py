@@ -31,8 +31,7 @@ NAMES_AND_PLACES = {  # what only names, shows or stores a run, with two values 
     "report.question": ("", "Why?"),
     "results": ("results/local", "/elsewhere"),
     "logger": (None, {"_target_": "some.Logger"}),
-    "checkpoint": (None, "run.ckpt"),
-    "save_checkpoint": (False, True),
+    "checkpoint_minutes": (10.0, None),
     "progress": ("auto", "none"),
     "world.name": ("atlas", "mine"),
 }

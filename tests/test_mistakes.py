@@ -117,7 +117,7 @@ def test_a_layer_where_a_choice_should_be_is_answered_with_how_to_choose():
         ("model.depth=1.5", "int"),
         ("seed=first", "int"),
         ("optim.lr=fast", "float"),
-        ("save_checkpoint=maybe", "bool"),
+        ("model.gated=maybe", "bool"),
         ("optim.betas=[a,b]", "float"),
         ("optim.schedule=null", "optional"),
     ],

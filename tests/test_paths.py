@@ -65,8 +65,8 @@ def test_facts_are_read_from_a_file_of_any_name(name, absolute, tmp_path, monkey
 @pytest.mark.parametrize("name", NAMES[::3])
 def test_other_files_and_folders_are_named_as_freely(name):
     words = ["world=triples", "world.path=facts.csv", "world.text=prose", f"world.templates=a folder/{name}"]
-    (job,) = jobs_from([*words, f"results=a folder/{name}", f"checkpoint=a folder/{name}"])
-    assert job.world.templates == job.results == job.checkpoint == f"a folder/{name}"
+    (job,) = jobs_from([*words, f"results=a folder/{name}"])
+    assert job.world.templates == job.results == f"a folder/{name}"
 
 
 @pytest.mark.parametrize("name", NAMES[:7])
@@ -116,9 +116,9 @@ def test_a_comma_in_a_sweep_is_a_sweep_and_in_quotes_a_sign():
 
 
 def test_null_and_interpolations_keep_their_meaning():
-    words = ["world.path=x", "checkpoint=null", "results=${study}/here", "study=mine"]
+    words = ["world.path=x", "world.templates=null", "results=${study}/here", "study=mine"]
     (job,) = jobs_from(["world=triples", *words])
-    assert job.checkpoint is None and job.results == "mine/here"
+    assert job.world.templates is None and job.results == "mine/here"
     assert quote_paths(["arm=a=b", "world.path=", "seed=1"]) == ["arm=a=b", "world.path=", "seed=1"]
 
 
@@ -126,7 +126,7 @@ signs = st.sampled_from(list("a1\\'\"=({[#~ $}])!@:;.-+?*&|<>%^`ü\t"))
 names = st.text(signs | st.characters(exclude_characters="\0/", exclude_categories=["Cs"]), min_size=1, max_size=6)
 
 
-@given(name=names, key=st.sampled_from(["world.path", "+world.templates", "checkpoint", "results"]))
+@given(name=names, key=st.sampled_from(["world.path", "+world.templates", "results"]))
 def test_any_name_comes_back_from_the_parser_also_by_way_of_a_sweep(name, key):
     assume("," not in name and "${" not in name and name != "null" and name[0] not in "'\"")
     parser = OverridesParser.create()

@@ -1,74 +1,212 @@
-"""Runs that go on from a checkpoint: to the same digits, and from none of another run."""
+"""Runs that go on from a checkpoint: by the same command, to the same digits, and from no damaged one."""
 
-import shutil
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from commands import digits, small
 from lightning.pytorch.loggers import CSVLogger
 
 from memlayers.kernels import in_use
 from memlayers.training import checkpoint
-from memlayers.training.checkpoint import checkpoint_path
+from memlayers.training.checkpoint import Checkpointer, Interrupted, checkpoint_path, damage, step_kept
 from memlayers.training.record import read_record, record_path
 from memlayers.training.run import run
 from memlayers.training.trainer import build_logger
 
+KINDS = [["ffn=dense"], ["ffn=memory"], ["ffn=memory", "model.ffn.value_dtype=bfloat16"]]
 
-@pytest.mark.parametrize("settings", [["ffn=dense"], ["ffn=memory"], ["ffn=memory", "model.ffn.value_dtype=bfloat16"]])
-def test_resumed_run_ends_in_the_same_digits(
-    settings: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+
+def stop_at(monkeypatch: pytest.MonkeyPatch, step: int, number: int = signal.SIGTERM) -> None:
+    """A real signal to this process, at the beginning of a step."""
+    begin = Checkpointer.on_train_batch_start
+
+    def signalled(self: Checkpointer, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        if batch_idx == step:
+            signal.raise_signal(number)
+        begin(self, trainer, pl_module, batch, batch_idx)
+
+    monkeypatch.setattr(Checkpointer, "on_train_batch_start", signalled)
+
+
+@pytest.mark.parametrize("settings", KINDS)
+def test_a_run_that_was_stopped_goes_on_by_the_same_command_to_the_same_digits(settings, tmp_path, monkeypatch):
     whole = run(small(tmp_path / "whole", *settings))
+    config = small(tmp_path / "half", *settings)
+    with monkeypatch.context() as patch:
+        stop_at(patch, 16)
+        with pytest.raises(Interrupted) as stopped:
+            run(config)
+    assert (stopped.value.number, stopped.value.step) == (signal.SIGTERM, 16)
+    assert read_record(record_path(config)) is None and step_kept(config) == 16
+    resumed = run(config)
+    assert digits(resumed) == digits(whole)
+    assert sorted(path.suffix for path in record_path(config).parent.iterdir() if path.is_file()) == [".json"]
 
-    saved = tmp_path / "saved.ckpt"
-    config = small(tmp_path / "half", *settings, "save_checkpoint=true")
-    save = checkpoint.Checkpointer.save
 
-    def save_and_stop(self: checkpoint.Checkpointer, trainer: Any) -> None:
+@pytest.mark.parametrize("number", checkpoint.SIGNALS)
+def test_signals_mean_what_they_meant_after_a_run(number, tmp_path, monkeypatch):
+    before = [signal.getsignal(one) for one in checkpoint.SIGNALS]
+    stop_at(monkeypatch, 5, number)
+    with pytest.raises(Interrupted) as stopped:
+        run(small(tmp_path))
+    assert stopped.value.number == number
+    assert [signal.getsignal(one) for one in checkpoint.SIGNALS] == before
+
+
+def test_a_run_that_fails_goes_on_from_its_last_checkpoint(tmp_path, monkeypatch):
+    """Kept at every step, as no time passes between them; a failure is a record, and no reason to begin again."""
+    whole = run(small(tmp_path / "whole"))
+    config = small(tmp_path / "half", "checkpoint_minutes=0")
+    save = Checkpointer.save
+
+    def save_and_fail(self: Checkpointer, trainer: Any) -> None:
         save(self, trainer)
-        if self.step == 16:
-            shutil.copy(self.path, saved)
+        if self.step == 12:
             raise RuntimeError("the power went off")
 
-    monkeypatch.setattr(checkpoint.Checkpointer, "save", save_and_stop)
-    with pytest.raises(RuntimeError, match="the power went off"):
-        run(config)
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpointer, "save", save_and_fail)
+        with pytest.raises(RuntimeError, match="the power went off"):
+            run(config)
     failed = read_record(record_path(config))
-    assert failed is not None and failed["status"] == "failed" and "power" in failed["error"]
-
-    resumed = run(small(tmp_path / "half", *settings, f"checkpoint={saved}"))
-    assert digits(resumed) == digits(whole)
+    assert failed is not None and failed["status"] == "failed" and step_kept(config) == 12
+    assert digits(run(config)) == digits(whole) and step_kept(config) is None
 
 
-def test_checkpoint_of_another_run_or_truncated_is_refused(tmp_path: Path) -> None:
-    config = small(tmp_path, "save_checkpoint=true")
-    run(config)
-    path = checkpoint_path(config)
-    others = [("seed=3", "seed"), ("optim.lr=1e-4", "digest")]
-    if in_use("auto") != "reference":
-        others.append(("kernels=reference", "saved with kernels native"))
-        record_path(config).unlink()  # it is the same experiment
-    for change, complaint in others:
-        with pytest.raises(ValueError, match=complaint) as caught:
-            run(small(tmp_path, change, f"checkpoint={path}"))
-        assert "\n" not in str(caught.value)
-    cut = tmp_path / "cut.ckpt"
-    cut.write_bytes(path.read_bytes()[:2000])
-    with pytest.raises(ValueError, match="truncated") as caught:
-        run(small(tmp_path, "seed=4", f"checkpoint={cut}"))
-    assert "\n" not in str(caught.value)
-    with pytest.raises(ValueError, match="no such file"):
-        run(small(tmp_path, "seed=4", f"checkpoint={tmp_path / 'none.ckpt'}"))
+def test_a_short_run_keeps_nothing_and_a_run_may_keep_nothing_at_all(tmp_path, monkeypatch):
+    saved = []
+    monkeypatch.setattr(Checkpointer, "save", lambda self, trainer: saved.append(self.step))
+    run(small(tmp_path))
+    assert saved == []
+    run(small(tmp_path, "seed=1", "checkpoint_minutes=0"))
+    assert saved[0] == 1 and len(saved) == saved[-1]  # at every step, and at the end
+    saved.clear()
+    stop_at(monkeypatch, 3)
+    with pytest.raises(Interrupted) as stopped:
+        run(small(tmp_path, "seed=2", "checkpoint_minutes=null"))
+    assert stopped.value.step is None and not saved
+
+
+@pytest.fixture
+def kept(tmp_path, monkeypatch):
+    """The configuration of a run that was stopped at its sixth step, and its checkpoint."""
+    config = small(tmp_path, "ffn=memory")
+    with monkeypatch.context() as patch:
+        stop_at(patch, 6)
+        with pytest.raises(Interrupted):
+            run(config)
+    return config, checkpoint_path(config)
+
+
+def test_every_flipped_bit_of_a_tensor_is_found_and_the_run_begins_again(kept, capsys):
+    config, path = kept
+    good = path.read_bytes()
+    assert damage(path) is None
+    values = torch.load(path, weights_only=True)["state_dict"]["model.pools.0.values"].numpy().tobytes()
+    start = good.index(values)
+    for place in (start, start + len(values) // 2, start + len(values) - 1):
+        flipped = bytearray(good)
+        flipped[place] ^= 1
+        path.write_bytes(flipped)
+        assert (damage(path) or "").startswith("checksum of ")
+    assert step_kept(config) is None and not path.exists()
+    aside = path.with_suffix(".ckpt.damaged")
+    assert capsys.readouterr().err.startswith(f"memlayers: {aside}: damaged (checksum of ")
+    assert aside.read_bytes() == bytes(flipped)
+
+
+@pytest.mark.parametrize(
+    "spoil", [lambda good: good[:2000], lambda good: b"", lambda good: b"no zip" * 99], ids=range(3)
+)
+def test_what_is_no_checkpoint_is_put_aside(kept, spoil, capsys):
+    config, path = kept
+    path.write_bytes(spoil(path.read_bytes()))
+    assert run(config)["status"] == "ok"
+    assert "damaged" in capsys.readouterr().err and path.with_suffix(".ckpt.damaged").is_file()
+
+
+def test_a_checkpoint_of_other_kernels_is_refused_and_stays(kept):
+    config, path = kept
+    if in_use("auto") == "reference":
+        pytest.skip("there are no others here")
+    other = small(Path(config.results), "ffn=memory", "kernels=reference")
+    with pytest.raises(ValueError) as caught:
+        run(other)
+    assert str(caught.value) == (
+        f"{path}: was saved with kernels {in_use('auto')}; this run has kernels reference; accepted: "
+        f"kernels={in_use('auto')}, or without that file"
+    )
+    assert step_kept(config) == 6
+
+
+def test_a_disk_that_is_full_is_told_and_the_last_checkpoint_stays(tmp_path, monkeypatch, capsys):
+    config = small(tmp_path, "checkpoint_minutes=0")
+    replace, calls = os.replace, []
+
+    def full(source: Any, target: Any) -> None:
+        if str(target).endswith(".ckpt") and calls.append(target) is None and len(calls) > 3:
+            raise OSError(28, "No space left on device")
+        replace(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.replace", full)
+        stop_at(patch, 9)
+        with pytest.raises(Interrupted):
+            run(config)
+    line = f"memlayers: {checkpoint_path(config)}: not written (No space left on device); the run goes on"
+    assert capsys.readouterr().err.count(line) == 6
+    assert step_kept(config) == 3 and not checkpoint_path(config).with_suffix(".ckpt.tmp").exists()
+    whole = run(small(tmp_path / "whole"))
+    assert digits(run(config)) == digits(whole)
+
+
+def test_what_cannot_be_read_back_does_not_take_the_place_of_what_can(tmp_path, monkeypatch):
+    config = small(tmp_path, "checkpoint_minutes=0")
+    monkeypatch.setattr(checkpoint, "damage", lambda path: "checksum" if checkpoint_path(config).exists() else None)
+    stop_at(monkeypatch, 7)
+    with pytest.raises(Interrupted) as stopped:
+        run(config)
+    monkeypatch.undo()
+    assert stopped.value.step == 1 == step_kept(config)
 
 
 def test_the_logs_of_a_resumed_run_leave_those_before_alone(tmp_path: Path) -> None:
-    settings = ("logger=csv", "save_checkpoint=true")
-    config = small(tmp_path, *settings)
-    run(config)
-    before, after = (
-        build_logger(small(tmp_path, *settings, *more)) for more in ([], [f"checkpoint={checkpoint_path(config)}"])
-    )
+    before, after = (build_logger(small(tmp_path, "logger=csv"), first) for first in (0, 24))
     assert isinstance(before, CSVLogger) and isinstance(after, CSVLogger)
     assert Path(after.log_dir) == Path(before.log_dir).with_name(f"{Path(before.log_dir).name}-from-24")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGUSR1, signal.SIGKILL])
+def test_a_command_that_is_stopped_goes_on_where_it_was(number, tmp_path):
+    """From outside: exit code, one line, and the digits of a run that was left alone."""
+    root = Path(__file__).resolve().parent.parent
+    words = ["arm=memory", "world=atlas_airports", "training.exposures=4", "progress=none", "checkpoint_minutes=0.01"]
+
+    def start(folder: Path) -> subprocess.Popen[str]:
+        command = [sys.executable, str(root / "scripts" / "train.py"), *words, f"results={folder}"]
+        return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+
+    running = start(tmp_path / "half")
+    while not list((tmp_path / "half").rglob("*.ckpt")):
+        assert running.poll() is None
+        time.sleep(0.01)
+    running.send_signal(number)
+    _, said = running.communicate(timeout=120)
+    assert running.returncode == (-9 if number == signal.SIGKILL else 128 + number), said
+    if number != signal.SIGKILL:
+        assert "memlayers: interrupted; the same command goes on from step " in said and "Traceback" not in said
+    assert len(list((tmp_path / "half").rglob("*.ckpt"))) == 1 and not list((tmp_path / "half").rglob("*-s0-*.json"))
+    for folder in (tmp_path / "half", tmp_path / "whole"):
+        again = start(folder)
+        again.communicate(timeout=300)
+        assert again.returncode == 0
+    half, whole = (read_record(next((tmp_path / one).rglob("*-s0-*.json"))) for one in ("half", "whole"))
+    assert half is not None and whole is not None and digits(half) == digits(whole)

@@ -103,8 +103,7 @@ class RunConfig:
     report: ReportConfig = field(default_factory=ReportConfig)
     results: str = "results/local"
     logger: dict[str, Any] | None = None  # a Lightning logger's _target_ and arguments
-    checkpoint: str | None = None  # resume from this file
-    save_checkpoint: bool = False
+    checkpoint_minutes: float | None = 10.0  # how often a run keeps what it needs to go on; null: never
     progress: str = "auto"  # auto: a bar on a terminal, lines elsewhere; none
 
     def validate(self) -> None:
@@ -141,3 +140,5 @@ class RunConfig:
             raise ValueError(f"trainer.devices={self.trainer.get('devices')}: a run has one device; accepted: 1")
         one_of("kernels", self.kernels, ("auto", "native", "reference", "triton"))
         one_of("progress", self.progress, ("auto", "none"))
+        if self.checkpoint_minutes is not None and self.checkpoint_minutes < 0:
+            raise ValueError(f"checkpoint_minutes={self.checkpoint_minutes} is negative; accepted: 0 or more, or null")

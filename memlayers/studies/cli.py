@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import signal
 import sys
 import time
 import traceback
@@ -110,15 +111,13 @@ def execute(arguments: list[str]) -> int:
     except ValueError as error:
         fail(error)
         return 2
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
+        number, step = getattr(stop, "number", signal.SIGINT), getattr(stop, "step", None)
         kept = "finished runs are kept, and the same command goes on from there"
         if jobs is not None and len(jobs) == 1:
-            kept = "nothing is recorded; with save_checkpoint=true a run can be resumed by checkpoint=FILE"
-            if jobs[0].save_checkpoint:
-                kept = "resume with checkpoint=" + str(record_path(jobs[0]).with_suffix(".ckpt"))
-        print(f"\nmemlayers: interrupted; {kept}", file=sys.stderr)
-        sys.stderr.flush()
-        os._exit(130)  # workers of a launcher must not keep us waiting
+            kept = "nothing is kept" if step is None else f"the same command goes on from step {step}"
+        print(f"\nmemlayers: interrupted; {kept}", file=sys.stderr, flush=True)
+        os._exit(128 + number)  # workers of a launcher must not keep us waiting
 
 
 def run_one(words: list[str]) -> Record:

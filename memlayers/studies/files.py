@@ -40,7 +40,7 @@ def load_layers(overrides: list[str]) -> list[str]:
     return loaded
 
 
-PATHS = ("world.path", "world.templates", "checkpoint", "results")
+PATHS = ("world.path", "world.templates", "results")
 
 
 def quote_paths(overrides: list[str]) -> list[str]:

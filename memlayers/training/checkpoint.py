@@ -1,7 +1,17 @@
-"""Checkpoints beside the record, from which a run goes on to the same digits as if it had never stopped."""
+"""What a run needs to go on, beside the record to be: the same command continues it, to the same digits.
+
+A run keeps a checkpoint every few minutes, and when it is asked to stop (Ctrl-C, SIGTERM, Slurm's SIGUSR1); it is gone
+when the record is there. Each is read back before it takes the place of the one before.
+"""
 
 import os
+import signal
+import sys
+import threading
+import time
+import zipfile
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import lightning
@@ -13,6 +23,7 @@ from memlayers.kernels import in_use
 from memlayers.training.record import record_path
 
 KEY = "memlayers"
+SIGNALS = (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGUSR1", signal.SIGTERM))
 
 
 def checkpoint_path(config: RunConfig) -> Path:
@@ -24,56 +35,114 @@ def identity(config: RunConfig) -> dict[str, Any]:
     return {"digest": digest(config), "seed": config.seed, "kernels": in_use(config.kernels)}
 
 
-class Checkpointer(lightning.Callback):
-    """Saves every `every` steps and at the end, atomically; each save replaces the one before."""
+class Interrupted(KeyboardInterrupt):
+    """A run that was asked to stop, by which signal, and the step from which it goes on; None where nothing is kept."""
 
-    def __init__(self, config: RunConfig, every: int):
-        self.path, self.every = checkpoint_path(config), every
+    def __init__(self, number: int, step: int | None):
+        super().__init__(number, step)
+        self.number, self.step = number, step
+
+
+class Checkpointer(lightning.Callback):
+    """Saves every so many seconds, and at the next step after a signal to stop, which then ends the run; a second
+    signal ends it at once. Without `seconds`, nothing is kept.
+    """
+
+    def __init__(self, config: RunConfig, seconds: float | None, first: int = 0):
+        self.path, self.seconds = checkpoint_path(config), seconds
         self.identity = identity(config)
-        self.step = 0
+        self.step, self.kept = first, first or None
+        self.asked = 0  # the signal to stop
+        self.began = self.last = time.monotonic()
+        self.before: dict[int, Any] = {}
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        self.began = self.last = time.monotonic()
+        if threading.current_thread() is threading.main_thread():
+            self.before = {number: signal.signal(number, self.stop) for number in SIGNALS}
+
+    def stop(self, number: int, frame: FrameType | None) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = number
+
+    def restore(self) -> None:
+        """Signals mean what they did before; Lightning puts back what it found after that."""
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+        self.before = {}
+
+    def on_exception(self, trainer: lightning.Trainer, pl_module: Any, exception: BaseException) -> None:
+        self.restore()
 
     def on_train_batch_start(self, trainer: lightning.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
         # At the start of a step all progress counters of Lightning agree; at the end of one they do not yet.
         self.step = batch_idx
-        if batch_idx and batch_idx % self.every == 0:
+        due = self.seconds is not None and time.monotonic() - self.last >= self.seconds
+        if batch_idx and self.seconds is not None and (due or self.asked):
             self.save(trainer)
+        if self.asked:
+            raise KeyboardInterrupt
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
-        self.step += 1
-        self.save(trainer)
+        """Of a long run, so that nothing is lost while it is measured."""
+        self.restore()
+        if self.seconds is not None and time.monotonic() - self.began >= self.seconds:
+            self.step += 1
+            self.save(trainer)
 
     def save(self, trainer: lightning.Trainer) -> None:
+        """A checkpoint that cannot be written is told, and tried again when the next one is due."""
         scratch = self.path.with_suffix(".ckpt.tmp")
-        trainer.save_checkpoint(scratch)
-        os.replace(scratch, self.path)
+        try:
+            trainer.save_checkpoint(scratch)
+            if damage(scratch):
+                raise OSError(0, "what was written cannot be read back")
+            os.replace(scratch, self.path)
+            self.kept = self.step
+        except (OSError, RuntimeError) as error:  # torch's of a full disk is the latter
+            scratch.unlink(missing_ok=True)
+            why = getattr(error, "strerror", None) or "the disk may be full"
+            print(f"memlayers: {self.path}: not written ({why}); the run goes on", file=sys.stderr, flush=True)
+        self.last = time.monotonic()
 
     def on_save_checkpoint(self, trainer: lightning.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         checkpoint[KEY] = self.identity | {"step": self.step}
 
 
-def read_checkpoint(config: RunConfig) -> int:
-    """The step at which the checkpoint of this very run was saved.
-
-    Raises ValueError for a file that is missing, truncated, not ours, or of another configuration, seed or kernels.
-    """
-    assert config.checkpoint is not None
-    path = Path(config.checkpoint)
-    if not path.is_file():
-        raise ValueError(f"checkpoint={path}: no such file; accepted: a .ckpt file that save_checkpoint=true wrote")
-    mine = identity(config)
+def damage(path: Path) -> str | None:
+    """What is wrong with a file of torch.save, which is a zip file with a checksum for each of its parts."""
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)[KEY]
-        step, saved = int(found["step"]), {key: found[key] for key in mine}
-    except Exception as error:  # torch raises a dozen kinds for a damaged file
-        raise ValueError(
-            f"checkpoint={path}: truncated, or not a checkpoint of memlayers ({type(error).__name__}); "
-            "accepted: a .ckpt file that save_checkpoint=true wrote"
-        ) from None
-    for key, own in mine.items():
-        if saved[key] != own:
+        with zipfile.ZipFile(path) as file:
+            part = file.testzip()
+        return None if part is None else f"checksum of {part}"
+    except (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError) as error:
+        return str(error) or type(error).__name__
+
+
+def step_kept(config: RunConfig) -> int | None:
+    """The step from which this run goes on, or None where it has to begin.
+
+    A damaged checkpoint is told and put aside. Raises ValueError for one of other kernels, whose digits are others.
+    """
+    path = checkpoint_path(config)
+    if not path.is_file():
+        return None
+    found, wrong = None, damage(path)
+    if wrong is None:
+        try:
+            found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)[KEY]
+        except Exception as error:  # torch raises a dozen kinds
+            wrong = type(error).__name__
+    if found is None:
+        aside = path.with_suffix(".ckpt.damaged")
+        os.replace(path, aside)
+        print(f"memlayers: {aside}: damaged ({wrong}); the run begins again", file=sys.stderr, flush=True)
+        return None
+    for key, own in identity(config).items():
+        if found[key] != own:
             raise ValueError(
-                f"checkpoint={path}: was saved with {key} {saved[key]}; this run has {key} {own}; accepted: the "
-                "command line that saved it, with nothing but checkpoint= added"
-                + (f", and kernels={saved[key]} if this machine has others" if key == "kernels" else "")
+                f"{path}: was saved with {key} {found[key]}; this run has {key} {own}; accepted: "
+                + (f"kernels={found[key]}, or without that file" if key == "kernels" else "without that file")
             )
-    return step
+    return int(found["step"])

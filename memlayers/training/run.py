@@ -17,7 +17,7 @@ from memlayers.model import Transformer, build_model, parameters_with_roles
 from memlayers.optim.groups import peak_rate, rule_of
 from memlayers.recall.measure import measure
 from memlayers.recall.plateau import left_plateau
-from memlayers.training.checkpoint import Checkpointer, read_checkpoint
+from memlayers.training.checkpoint import Checkpointer, checkpoint_path, step_kept
 from memlayers.training.learner import Batches, FactLearner
 from memlayers.training.plan import Plan, plan
 from memlayers.training.probe import FinalMeasurement, RecallProbe
@@ -55,10 +55,9 @@ def run(config: RunConfig) -> Record:
         "error": None,
     }
     try:
-        # Before a world is built: kernels that this machine lacks, a checkpoint of another run.
+        # Before a world is built: kernels that this machine lacks, a checkpoint of other kernels.
         in_use(config.kernels)
-        if config.checkpoint is not None:
-            read_checkpoint(config)
+        first = step_kept(config)
         chosen = plan(config)
         if config.optim.values is not None:
             refuse_too_large(
@@ -69,7 +68,7 @@ def run(config: RunConfig) -> Record:
                 print(f"note: {note}", flush=True)
         # RunProgress refuses a folder that cannot be written.
         with threads(config.threads), RunProgress(path, config, chosen.steps) as progress:
-            record |= train(config, chosen, progress)
+            record |= train(config, chosen, progress, first or 0)
         record["machine"]["kernels"] = record.pop("kernels")
         record["status"] = "ok"
     except Exception as error:
@@ -78,6 +77,7 @@ def run(config: RunConfig) -> Record:
     finally:
         if record["status"] == "ok" or record["error"] is not None:  # not after Ctrl-C: nothing is known then
             write_json(path, record)
+    checkpoint_path(config).unlink(missing_ok=True)
     return record
 
 
@@ -92,8 +92,8 @@ def threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def train(config: RunConfig, chosen: Plan, progress: RunProgress) -> dict[str, Any]:
-    """The part of a record that training fills."""
+def train(config: RunConfig, chosen: Plan, progress: RunProgress, first: int) -> dict[str, Any]:
+    """The part of a record that training fills, from step `first` on."""
     text, matched = chosen.text, chosen.matched
     kernels = choose(config.kernels)
     generator = torch.Generator().manual_seed(config.seed)
@@ -103,16 +103,15 @@ def train(config: RunConfig, chosen: Plan, progress: RunProgress) -> dict[str, A
     batches = Batches(text, chosen.batch_size, chosen.steps, (config.world.seed, config.seed))
     probe = RecallProbe(text, batches, config.training.probes, config.training.max_probed_facts)
     end = FinalMeasurement(text, chosen.steps * chosen.batch_size, probe)
-    callbacks: list[lightning.Callback] = [probe, progress]
+    minutes = config.checkpoint_minutes
+    keeper = Checkpointer(config, None if minutes is None else 60 * minutes, first)
+    callbacks: list[lightning.Callback] = [probe, progress, keeper]
     if config.progress == "auto":
         callbacks.append(terminal_bar(round(chosen.work.tokens)))
-    if config.save_checkpoint:
-        callbacks.append(Checkpointer(config, max(1, chosen.steps // config.training.probes)))
-    if config.checkpoint is not None:
-        batches.first = read_checkpoint(config)
-    trainer = build_trainer(config, chosen.steps, [*callbacks, end])
+    batches.first = first
+    trainer = build_trainer(config, chosen.steps, first, [*callbacks, end])
     refuse_device(trainer.strategy.root_device.type, config.kernels, model)
-    fit(trainer, learner, batches, config.checkpoint)
+    fit(trainer, learner, batches, keeper)
     recall = end.recall or measure(model, text, end.documents)
     if not math.isfinite(recall["stored_bits"]):
         raise FloatingPointError("the model is not finite after its last step: lower optim.lr or optim.values.lr")

@@ -1,6 +1,7 @@
 """Lightning's trainer and logger from their settings, and a fit that can be interrupted."""
 
 import logging
+import signal
 import warnings
 from typing import Any
 
@@ -10,13 +11,16 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.loggers import Logger
 
 from memlayers.config import RunConfig
-from memlayers.training.checkpoint import read_checkpoint
+from memlayers.training.checkpoint import Checkpointer, Interrupted
 from memlayers.training.learner import FactLearner
 from memlayers.training.record import record_path
 
 
-def build_trainer(config: RunConfig, steps: int, callbacks: list[lightning.Callback]) -> lightning.Trainer:
-    """One epoch of `steps` steps. Raises ValueError, in one line, for what this machine or Lightning cannot do."""
+def build_trainer(config: RunConfig, steps: int, first: int, callbacks: list[lightning.Callback]) -> lightning.Trainer:
+    """One epoch of `steps` steps, from `first` on.
+
+    Raises ValueError, in one line, for what this machine or Lightning cannot do.
+    """
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     own: dict[str, Any] = {  # also the length of the run: a record says that all steps were taken
@@ -35,7 +39,7 @@ def build_trainer(config: RunConfig, steps: int, callbacks: list[lightning.Callb
     taken = sorted(own.keys() & config.trainer.keys())
     if taken:
         raise ValueError(f"trainer.{taken[0]}={config.trainer[taken[0]]} is set by the run; accepted: other arguments")
-    logger = build_logger(config)
+    logger = build_logger(config, first)
     try:
         return lightning.Trainer(logger=logger, **own, **config.trainer)
     except (MisconfigurationException, TypeError, ValueError) as error:
@@ -43,13 +47,13 @@ def build_trainer(config: RunConfig, steps: int, callbacks: list[lightning.Callb
         raise ValueError(f"{given}: {str(error).splitlines()[0]}") from None
 
 
-def build_logger(config: RunConfig) -> Logger | bool:
-    """The Lightning logger that conf/logger names; its package is imported only now."""
+def build_logger(config: RunConfig, first: int) -> Logger | bool:
+    """The Lightning logger that conf/logger names, of a run from step `first` on; its package is imported only now."""
     if config.logger is None:
         return False
     path = str(record_path(config).with_suffix(""))
-    if config.checkpoint is not None:
-        path += f"-from-{read_checkpoint(config)}"  # the logs up to there are kept
+    if first:
+        path += f"-from-{first}"  # the logs up to there are kept
     filled = {key: value.format(path=path) if isinstance(value, str) else value for key, value in config.logger.items()}
     try:
         return hydra.utils.instantiate(filled)
@@ -59,13 +63,14 @@ def build_logger(config: RunConfig) -> Logger | bool:
         raise ValueError(f"logger={config.logger['_target_']}: {cause}; {extra}") from None
 
 
-def fit(trainer: lightning.Trainer, learner: FactLearner, batches: Any, checkpoint: str | None) -> None:
-    """Train, from a checkpoint where there is one. Ctrl-C comes out as KeyboardInterrupt."""
+def fit(trainer: lightning.Trainer, learner: FactLearner, batches: Any, keeper: Checkpointer) -> None:
+    """Train, from a checkpoint where there is one. A run that is asked to stop raises Interrupted."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="lightning")  # advice about workers, and its own deprecations
         try:
+            checkpoint = keeper.path if batches.first else None
             trainer.fit(learner, batches, ckpt_path=checkpoint, weights_only=True)
-        except SystemExit:  # what Lightning makes of Ctrl-C
-            raise KeyboardInterrupt from None
+        except SystemExit:  # what Lightning makes of KeyboardInterrupt
+            raise Interrupted(keeper.asked or signal.SIGINT, keeper.kept) from None
         finally:
             learner.while_training.close()
