@@ -45,13 +45,18 @@ def show(overrides: list[str]) -> list[Path]:
     return written
 
 
+def agree(own: Record, other: Record) -> bool:
+    """In every read-out that both have; later code has more of them."""
+    return all(own[key] == other[key] for key in own.keys() & other.keys())
+
+
 def same_digits(mine: list[Record], theirs: list[Record]) -> str:
     """How these runs came out beside the committed ones of the same configuration and seed."""
     known = {(record["digest"], record["seed"]): record for record in theirs}
     pairs = [(record, known[key]) for record in mine if (key := (record["digest"], record["seed"])) in known]
     if not pairs:
         return "None of these runs has a committed twin of the same configuration and seed."
-    equal = sum(own["recall"] == other["recall"] for own, other in pairs)
+    equal = sum(agree(own["recall"], other["recall"]) for own, other in pairs)
     text = f"{equal} of {len(pairs)} runs that have a committed twin agree with it in every digit of recall"
     if equal == len(pairs):
         return text + "."

@@ -5,9 +5,10 @@ import json
 import pytest
 from records import record, write
 
+from memlayers.studies.frame import framed
 from memlayers.studies.layout import FILE
 from memlayers.studies.results import commit, headline, redraw, render, studies_in
-from memlayers.studies.summary import SHOWINGS, summary
+from memlayers.studies.summary import SHOWINGS, main_runs, summary
 
 STUDY = """
 question: How much?
@@ -65,6 +66,18 @@ def test_the_summary_has_each_arm_at_the_showings_of_all_worlds_and_its_multiple
     times = {entry["recall"]: entry for entry in found["multiplier"]["memory"]}
     assert min(times) == 0.25 and times[0.3]["times"] == pytest.approx(2**1.9 / 2**0.3)
     assert times[0.5]["at_least"] and times[0.5]["times"] == pytest.approx(8 / 2 ** (0.29 / 0.3))
+
+
+def test_the_best_way_to_spend_four_times_as_much_may_be_to_show_facts_more_often(results):
+    frame = framed([*RUNS, *(run("dense", seed, 4 * SHOWINGS) for seed in (0, 1, 2))])
+    found = main_runs(frame, "dense")
+    assert set(found["dense"]["config.training.exposures"]) == {SHOWINGS}
+    dear = found["dense_4x"]
+    assert float(dear["training_flops"].iloc[0]) == 4e6 * SHOWINGS
+    more_often = RECALL["dense"] + 0.1 > RECALL["dense_4x"]
+    assert set(dear["arm"]) == {"dense" if more_often else "dense_4x"}
+    frame.loc[frame["config.training.exposures"] == 4 * SHOWINGS, "recall"] = 0.99
+    assert set(main_runs(frame, "dense")["dense_4x"]["arm"]) == {"dense"}
 
 
 def test_the_section_has_verdict_tables_and_recall_by_relation_and_the_figure_is_the_same_twice(results, tmp_path):

@@ -11,6 +11,7 @@ from memlayers.studies.layout import read_layout
 from memlayers.studies.table import estimate
 
 SHOWINGS = 16  # of a fact, at which arms are compared in all worlds
+SAME = 0.02  # of training FLOPs: the match meets no target exactly
 COSTS = {"multiplier": "training_flops", "seconds": "seconds"}
 MEANS = ("recall", "unknown_auroc", "flops_per_token", "training_flops", "params")
 
@@ -37,12 +38,16 @@ def of_world(frame: pandas.DataFrame, layout: dict[str, Any]) -> dict[str, Any]:
 
 
 def main_runs(frame: pandas.DataFrame, reference: str, recall: str = "recall") -> dict[str, pandas.DataFrame]:
-    """The runs of each arm at the world's own showings and table size; for dense_4x the way of spending that recalls
-    more."""
-    ok = frame[(frame["status"] == "ok") & (frame["config.training.exposures"] == SHOWINGS)]
-    ok = ok[texts(ok["config.num_keys"]).isin(main_sizes(frame))]
+    """The runs of each arm at SHOWINGS and the world's own table size.
+
+    Of dense_4x and its like the way of spending as much that recalls most: wider, deeper, or dense shown more often.
+    """
+    ok = frame[(frame["status"] == "ok") & texts(frame["config.num_keys"]).isin(main_sizes(frame))]
     found = {}
-    for arm, runs in ok.groupby("arm"):
+    for arm, runs in ok[ok["config.training.exposures"] == SHOWINGS].groupby("arm"):
+        if arm != reference and family(str(arm), reference) == reference:
+            as_much = (ok["training_flops"] / runs["training_flops"].median() - 1).abs() < SAME
+            runs = ok[as_much & ok["arm"].isin([arm, reference])]
         configurations = [own for _, own in runs.groupby("digest")]
         found[str(arm)] = max(configurations, key=lambda own: own[recall].mean())
     order = sorted(found, key=lambda arm: (family(arm, reference) != reference, arm))
