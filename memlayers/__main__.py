@@ -2,6 +2,6 @@
 
 import sys
 
-from memlayers.studies.cli import execute
+from memlayers.studies.cli import execute, verb
 
-sys.exit(execute(sys.argv[1:]))
+verb(lambda: execute(sys.argv[1:]))

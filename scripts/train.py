@@ -7,7 +7,7 @@ python scripts/train.py experiment=frontier
 
 import sys
 
-from memlayers.studies.cli import execute
+from memlayers.studies.cli import execute, verb
 
 if __name__ == "__main__":
-    sys.exit(execute(sys.argv[1:]))
+    verb(lambda: execute(sys.argv[1:]))

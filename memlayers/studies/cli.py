@@ -7,6 +7,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from typing import TextIO, cast
 
 import hydra
 from hydra import compose
@@ -20,6 +21,7 @@ from memlayers.studies.compose import axes_override, composed, composing, jobs_o
 from memlayers.studies.display import StudyDisplay, labels
 from memlayers.studies.files import CONF, load_layers, quote_paths
 from memlayers.studies.layout import write_layout
+from memlayers.studies.output import Unread
 from memlayers.studies.rates import tuned_words
 from memlayers.training.record import Record, check_writable, ended, finished, record_path
 
@@ -33,7 +35,8 @@ def fail(error: Exception) -> None:
 
 
 def verb(main: Callable[[], int]) -> None:
-    """Run a script's main to an exit code; Ctrl-C is one line."""
+    """Run a script's main to an exit code; Ctrl-C is one line, and a closed pipe nothing to fail by."""
+    sys.stdout = cast(TextIO, Unread(sys.stdout))
     try:
         sys.exit(main())
     except KeyboardInterrupt:
