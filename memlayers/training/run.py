@@ -2,8 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import lightning
@@ -21,6 +20,7 @@ from memlayers.training.checkpoint import Checkpointer, checkpoint_path, step_ke
 from memlayers.training.learner import Batches, FactLearner
 from memlayers.training.plan import Plan, plan
 from memlayers.training.probe import FinalMeasurement, RecallProbe
+from memlayers.training.process import alone, threads
 from memlayers.training.progress import RunProgress, terminal_bar
 from memlayers.training.record import SCHEMA, Record, code_version, finished, machine, record_path, write_json
 from memlayers.training.trainer import build_trainer, fit
@@ -29,13 +29,20 @@ from memlayers.training.trainer import build_trainer, fit
 def run(config: RunConfig) -> Record:
     """Train, measure and write the record, unless it is there already. A failure is a record too, and is raised.
 
-    Raises ValueError before any training for settings that cannot be met.
+    Waits for another process that is at the same run. Raises ValueError before any training for settings that cannot be
+    met.
     """
     config.validate()  # the record is named by it
     done = finished(config)
     if done is not None:
         return done
     path = record_path(config)
+    with alone(path):
+        return finished(config) or run_alone(config, path)
+
+
+def run_alone(config: RunConfig, path: Path) -> Record:
+    """The run itself, from its checkpoint if there is one."""
     record: Record = {
         "schema": SCHEMA,
         "study": config.study,
@@ -66,7 +73,6 @@ def run(config: RunConfig) -> Record:
         if config.progress == "auto":
             for note in chosen.text.world.notes:
                 print(f"note: {note}", flush=True)
-        # RunProgress refuses a folder that cannot be written.
         with threads(config.threads), RunProgress(path, config, chosen.steps) as progress:
             record |= train(config, chosen, progress, first or 0)
         record["machine"]["kernels"] = record.pop("kernels")
@@ -79,17 +85,6 @@ def run(config: RunConfig) -> Record:
             write_json(path, record)
     checkpoint_path(config).unlink(missing_ok=True)
     return record
-
-
-@contextmanager
-def threads(count: int) -> Iterator[None]:
-    """Within, torch has `count` threads: one a process is fastest for tiny models."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def train(config: RunConfig, chosen: Plan, progress: RunProgress, first: int) -> dict[str, Any]:
