@@ -54,7 +54,7 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
     (tmp_path / "file").touch()
     with (
         pytest.raises(ValueError, match="cannot be written") as caught,
-        alone(Path(tmp_path / "file" / "a" / "b.json")),
+        alone(tmp_path / "file" / "a" / "b.json"),
     ):
         raise AssertionError
     assert "\n" not in str(caught.value)
