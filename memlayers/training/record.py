@@ -43,6 +43,16 @@ def write_json(path: Path, content: Any) -> None:
         ) from None
 
 
+def keep_record(path: Path, record: Record) -> None:
+    """Where it belongs; where that cannot be written any more, among temporary files, and ValueError says so."""
+    try:
+        write_json(path, record)
+    except ValueError as error:
+        other = Path(tempfile.mkdtemp(prefix="memlayers-")) / path.name
+        write_json(other, record)
+        raise ValueError(f"{error}; the record of the run is kept: mv {other} {path}") from None
+
+
 def check_writable(folder: Path) -> None:
     """Raises ValueError where records could not be written."""
     probe = folder / ".writable"

@@ -22,7 +22,7 @@ from memlayers.training.plan import Plan, plan
 from memlayers.training.probe import FinalMeasurement, RecallProbe
 from memlayers.training.process import alone, threads
 from memlayers.training.progress import RunProgress, terminal_bar
-from memlayers.training.record import SCHEMA, Record, code_version, finished, machine, record_path, write_json
+from memlayers.training.record import SCHEMA, Record, code_version, finished, keep_record, machine, record_path
 from memlayers.training.trainer import build_trainer, fit
 
 
@@ -82,7 +82,7 @@ def run_alone(config: RunConfig, path: Path) -> Record:
         raise
     finally:
         if record["status"] == "ok" or record["error"] is not None:  # not after Ctrl-C: nothing is known then
-            write_json(path, record)
+            keep_record(path, record)
     checkpoint_path(config).unlink(missing_ok=True)
     return record
 
