@@ -1,6 +1,5 @@
 """Records: whole or not at all, strict JSON, found again under their name, of this schema only."""
 
-import json
 import os
 import stat
 import threading
@@ -12,7 +11,7 @@ from stubs import tiny
 
 from memlayers.config.digest import digest
 from memlayers.training import run as run_module
-from memlayers.training.record import SCHEMA, finished, keep_record, read_record, record_path, write_json
+from memlayers.training.record import SCHEMA, finished, read_record, record_path, write_json
 
 OK = {"schema": SCHEMA, "status": "ok"}
 
@@ -173,19 +172,3 @@ def test_a_results_folder_that_cannot_be_written_stops_before_training(tmp_path,
     with pytest.raises(ValueError, match="cannot be written") as caught:
         run_module.run(tiny(tmp_path / "file"))
     one_line(caught)
-
-
-def test_a_record_that_cannot_be_written_any_more_is_kept_elsewhere(tmp_path, monkeypatch):
-    """The disk filled up while the run went on: what was computed is not lost, and one line says where it is."""
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
-    (tmp_path / "temporary").mkdir()
-    (tmp_path / "results").write_text("a file in the place of the folder")
-    path = tmp_path / "results" / "memory-s0-0.json"
-    with pytest.raises(ValueError) as caught:
-        keep_record(path, dict(OK))
-    (kept,) = (tmp_path / "temporary").rglob("memory-s0-0.json")
-    assert str(caught.value).endswith(f"; the record of the run is kept: mv {kept} {path}")
-    assert (
-        str(caught.value).startswith(f"results={path.parent}: cannot be written (")
-        and json.loads(kept.read_text()) == OK
-    )

@@ -44,7 +44,10 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def keep_record(path: Path, record: Record) -> None:
-    """Where it belongs; where that cannot be written any more, among temporary files, and ValueError says so."""
+    """Where it belongs, with its checksum; where that cannot be written any more, among temporary files, and ValueError
+    says so.
+    """
+    record["checksum"] = checksum(json.loads(json.dumps(record)))
     try:
         write_json(path, record)
     except ValueError as error:
@@ -73,8 +76,16 @@ def read_record(path: Path) -> Record | None:
     return of_this_schema(record, path)
 
 
+def checksum(record: Record) -> str:
+    """Of all that a record says, whatever the order of its keys."""
+    content = {key: value for key, value in record.items() if key != "checksum"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
 def of_this_schema(record: Record, where: object) -> Record:
-    """The record; raises ValueError for one of another schema."""
+    """The record; raises ValueError for one of another schema, or whose checksum is another."""
+    if "checksum" in record and record["checksum"] != checksum(record):
+        raise ValueError(f"{where}: damaged, as its checksum is another; delete it to run again")
     found = record.get("schema", 1)
     if found != SCHEMA:
         raise ValueError(
