@@ -1,4 +1,4 @@
-"""Frontiers: hulls against brute force, multipliers in closed form, and intervals by paired draws of seeds."""
+"""Fronts against brute force, multipliers in closed form, and intervals by paired draws of seeds."""
 
 import itertools
 import math
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memlayers.studies.frontier import Points, common_seeds, cost_on_hull, curves, family, hull, multipliers, quoted
+from memlayers.studies.frontier import Points, common_seeds, cost_on_front, curves, family, front, multipliers, quoted
 from memlayers.studies.summary import summary
 
 SEEDS = 3
@@ -31,28 +31,39 @@ def runs(arm: str, digest: str, cost: float, recalls: dict[int, float], world: s
 
 
 def brute(cost: numpy.ndarray, recall: numpy.ndarray, level: float) -> float:
-    """The least log cost of any mixture of two points whose recall is at least the level; linear in log cost."""
+    """Between the cheapest run that reaches the level and the best of those that cost less, linear in log cost."""
     x = numpy.log(cost)
-    reached = [x[i] for i in range(len(x)) if recall[i] >= level]
-    for i, j in itertools.permutations(range(len(x)), 2):
-        if recall[i] < level <= recall[j] and x[i] < x[j]:
-            reached.append(x[i] + (level - recall[i]) / (recall[j] - recall[i]) * (x[j] - x[i]))
-    return float(numpy.exp(min(reached)))
+    reaches = min((i for i in range(len(x)) if recall[i] >= level), key=lambda i: x[i])
+    cheaper = [i for i in range(len(x)) if x[i] < x[reaches]]
+    if not cheaper:
+        return float(cost[reaches])
+    best = max(cheaper, key=lambda i: (recall[i], -x[i]))
+    share = (level - recall[best]) / (recall[reaches] - recall[best])
+    return float(numpy.exp(x[best] + share * (x[reaches] - x[best])))
 
 
 @given(points, st.integers(0, 20))
-def test_the_hull_costs_what_the_best_mixture_of_two_points_costs(each, level):
+def test_the_front_costs_what_lies_between_the_two_runs_next_to_the_level(each, level):
     own = arm(*each)
     cost, recall = own.cost, own.recall[:, 0]
-    corners = hull(cost, recall)
+    corners = front(cost, recall)
     assert (numpy.diff(cost[corners]) > 0).all() and (numpy.diff(recall[corners]) > 0).all()
-    at = cost_on_hull(cost, recall, level)
+    at = cost_on_front(cost, recall, level)
     if level > recall.max():
         assert at == math.inf
     elif level < recall[0]:
         assert math.isnan(at), "less than the cheapest run would do"
     else:
         assert at == pytest.approx(brute(cost, recall, level), rel=1e-9)
+        dearest = min(cost[recall >= level])
+        assert at <= dearest * (1 + 1e-9), "never more than the cheapest run that is there"
+
+
+def test_a_run_far_away_lends_nothing_to_the_runs_between():
+    """Of a curve that rises late, a concave hull would say 0.5 at a cost of 8."""
+    cost, recall = numpy.array([1.0, 16.0, 32.0, 64.0]), numpy.array([0.01, 0.05, 0.2, 0.99])
+    assert cost_on_front(cost, recall, 0.5) == pytest.approx(32 * 2 ** (0.3 / 0.79))
+    assert cost_on_front(cost, recall, 0.05) == pytest.approx(16)
 
 
 def test_an_arm_that_is_dense_at_a_fifth_of_the_cost_stands_for_five_times():
@@ -82,8 +93,8 @@ def test_the_interval_is_that_of_all_paired_draws_of_seeds():
     drawn = []
     for seeds in itertools.product(range(SEEDS), repeat=SEEDS):
         mine, theirs = own.recall[:, seeds].mean(axis=1), dense.recall[:, seeds].mean(axis=1)
-        needs, others = cost_on_hull(own.cost, mine, level), cost_on_hull(dense.cost, theirs, level)
-        best = dense.cost[hull(dense.cost, theirs)[-1]]
+        needs, others = cost_on_front(own.cost, mine, level), cost_on_front(dense.cost, theirs, level)
+        best = dense.cost[front(dense.cost, theirs)[-1]]
         drawn.append((best if math.isinf(others) else others) / needs)  # 0 where the arm misses it
     (entry,) = multipliers(own, dense, (level,))
     wanted = numpy.nanquantile(drawn, [0.025, 0.975], method="inverted_cdf")

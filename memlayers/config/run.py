@@ -67,7 +67,7 @@ class ReportConfig:
     readouts: list[str] = field(default_factory=lambda: list(READOUTS))
     x: str | None = None  # of the figure: an axis or a read-out; null: training FLOPs, and recall on the way beside it
     y: str = "recall"
-    frontier: bool = False  # draw hulls and the multiples of the reference's cost; results/summary.json quotes them
+    frontier: bool = False  # draw fronts and the multiples of the reference's cost; results/summary.json quotes them
 
 
 @dataclass

@@ -1,10 +1,12 @@
 """How many times the compute dense needs for the recall of another arm, over levels of recall, with intervals.
 
 recall                    each configuration is a point: what it cost, and what it recalls
-  |        m   _ d        a level of recall is reached where the upper hull of an arm's points crosses it,
-  |      m  _-d           between runs on a logarithmic scale of cost, and never beyond them
-  |    m _-d              times = dense's cost there / the arm's
-  +------------- log cost
+  |        m    _d        a level of recall is reached where the front of an arm's points crosses it: those that
+  |      m  _d-           recall more than every cheaper one, joined on a logarithmic scale of cost, and never
+  |    m -d               beyond them
+  +------------- log cost times = dense's cost there / the arm's
+
+No concave hull: recall rises slowly, then fast, and a hull would grant an arm between two distant runs what no run has.
 """
 
 import math
@@ -50,25 +52,19 @@ def points_of(
     }
 
 
-def hull(cost: numpy.ndarray[Any, Any], recall: numpy.ndarray[Any, Any]) -> list[int]:
-    """Indices of the upper concave hull of points (log cost, recall), from the cheapest to the best: rising only."""
+def front(cost: numpy.ndarray[Any, Any], recall: numpy.ndarray[Any, Any]) -> list[int]:
+    """Indices of the points that recall more than every cheaper one, from the cheapest to the best."""
     kept: list[int] = []
-    x = numpy.log(cost)
     for i in numpy.lexsort((-recall, cost)):
-        if kept and recall[i] <= recall[kept[-1]]:
-            continue
-        while len(kept) > 1 and (recall[i] - recall[kept[-2]]) * (x[kept[-1]] - x[kept[-2]]) >= (
-            recall[kept[-1]] - recall[kept[-2]]
-        ) * (x[i] - x[kept[-2]]):
-            kept.pop()
-        kept.append(int(i))
+        if not kept or recall[i] > recall[kept[-1]]:
+            kept.append(int(i))
     return kept
 
 
-def cost_on_hull(cost: numpy.ndarray[Any, Any], recall: numpy.ndarray[Any, Any], level: float) -> float:
-    """What the hull costs at a level of recall: inf above its best point, and NaN below its cheapest one, where less
+def cost_on_front(cost: numpy.ndarray[Any, Any], recall: numpy.ndarray[Any, Any], level: float) -> float:
+    """What the front costs at a level of recall: inf above its best point, and NaN below its cheapest one, where less
     than that would do."""
-    corners = hull(cost, recall)
+    corners = front(cost, recall)
     heights = recall[corners]
     if level > heights[-1] + ROUNDING:
         return math.inf
@@ -82,12 +78,12 @@ def times_at(arm: Points, dense: Points, level: float, weights: numpy.ndarray[An
     cost of its best point stands for it. 0 where the arm does not get there; NaN where either needs less than its
     cheapest point.
     """
-    own = cost_on_hull(arm.cost, arm.recall @ weights, level)
+    own = cost_on_front(arm.cost, arm.recall @ weights, level)
     recall = dense.recall @ weights
-    other = cost_on_hull(dense.cost, recall, level)
+    other = cost_on_front(dense.cost, recall, level)
     if math.isinf(own) or math.isnan(own):
         return (0.0 if math.isinf(own) else math.nan), False
-    bound = float(dense.cost[hull(dense.cost, recall)[-1]])
+    bound = float(dense.cost[front(dense.cost, recall)[-1]])
     return (bound if math.isinf(other) else other) / own, not math.isinf(other)
 
 
@@ -127,9 +123,10 @@ def curves(
     frame: pandas.DataFrame, cost: str, reference: str, recall: str = "recall"
 ) -> dict[str, list[dict[str, Any]]]:
     """multipliers of each arm but the reference, of one world; none where there is nothing to compare with."""
-    points = points_of(frame, cost, reference, common_seeds(frame), recall)
+    seeds = common_seeds(frame)
+    points = points_of(frame, cost, reference, seeds, recall)
     dense = points.pop(reference, None)
-    return {} if dense is None else {name: multipliers(own, dense) for name, own in points.items()}
+    return {} if dense is None or not seeds else {name: multipliers(own, dense) for name, own in points.items()}
 
 
 def quoted(curve: list[dict[str, Any]], level: float = 0.5) -> str:

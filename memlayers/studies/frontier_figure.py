@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
 from memlayers.studies.figure import GREY, colours_of, saved
-from memlayers.studies.frontier import common_seeds, hull, multipliers, points_of
+from memlayers.studies.frontier import common_seeds, front, multipliers, points_of
 
 
 def draw_frontiers(frame: pandas.DataFrame, layout: dict[str, Any], path: Path) -> list[Path]:
@@ -34,13 +34,13 @@ def draw_frontiers(frame: pandas.DataFrame, layout: dict[str, Any], path: Path) 
 
 
 def frontiers(panel: Axes, frame: pandas.DataFrame, reference: str, colours: dict[str, str], y: str) -> None:
-    """Every configuration as a point, and the hull of each arm's."""
+    """Every configuration as a point, and the front of each arm's."""
     points = points_of(frame, "training_flops", reference, common_seeds(frame), y)
     for name in colours:
         if name not in points:
             continue
         cost, recall = points[name].cost, points[name].recall.mean(axis=1)
-        corners = hull(cost, recall)
+        corners = front(cost, recall)
         width = 2.2 if name == reference else 1.3
         panel.plot(cost[corners], recall[corners], "-", lw=width, color=colours[name], label=name)
         panel.plot(cost, recall, ".", ms=4, color=colours[name], alpha=0.55)

@@ -9,6 +9,7 @@ from typing import Any
 import pandas
 from omegaconf import OmegaConf
 
+from memlayers.config.digest import flatten
 from memlayers.studies.figure import draw
 from memlayers.studies.frame import RECORDS, framed, read_all
 from memlayers.studies.frontier import common_seeds, curves, family, quoted
@@ -39,16 +40,18 @@ def commit(folder: Path, results: Path) -> Path:
                 "records of committed code: commit it, delete the record and run again"
             )
     target = results / studies[0]
-    kept = {place(record): record for record in read_all(target)} if target.is_dir() else {}
+    there = list(read_all(target)) if target.is_dir() else []
+    swept = sorted({key for record in [*there, *fresh] for key in record["axes"]})
+    kept = {place(record, swept): record for record in there}
     for record in fresh:
-        old = kept.get(place(record))
+        old = kept.get(place(record, swept))
         if old is not None and old["digest"] != record["digest"]:
             raise ValueError(
                 f"{folder}: {name_of(record)} has digest {record['digest']}, and {target / RECORDS} has "
                 f"{old['digest']}; accepted: the same configuration, or a study=NAME of its own"
             )
         if old is None or old["status"] != "ok":
-            kept[place(record)] = record
+            kept[place(record, swept)] = record
     layout = read_layout(folder) | {"axes": axes_of_all(kept[key] for key in sorted(kept))}
     commands = [*read_layout(target)["commands"], *layout["commands"]]
     target.mkdir(parents=True, exist_ok=True)
@@ -68,9 +71,10 @@ def axes_of_all(found: Iterable[Record]) -> dict[str, list[Any]]:
     return axes
 
 
-def place(record: Record) -> tuple[str, ...]:
-    """What a study has one record of, in the order of its file."""
-    axes = {key: value for key, value in record["axes"].items() if key != "seed"}
+def place(record: Record, swept: list[str]) -> tuple[str, ...]:
+    """What a study has one record of, in the order of its file: its value of all that any command of it swept."""
+    config = flatten(record.get("config", {}))
+    axes = {key: record["axes"].get(key, config.get(key)) for key in swept if key != "seed"}
     return record["world"], record["arm"], json.dumps(axes, sort_keys=True), f"{record['seed']:09d}"
 
 
