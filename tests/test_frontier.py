@@ -44,7 +44,7 @@ def brute(cost: numpy.ndarray, recall: numpy.ndarray, level: float) -> float:
 
 @given(points, st.integers(0, 20))
 def test_the_front_costs_what_lies_between_the_two_runs_next_to_the_level(each, level):
-    own = arm(*each)
+    own = arm(*((cost**2, recall) for cost, recall in each))  # none as dear as another
     cost, recall = own.cost, own.recall[:, 0]
     corners = front(cost, recall)
     assert (numpy.diff(cost[corners]) > 0).all() and (numpy.diff(recall[corners]) > 0).all()
@@ -57,6 +57,13 @@ def test_the_front_costs_what_lies_between_the_two_runs_next_to_the_level(each, 
         assert at == pytest.approx(brute(cost, recall, level), rel=1e-9)
         dearest = min(cost[recall >= level])
         assert at <= dearest * (1 + 1e-9), "never more than the cheapest run that is there"
+
+
+def test_of_runs_that_cost_the_same_the_best_one_stands_for_all():
+    """The match meets no target exactly: a run that is 1% cheaper and worse makes no step."""
+    cost, recall = numpy.array([10.0, 99.0, 100.0]), numpy.array([0.1, 0.2, 0.9])
+    assert front(cost, recall) == [0, 2]
+    assert cost_on_front(cost, recall, 0.5) == pytest.approx(10**1.5)
 
 
 def test_a_run_far_away_lends_nothing_to_the_runs_between():

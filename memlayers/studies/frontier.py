@@ -19,6 +19,7 @@ import pandas
 LEVELS = tuple(round(0.05 * step, 2) for step in range(1, 20))
 RESAMPLES = 2000
 ROUNDING = 1e-9  # of a mean over seeds
+SAME = 0.02  # of a cost: the match meets no target exactly
 
 
 @dataclass(frozen=True)
@@ -53,11 +54,16 @@ def points_of(
 
 
 def front(cost: numpy.ndarray[Any, Any], recall: numpy.ndarray[Any, Any]) -> list[int]:
-    """Indices of the points that recall more than every cheaper one, from the cheapest to the best."""
+    """Indices of the points that recall more than every cheaper one, from the cheapest to the best; of points of the
+    same cost, the best.
+    """
     kept: list[int] = []
     for i in numpy.lexsort((-recall, cost)):
-        if not kept or recall[i] > recall[kept[-1]]:
-            kept.append(int(i))
+        if kept and recall[i] <= recall[kept[-1]]:
+            continue
+        if kept and cost[i] <= (1 + SAME) * cost[kept[-1]]:
+            kept.pop()
+        kept.append(int(i))
     return kept
 
 

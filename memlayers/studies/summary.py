@@ -6,12 +6,11 @@ from typing import Any
 import pandas
 
 from memlayers.studies.frame import framed, read_all, texts
-from memlayers.studies.frontier import curves, family
+from memlayers.studies.frontier import SAME, curves, family
 from memlayers.studies.layout import read_layout
 from memlayers.studies.table import estimate
 
 SHOWINGS = 16  # of a fact, at which arms are compared in all worlds
-SAME = 0.02  # of training FLOPs: the match meets no target exactly
 COSTS = {"multiplier": "training_flops", "seconds": "seconds"}
 MEANS = ("recall", "unknown_auroc", "flops_per_token", "training_flops", "params")
 
