@@ -24,6 +24,7 @@ class Lookup:
         self.embedding = SimpleNamespace(weight=torch.zeros(num_tokens, 1))
         self.asked: list[list[tuple[int, ...]]] = []  # of each call
         self.training = True
+        self.blocks: list[object] = []  # without a stream to look into
 
     def tables(self) -> list[object]:
         """None: what it knows is in no table."""

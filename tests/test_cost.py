@@ -142,7 +142,7 @@ def text():
         {"blocks": [1], "placement": "add_from_zero"},
         {"extra_blocks": [0, 2], "tied_head": False},
     ],
-    ids=["middle", "added", "elsewhere"],
+    ids=["middle", "added", "scaled", "elsewhere"],
 )
 @pytest.mark.parametrize("sparse", [True, False])
 def test_a_whole_model_costs_what_the_counter_sees_and_has_the_parameters_it_says(text, case, where, sparse):

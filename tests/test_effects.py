@@ -23,7 +23,7 @@ HAS_NO_EFFECT = "has no effect here; accepted: without it, or with the setting t
         ["optim.schedule.final=0.1", "optim.schedule.shape=constant"],
         ["optim.values.schedule.final=0.1", "rates.arm=null"],  # constant by default
         ["model.extra_blocks=[1]", "rates.arm=null"],  # nothing stands there
-        ["training.exposures=3", "training.steps=5"],
+        ["training.exposures=12", "training.steps=5"],
         ["optim.values.lr=1", "arm=dense"],
         ["optim.values.schedule.warmup=0.1", "arm=dense"],
         ["optim.clip_values=1", "arm=dense"],
@@ -86,9 +86,15 @@ def test_a_word_that_says_what_holds_anyway_is_accepted(words):
 
 OTHERS: dict[str, tuple[Any, ...]] = {  # valid values, of which one is not the default
     "world.source": ("airports", "readings"),
-    "world.text": ("prose",),
-    "world.document": ("subject",),
-    "world.spelling": ("letters", "words"),
+    "world.text": ("prose", "terse"),
+    "world.document": ("subject", "fact"),
+    "world.sentences": (2,),
+    "world.prose.num_templates": (3,),
+    "world.prose.pieces": (400,),
+    "world.prose.celebrities": (0.5,),
+    "world.corpus.share": (0.5,),
+    "world.corpus.sources": (["docs"],),
+    "world.spelling": ("letters", "pairs"),
     "world.relations": (["reading"],),
     "world.num_subjects": (40,),
     "world.name_parts": ([200, 100, 100],),
@@ -111,7 +117,7 @@ OTHERS: dict[str, tuple[Any, ...]] = {  # valid values, of which one is not the 
     "optim.schedule.shape": ("cosine", "linear"),
     "optim.schedule.warmup": (0.25,),
     "optim.values.schedule.shape": ("cosine", "linear"),
-    "training.loss": ("all",),
+    "training.loss": ("all", "answers"),
     "training.steps": (5,),
     "trainer.accelerator": ("gpu",),
     "trainer.precision": ("bf16-mixed",),
@@ -119,7 +125,7 @@ OTHERS: dict[str, tuple[Any, ...]] = {  # valid values, of which one is not the 
     "value_dtype": ("bfloat16",),
 }
 REFUSED = ("has no effect", "has nothing to match", "accepted: bytes", "a run has one device", "model.tied_head=true")
-REFUSED += ("num_slots=null is one for each token",)
+REFUSED += ("num_slots=null is one for each token", "needs one vocabulary for all")
 
 
 def another(key: str, value: Any) -> Any:

@@ -24,7 +24,7 @@ def decodable(model: Transformer, text: Text) -> dict[str, dict[str, float]] | N
     """By block and place, the share of objects that a linear probe finds in the stream after that block, for subjects
     that it was not trained on: a mean over relations. None for terse text.
     """
-    if text.style != "prose":
+    if text.style != "prose" or not len(model.blocks):
         return None
     world = text.world
     subjects = torch.randperm(len(world.facts), generator=torch.Generator().manual_seed(4))[:MOST]
