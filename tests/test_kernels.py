@@ -32,7 +32,9 @@ def test_a_model_has_the_references_loss_and_gradients(compiled, threads, case):
         settings = replace(settings, num_keys=40, topk=8, d_key=8)
     for choice in ("reference", "native"):
         config = ModelConfig(settings, "all", "add", values=settings)
-        model = build_model(config, 50, seeded(), kernels.choose(choice), questions=QUESTIONS)
+        model = build_model(
+            config, 50, seeded(1), kernels.choose(choice), questions=QUESTIONS
+        )  # a seed without near ties of scores
         loss = model(torch.arange(48).view(6, 8)).logits.square().mean()
         loss.backward()
         learned = {name: p.grad.to_dense() for name, p in model.named_parameters() if p.requires_grad}
