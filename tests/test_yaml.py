@@ -16,11 +16,15 @@ from memlayers.training.run import run
 
 TINY = ["training.steps=1", "training.batch_tokens=64", "training.probes=1", "training.max_probed_facts=8"]
 TINY += ["progress=none", "model.d_model=8"]
-WORLD = ["world.num_subjects=50"]
 CHOICES = sorted(path.relative_to(CONF).with_suffix("").as_posix() for path in CONF.glob("*/*.yaml"))
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
 READ_BY_OTHER_MEANS = ("experiment", "rates", "space")  # and tested below, in test_rates.py and in test_tune.py
 NEEDS = {"logger/tensorboard": "tensorboard", "logger/wandb": "wandb", "logger/mlflow": "mlflow"}
+
+
+def few_subjects(world: str) -> str:
+    """The setting that makes a world small."""
+    return f"world.{'num_people' if world.startswith('biographies') else 'num_subjects'}=50"
 
 
 def words_for(group: str, choice: str, folder: Path) -> list[str]:
@@ -36,9 +40,9 @@ def words_for(group: str, choice: str, folder: Path) -> list[str]:
         facts.write_text("\n".join(["subject,relation,object", *rows]))
         words += [f"world.path={facts}"]
     elif group == "world":
-        words += [f"world.{'num_people' if choice == 'biographies' else 'num_subjects'}=50"]
+        words += [few_subjects(choice)]
     else:
-        words += WORLD
+        words += [few_subjects("atlas_airports")]
     if (group, choice) == ("model", "small"):
         words.remove("model.d_model=8")
     return words
@@ -68,7 +72,8 @@ def jobs_of_experiment(name: str) -> list[RunConfig]:
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_experiment_runs_one_step(name: str, tmp_path: Path) -> None:
     first = jobs_of_experiment(name)[0]
-    words = [*TINY, *WORLD, "logger=none", f"results={tmp_path}", f"experiment={name}", f"arm={first.arm}", "seed=0"]
+    words = [*TINY, few_subjects(first.world.name), "logger=none", f"results={tmp_path}", f"experiment={name}"]
+    words += [f"arm={first.arm}", "seed=0"]
     record = run(jobs_from(words)[0])
     assert record["status"] == "ok" and record["training"]["steps"] == 1 and record["study"] == name
 

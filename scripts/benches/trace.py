@@ -69,7 +69,7 @@ def fitting(steps: int, overrides: tuple[str, ...]) -> Callable[[Callable[[int],
         learner = FactLearner(model, config.optim, config.training.loss, steps, kernels)
         seeds = (config.world.seed, config.seed)
         fit(
-            build_trainer(config, steps, []),
+            build_trainer(config, steps, 0, []),
             learner,
             Watched(chosen.text, chosen.batch_size, steps, seeds, told=told),
             None,
