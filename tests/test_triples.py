@@ -41,6 +41,7 @@ def as_file(rows: list[tuple[str, str, str, float]], extension: str, ends: str =
 
 
 def naive_clean(text: str) -> str:
+    text = "".join(c for c in text if c.isspace() or unicodedata.category(c) not in ("Cc", "Cf"))
     return re.sub(r"\s+", " ", unicodedata.normalize("NFC", text)).strip()
 
 

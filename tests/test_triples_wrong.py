@@ -1,5 +1,7 @@
 """The user's own facts: what is wrong is one line."""
 
+import gzip
+
 import pytest
 from triples_files import FACTS, HEADER, build, wrong
 
@@ -13,17 +15,20 @@ WEIGHTED = "subject,relation,object,weight\na,r,x,1\n"
 OBJECT = '{"subject": "a", "relation": "r", "object": "x"}\n'
 MISTAKES = {
     "no column": ("facts.csv", "\nsubject,rel,object\n", "line 2: no columns 'relation'; columns found: 'subject', 'r"),
-    "tabs in csv": ("facts.csv", "subject\trelation\tobject\n", "line 1: no columns 'subject'; columns found: 'subj"),
+    "bars in csv": ("facts.csv", "subject|relation|object\n", "line 1: no columns 'subject'; columns found: 'subj"),
     "column twice": ("facts.csv", "subject,relation,object,object\n", "line 1: 2 columns 'object'; columns found: "),
     "key missing": ("facts.jsonl", OBJECT + '{"subject": "b", "object": "y"}', "line 2: no columns 'relation'; column"),
     "byte": ("facts.csv", (HEADER + "a,r,x\nb,r,").encode() + b"\xe9\n", "line 3: byte 0xe9 is not UTF-8"),
-    "utf-16": ("facts.tsv", HEADER.encode("utf-16"), "line 1: byte 0xff is not UTF-8"),
+    "half a character": ("facts.tsv", HEADER.encode("utf-16") + b"x", "line 2: byte 0x78 is not UTF-16"),
     "cut short": ("facts.jsonl", b'{"\xc3', "line 1: byte 0xc3 is not UTF-8"),
     "too few": ("facts.csv", HEADER + '"a\na",r,x\nb,r\n', "line 4: 2 fields; accepted: 3 as in the header"),
     "too many": ("facts.csv", HEADER + "a,r,x,1\n", "line 2: 4 fields; accepted: 3 as in the header"),
     "open quote": ("facts.csv", HEADER + 'a,r,x\nb,r,"y\nc,r,z\n', "line 3: malformed row: unexpected end of data"),
     "stray quote": ("facts.tsv", 'subject\trelation\tobject\n"Al" Y\tr\tx\n', "line 2: malformed row: "),
-    "lone return": ("facts.csv", HEADER + "a,r,x\rb,r,y\r", "line 2: malformed row: new-line character"),
+    "cut gzip": ("facts.csv.gz", gzip.compress(HEADER.encode())[:-9], "not a whole gzip file"),
+    "no workbook": ("facts.xlsx", HEADER, "not a readable .xlsx file: "),
+    "no parquet": ("facts.parquet", HEADER, "not a readable .parquet file: "),
+    "capitals twice": ("facts.csv", "Subject,relation,object,subject\n", "line 1: 2 columns 'subject'; "),
     "list": ("facts.jsonl", OBJECT + '["a", "r", "x"]\n', "line 2: not a JSON object: '[\"a\", \"r\", \"x\"]'"),
     "malformed": ("facts.jsonl", OBJECT + "\n{'subject'}\n", "line 3: not a JSON object: \"{'subject'}\""),
     "deep": ("facts.jsonl", "[" * 100_000, "line 1: not a JSON object: '[["),
@@ -58,8 +63,11 @@ def test_bad_weights(tmp_path, weight):
 def test_mistakes_in_the_configuration(tmp_path):
     unread = wrong(lambda: build_world(TriplesConfig(path="gone.csv")))
     assert unread == "world.path='gone.csv' cannot be read: No such file or directory; accepted: an existing file"
-    unknown = wrong(lambda: build(tmp_path, FACTS, "facts.xlsx"))
-    assert unknown.startswith("world.path='") and unknown.endswith("accepted: a file that ends in .csv, .tsv or .jsonl")
+    unread = wrong(lambda: build_world(TriplesConfig(path="gone.xlsx")))
+    assert unread == "world.path='gone.xlsx' cannot be read: No such file or directory; accepted: an existing file"
+    unknown = wrong(lambda: build(tmp_path, FACTS, "facts.ods"))
+    assert unknown.startswith("world.path='") and "facts.ods' is of unknown type; accepted: a file that" in unknown
+    assert wrong(lambda: build(tmp_path, FACTS, encoding="klingon")).startswith("world.encoding=klingon is unknown; ")
     many = wrong(lambda: build(tmp_path, FACTS, num_subjects=3))
     assert many.startswith("world.num_subjects=3 is too large; accepted: 2 to 2, ")
     assert "fewer than two objects" in wrong(lambda: build(tmp_path, HEADER + "a,r,x\nb,r,x\n"))

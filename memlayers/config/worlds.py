@@ -136,9 +136,10 @@ class BiographiesConfig(WorldConfig):
 
 @dataclass
 class TriplesConfig(WorldConfig):
-    """The user's own facts from a CSV, TSV or JSONL file."""
+    """The user's own facts from a file of triples."""
 
     path: str = "???"
+    encoding: str = "utf-8"  # of text without a byte order mark: any that Python knows, such as latin-1
     templates: str | None = None  # JSON file: {"relation": ["{subject} was born in {object}", ...]}
     spelling: str = "words"  # words or letters of the subject
     num_subjects: int | None = None
@@ -146,5 +147,10 @@ class TriplesConfig(WorldConfig):
     def validate(self) -> None:
         super().validate()
         one_of("world.spelling", self.spelling, ("words", "letters"))
+        try:
+            "".encode(self.encoding)
+        except (LookupError, ValueError):
+            known = "utf-8, latin-1, cp1252, gb18030 and others that Python knows"
+            raise ValueError(f"world.encoding={self.encoding} is unknown; accepted: {known}") from None
         if self.num_subjects is not None:
             at_least("world.num_subjects", self.num_subjects, 2)

@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 
 from memlayers.config import TriplesConfig
-from memlayers.facts.triples_file import Triples, clean, decoded_lines, listed, read_triples
+from memlayers.facts.rows import listed, read_text
+from memlayers.facts.triples_file import Triples, clean, read_triples
 from memlayers.facts.world import KINDS, SPECIAL_TOKENS, Templates, Vocabulary, World, pad, spell_objects
 
 MAX_CELLS = 200_000_000  # of one table: 1.6 GB
@@ -30,7 +31,7 @@ RESERVED = {*SPECIAL_TOKENS, SUBJECT, OBJECT}
 
 def build_triples(config: TriplesConfig) -> World:
     """World of the facts in config.path; ValueError of one line for whatever is wrong in the files."""
-    triples = take_subjects(read_triples(config.path), config)
+    triples = take_subjects(read_triples(config.path, config.encoding), config)
     names, notes, letters = triples.subjects, list(triples.notes), config.spelling == "letters"
     spell, unit, cure = (list, "letter", "") if letters else (str.split, "word", "; world.spelling=letters avoids it")
     for name in chain(() if letters else names, triples.objects, (f"<{name}>" for name in triples.relations)):
@@ -132,18 +133,18 @@ def check_size(path: str, what: str, num_rows: int, width: int) -> None:
 
 def read_templates(config: TriplesConfig, relations: Sequence[str]) -> tuple[tuple[Templates, ...], list[str]]:
     """Templates of each relation, and notes; a relation without any is told as "{subject} <relation> {object}"."""
-    path, given = config.templates, dict[str, Any]()
+    path, given, notes = config.templates, dict[str, Any](), list[str]()
     if path is None and config.text == "terse":
         return (), []
     if path is not None:
-        text = "".join(decoded_lines("world.templates", path))
+        text = read_text("world.templates", path, config.encoding, notes)
         try:
             given = json.loads(text, object_pairs_hook=without_repetition)
         except (ValueError, RecursionError) as error:
             raise ValueError(f"{path}: malformed JSON: {error}") from None
         if not isinstance(given, dict):
             raise ValueError(f'{path}: not a JSON object; accepted: {{"relation": ["{SUBJECT} ... {OBJECT}"]}}')
-    file, notes = path or config.path, []
+    file = path or config.path
     templates = [divide(given.get(r, [f"{SUBJECT} {r} {OBJECT}"]), f"{file}: relation {r!r}") for r in relations]
     if strangers := sorted(given.keys() - set(relations)):
         notes.append(f"{len(strangers)} relations of {path} ignored, no fact has them: {listed(strangers)}")

@@ -1,27 +1,18 @@
-"""Reads the user's two files: facts in CSV, TSV or JSONL, and sentences in JSON. Each mistake in them is one line.
+"""The user's rows become facts: one spelling of each name, one object for each subject and relation.
 
-    subject,relation,object,weight          UTF-8, one row a fact, columns in any order; weight may be missing
-    Ada Lovelace,born in,London,2
-    {"subject": "Ada Lovelace", "relation": "born in", "object": "London", "weight": 2}
-
-Text is normalised: NFC, and white space of any kind (a line break in quotes too) becomes one space.
+Text is normalised: NFC, white space of any kind (a line break in quotes too) becomes one space, invisible characters
+(zero width, NUL, marks of direction) are left out. Whatever was dropped or merged is told.
 """
 
-import csv
-import json
 import math
 import unicodedata
 from array import array
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from operator import itemgetter
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-COLUMNS = ("subject", "relation", "object")
-SEPARATORS = {".csv": ",", ".tsv": "\t"}
+from memlayers.facts.rows import listed, read_rows
 
 
 @dataclass(frozen=True)
@@ -38,31 +29,27 @@ class Triples:
 
 def clean(text: str) -> str:
     """The one spelling of a text that may be written in several ways."""
-    return " ".join(unicodedata.normalize("NFC", text).split())
+    return " ".join(unicodedata.normalize("NFC", visible(text)).split())
 
 
-def listed(names: Iterable[str], most: int = 5) -> str:
-    """'a', 'b' and 7 more"""
-    names = list(names)
-    return ", ".join(map(repr, names[:most])) + (f" and {len(names) - most} more" if len(names) > most else "")
+def visible(text: str) -> str:
+    """Without controls and formats, but for white space."""
+    if text.isprintable():  # a single look at most texts
+        return text
+    return "".join(c for c in text if c.isspace() or unicodedata.category(c) not in ("Cc", "Cf"))
 
 
-def read_triples(path: str) -> Triples:
+def read_triples(path: str, encoding: str = "utf-8") -> Triples:
     """Facts of a file, one row for each subject and relation; ValueError names the file and the line."""
-    ignored: set[str] = set()
-    extension = Path(path).suffix.lower()
-    if extension == ".jsonl":
-        source = json_rows(path, ignored)
-    elif extension in SEPARATORS:
-        source = separated_rows(path, SEPARATORS[extension], ignored)
-    else:
-        raise ValueError(f"world.path={path!r} is of unknown type; accepted: a file that ends in .csv, .tsv or .jsonl")
-
+    ignored, notes = set[str](), list[str]()
+    source = read_rows(path, encoding, notes, ignored)
     names: tuple[dict[str, int], ...] = ({}, {}, {})  # id of each subject, relation and object
     ids, weights = array("q"), array("d")
-    incomplete, unweighted = array("q"), array("q")  # lines
+    incomplete, unweighted, unseen = array("q"), array("q"), array("q")  # lines
     for line, cells, weight in source:
         texts = [clean(cell) for cell in cells]
+        if any(visible(cell) != cell for cell in cells):
+            unseen.append(line)
         if not all(texts):
             incomplete.append(line)
             continue
@@ -73,13 +60,14 @@ def read_triples(path: str) -> Triples:
         for known, text in zip(names, texts, strict=True):
             ids.append(known.setdefault(text, len(known)))
 
-    notes = []
     if ignored:
         notes.append(f"{len(ignored)} extra columns ignored: {listed(sorted(ignored))}")
     if incomplete:
         notes.append(f"{len(incomplete)} rows with an empty cell dropped, the first at line {incomplete[0]}")
     if unweighted:
         notes.append(f"{len(unweighted)} rows with an empty weight given weight 1, the first at line {unweighted[0]}")
+    if unseen:
+        notes.append(f"{len(unseen)} rows had invisible characters, which are left out, the first at line {unseen[0]}")
     if not weights:
         raise ValueError(f"{path}: no facts" + "".join(f"; {note}" for note in notes))
     rows = torch.frombuffer(ids, dtype=torch.long).reshape(len(weights), 3)
@@ -118,75 +106,6 @@ def merge(triples: Triples) -> Triples:
             f"the first; e.g. {example}: {triples.objects[value[won]]!r} kept, {triples.objects[value[lost]]!r} dropped"
         )
     return replace(triples, rows=triples.rows[first[winners]], weights=weight[winners], notes=tuple(notes))
-
-
-def separated_rows(path: str, separator: str, ignored: set[str]) -> Iterator[tuple[int, tuple[str, ...], str | None]]:
-    """Line, cells and weight of each row; quoting as in RFC 4180, blank lines skipped."""
-    reader = csv.reader(decoded_lines("world.path", path), delimiter=separator, strict=True)
-    header: list[str] = []
-    while True:
-        where = f"{path}, line {(line := reader.line_num + 1)}"
-        try:
-            row = next(reader, None)
-        except csv.Error as error:
-            raise ValueError(f"{where}: malformed row: {str(error).partition(' - ')[0]}") from None
-        if row is None:
-            return
-        if len(row) < 2 and not "".join(row).strip():
-            continue
-        if not header:
-            header = [name.strip() for name in row]
-            check_columns(header, where)
-            ignored.update(set(header).difference(COLUMNS, ["weight"]))
-            cells_of = itemgetter(*map(header.index, COLUMNS))
-            weight_at = header.index("weight") if "weight" in header else None
-        elif len(row) != len(header):
-            raise ValueError(f"{where}: {len(row)} fields; accepted: {len(header)} as in the header")
-        else:
-            yield line, cells_of(row), None if weight_at is None else row[weight_at]
-
-
-def json_rows(path: str, ignored: set[str]) -> Iterator[tuple[int, tuple[str, ...], str | None]]:
-    """The same of JSONL. A number is taken as it is written, null is an empty cell."""
-    decoder = json.JSONDecoder(parse_float=str, parse_int=str, parse_constant=str)
-    for line, text in enumerate(decoded_lines("world.path", path), start=1):
-        if text.isspace():
-            continue
-        where = f"{path}, line {line}"
-        try:
-            record = decoder.decode(text)
-        except (ValueError, RecursionError):
-            record = None
-        if not isinstance(record, dict):
-            raise ValueError(f"{where}: not a JSON object: {text.strip()!r:.60}")
-        check_columns(list(record), where)
-        ignored.update(record.keys() - {*COLUMNS, "weight"})
-        cells = tuple("" if record[name] is None else record[name] for name in COLUMNS)
-        weight = record.get("weight")
-        try:
-            "".join((*cells, "" if weight is None else weight)).encode()
-        except (TypeError, UnicodeEncodeError):  # a list or true; half of a surrogate pair
-            raise ValueError(f"{where}: a value is neither text nor a number: {text.strip()!r:.60}") from None
-        yield line, cells, weight
-
-
-def check_columns(found: list[str], where: str) -> None:
-    for name in (*COLUMNS, "weight"):
-        if (times := found.count(name)) > 1 or (not times and name in COLUMNS):
-            said = f"{times or 'no'} columns {name!r}; columns found: {listed(found, most=20)}"
-            raise ValueError(f"{where}: {said}; accepted: subject, relation and object once each, and perhaps weight")
-
-
-def decoded_lines(key: str, path: str) -> Iterator[str]:
-    try:
-        with open(path, "rb") as file:
-            for number, line in enumerate(file, start=1):
-                yield line.decode("utf-8-sig" if number == 1 else "utf-8")
-    except UnicodeDecodeError as error:
-        byte = error.object[error.start]
-        raise ValueError(f"{path}, line {number}: byte 0x{byte:02x} is not UTF-8; accepted: UTF-8 text") from None
-    except OSError as error:
-        raise ValueError(f"{key}={path!r} cannot be read: {error.strerror}; accepted: an existing file") from None
 
 
 def positive(text: str, where: str) -> float:
