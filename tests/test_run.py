@@ -1,5 +1,7 @@
 """One run from its configuration to its record: what it says, whichever way the run ends."""
 
+import math
+
 import pytest
 from stubs import tiny
 
@@ -78,7 +80,7 @@ def test_a_run_that_is_interrupted_or_ends_in_nan_leaves_no_good_record(tmp_path
 
 
 DIVERGING = {  # the loss is not finite, or what the last step leaves
-    "the loss is nan at step ": {"lr": 1e30, "steps": 40},
+    "the loss is not finite from step ": {"lr": 1e30, "steps": 40},
     "the model is not finite after its last step": {"lr": 1e38, "steps": 1},
 }
 
@@ -93,7 +95,11 @@ def test_divergence_is_a_failed_record_with_its_error(tmp_path, layer, said):
         run(config)
     record = read_record(record_path(config))
     assert record is not None and record["status"] == "failed" and "recall" not in record
-    assert record["error"].startswith(f"FloatingPointError: {said}") and record["error"].endswith("optim.values.lr")
+    assert record["error"].startswith(f"Diverged: {said}") and record["error"].endswith("optim.values.lr")
+    found = record["diverged"]
+    assert 0 <= found["step"] < DIVERGING[said]["steps"] and found["checkpoint"] is None
+    assert sum(role["not_finite"] for role in found["norms"].values()) > 0 or said.startswith("the loss")
+    assert all(math.isfinite(role["norm"]) for role in found["norms"].values()) and "matrix" in found["norms"]
     assert finished(config) is None and [file.suffix for file in record_path(config).parent.iterdir()] == [".json"]
 
 

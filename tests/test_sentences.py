@@ -69,6 +69,18 @@ def test_held_out_sentences_have_only_words_that_are_trained(told):
     assert words("held_out_questions") <= words("train", "questions")
 
 
+def test_the_object_is_expected_where_held_out_sentences_have_it(told):
+    """Else a model that knows the fact says another word first: a recall of 0 that says nothing about facts."""
+    pairs = ((("held_out",), ("train",)), (("held_out_questions",), ("train", "questions")))
+    for one in told.values():
+        for asked, trained in pairs:
+            before = [
+                {sentence.split()[-2] for kind in kinds for sentence in getattr(one, kind)}
+                for kinds in (asked, trained)
+            ]
+            assert before[0] <= before[1]
+
+
 def test_relations_begin_with_different_frames():
     """So that with four sentences a relation, all relations together still have most of the words."""
     turns = [templates("country", turn).train[:4] for turn in range(9)]

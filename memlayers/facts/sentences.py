@@ -3,7 +3,8 @@
     the N of {subject} (is|was) {object}     N: a noun of the relation; (is|was): a sentence for each
 
 Held-out sentences and questions have words that training uses, in another order: they share no three words in a row
-with a training sentence of their relation. Subject and relation come before the object in all of them.
+with a training sentence of their relation. Subject and relation come before the object in all of them, and right before
+it a word that training has there, too: a question must leave no doubt that its answer is the next word.
 """
 
 import itertools
@@ -28,13 +29,14 @@ FRAMES = (
 )
 HELD_OUT = (
     "the N {subject} has is {object}",
-    "the records on {subject} say N , {object}",
-    "{subject} is known to have the N {object}",
-    "those who say the N for {subject} give {object}",
-    "as the N , {subject} has {object}",
     "the N to say for {subject} would be {object}",
     "{subject} must have for N what is known as {object}",
-    "to {subject} belongs the N {object}",
+    "the N on {subject} 's entry is {object}",
+    "all say the N {subject} has would be {object}",
+    "the N , as {subject} would know , is {object}",
+    "the N , by the records on {subject} , was {object}",
+    "the N , known to be {subject} 's , is {object}",
+    "{subject} has , the records say , as N what is {object}",
 )
 QUESTIONS = ("what is the N of {subject} ? {object}", "which N does {subject} have ? {object}")
 HELD_OUT_QUESTIONS = ("{subject} has which N ? {object}", "which N is {subject} 's ? {object}")
@@ -83,7 +85,7 @@ WORDINGS = {
             "{subject} holds a degree from {object}",
             "{subject} spent the student years at {object}",
         ),
-        ("the degree {subject} holds is from {object}", "the student {subject} had a home at {object}"),
+        ("the degree {subject} holds is from {object}", "a student {subject} was at {object}"),
         "where did {subject} study ? {object}",
         "where was {subject} a student ? {object}",
     ),
@@ -107,7 +109,7 @@ WORDINGS = {
             "{subject} earns a living at {object}",
             "the people who hired {subject} work for {object}",
         ),
-        ("the living {subject} earns is from {object}",),
+        ("the living {subject} earns is at {object}",),
         "who hired {subject} ? {object}",
         "by which company is {subject} hired ? {object}",
     ),
@@ -119,7 +121,7 @@ WORDINGS = {
             "{subject} never tires of {object}",
             "the free time of {subject} belongs to {object}",
         ),
-        ("when free , {subject} is known for {object}",),
+        ("free weekends {subject} spends with {object}",),
         "on what does {subject} spend the weekends ? {object}",
         "{subject} spends free time on what ? {object}",
     ),

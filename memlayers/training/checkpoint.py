@@ -12,7 +12,7 @@ import time
 import zipfile
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, cast
 
 import lightning
 import torch
@@ -20,6 +20,8 @@ import torch
 from memlayers.config import RunConfig
 from memlayers.config.digest import digest
 from memlayers.kernels import in_use
+from memlayers.training.divergence import Diverged, is_finite, noticed
+from memlayers.training.learner import FactLearner
 from memlayers.training.record import record_path
 
 KEY = "memlayers"
@@ -92,7 +94,13 @@ class Checkpointer(lightning.Callback):
             self.save(trainer)
 
     def save(self, trainer: lightning.Trainer) -> None:
-        """A checkpoint that cannot be written is told, and tried again when the next one is due."""
+        """A checkpoint that cannot be written is told, and tried again when the next one is due.
+
+        Raises Diverged instead of keeping a model that is not finite: what was kept before is better.
+        """
+        model = cast(FactLearner, trainer.lightning_module).model
+        if not is_finite(model):
+            raise Diverged(f"the model is not finite at step {self.step}", noticed(model, self.step, None))
         scratch = self.path.with_suffix(".ckpt.tmp")
         try:
             trainer.save_checkpoint(scratch)

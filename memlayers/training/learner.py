@@ -15,6 +15,7 @@ from memlayers.kernels import REFERENCE, Kernels
 from memlayers.model import Transformer, parameters_with_roles
 from memlayers.optim import build_optimizers, build_schedules, clip_gradients, fused_updates
 from memlayers.text import Documents, Text
+from memlayers.training.divergence import Diverged, noticed
 
 LOG_EVERY = 50  # steps, or a twentieth of a short run: often enough to watch, seldom enough to cost nothing
 
@@ -43,11 +44,14 @@ class Batches:
 class FactLearner(lightning.LightningModule):
     """A transformer that learns documents; manual optimization, as matrices and values have optimizers of their own."""
 
+    diverged_at: Tensor
+
     def __init__(self, model: Transformer, optim: OptimConfig, loss: str, steps: int, kernels: Kernels = REFERENCE):
         super().__init__()
         self.automatic_optimization = False
         self.model, self.optim, self.loss, self.steps, self.kernels = model, optim, loss, steps, kernels
         self.logged_loss: float | None = None  # of the last step that was logged
+        self.register_buffer("diverged_at", torch.tensor(-1), persistent=False)  # step of the first such loss
         self.while_training = ExitStack()  # closed by trainer.fit, however it ends
         roles = [(role == "memory_value", parameter) for _, role, parameter in parameters_with_roles(model)]
         self.value_parameters = [parameter for is_value, parameter in roles if is_value]
@@ -55,6 +59,8 @@ class FactLearner(lightning.LightningModule):
 
     def training_step(self, batch: Documents, batch_idx: int) -> None:
         loss = answer_loss(self.model, Documents(*batch), self.loss)
+        is_first = ~loss.detach().isfinite() & (self.diverged_at < 0)
+        self.diverged_at = torch.where(is_first, batch_idx, self.diverged_at)  # looked at where the loss is logged
         optimizers = listed(self.optimizers())
         self.manual_backward(loss)
         clip_gradients(self.other_parameters, self.optim.clip)
@@ -66,8 +72,9 @@ class FactLearner(lightning.LightningModule):
             schedule.step()
         if batch_idx % min(LOG_EVERY, max(1, self.steps // 20)) == 0 or batch_idx + 1 == self.steps:
             value = float(loss.detach())
-            if value != value or value == float("inf"):
-                raise FloatingPointError(f"the loss is {value} at step {batch_idx}: lower optim.lr or optim.values.lr")
+            if (first := int(self.diverged_at)) >= 0:
+                found = noticed(self.model, first, value)
+                raise Diverged(f"the loss is not finite from step {first} on", found)
             self.log("loss", value, prog_bar=True)
             self.logged_loss = value
 

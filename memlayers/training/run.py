@@ -17,6 +17,7 @@ from memlayers.optim.groups import peak_rate, rule_of
 from memlayers.recall.measure import measure
 from memlayers.recall.plateau import left_plateau
 from memlayers.training.checkpoint import Checkpointer, checkpoint_path, step_kept
+from memlayers.training.divergence import Diverged, noticed
 from memlayers.training.learner import Batches, FactLearner
 from memlayers.training.plan import Plan, plan
 from memlayers.training.probe import FinalMeasurement, RecallProbe
@@ -79,6 +80,8 @@ def run_alone(config: RunConfig, path: Path) -> Record:
         record["status"] = "ok"
     except Exception as error:
         record["error"] = f"{type(error).__name__}: {error}"
+        if isinstance(error, Diverged):
+            record["diverged"] = error.noticed | {"checkpoint": step_kept(config)}
         raise
     finally:
         if record["status"] == "ok" or record["error"] is not None:  # not after Ctrl-C: nothing is known then
@@ -109,7 +112,8 @@ def train(config: RunConfig, chosen: Plan, progress: RunProgress, first: int) ->
     fit(trainer, learner, batches, keeper)
     recall = end.recall or measure(model, text, end.documents)
     if not math.isfinite(recall["stored_bits"]):
-        raise FloatingPointError("the model is not finite after its last step: lower optim.lr or optim.values.lr")
+        found = noticed(model, chosen.steps - 1, learner.logged_loss)
+        raise Diverged("the model is not finite after its last step", found)
     tokens = chosen.tokens
     left = left_plateau([(point["exposures"], point["recall"]) for point in probe.curve], recall["floor"])
     flops = matched.cost.flops * tokens
