@@ -5,7 +5,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from memlayers.training.record import SCHEMA, keep_record, read_record
@@ -28,6 +28,7 @@ def test_a_record_that_cannot_be_written_any_more_is_kept_elsewhere(tmp_path, mo
 
 
 @given(place=st.integers(0, 10_000), bit=st.integers(0, 7))
+@example(place=5, bit=0)  # in the name of the checksum
 def test_no_flipped_bit_changes_a_number_in_silence(place, bit):
     """It is another file that cannot be read, one whose checksum says so, or the same content."""
     record = {"schema": SCHEMA, "status": "ok", "recall": {"exact": 0.125, "by": [1, 2.5e-7]}, "axes": {"a": "b"}}
@@ -38,7 +39,6 @@ def test_no_flipped_bit_changes_a_number_in_silence(place, bit):
         content[place % len(content)] ^= 1 << bit
         path.write_bytes(content)
         try:
-            found = read_record(path)
-            assert all(found[key] == value for key, value in record.items() if key != "checksum")
+            assert read_record(path) == record
         except ValueError as error:
             assert "\n" not in str(error)

@@ -10,7 +10,7 @@ from commands import small
 from filelock import FileLock
 
 from memlayers.training.process import alone, threads
-from memlayers.training.record import record_path, write_json
+from memlayers.training.record import record_path, sealed, write_json
 from memlayers.training.run import run
 
 
@@ -25,7 +25,7 @@ def test_a_second_process_says_that_it_waits_and_takes_the_record(tmp_path, caps
     while "waiting" not in (said := capsys.readouterr().err):
         time.sleep(0.01)
     assert said == f"memlayers: {path}: another process is at this run; waiting for it\n"
-    ours = {"schema": 2, "status": "ok", "arm": "memory"}
+    ours = sealed({"schema": 2, "status": "ok", "arm": "memory"})
     write_json(path, ours)
     lock.release()
     waiting.join(timeout=60)

@@ -43,11 +43,14 @@ def write_json(path: Path, content: Any) -> None:
         ) from None
 
 
+def sealed(record: Record) -> Record:
+    """With its checksum, which is of what a reader will find."""
+    return record | {"checksum": checksum(json.loads(json.dumps(record)))}
+
+
 def keep_record(path: Path, record: Record) -> None:
-    """Where it belongs, with its checksum; where that cannot be written any more, among temporary files, and ValueError
-    says so.
-    """
-    record["checksum"] = checksum(json.loads(json.dumps(record)))
+    """Where it belongs, sealed; among temporary files where that cannot be written any more, and ValueError says so."""
+    record |= sealed(record)
     try:
         write_json(path, record)
     except ValueError as error:
@@ -73,7 +76,10 @@ def read_record(path: Path) -> Record | None:
         raise ValueError(f"{path}: not a record ({error}); delete it to run again") from None
     if not isinstance(record, dict) or "status" not in record:
         raise ValueError(f"{path}: not a record (no status); delete it to run again")
-    return of_this_schema(record, path)
+    of_this_schema(record, path)
+    if "checksum" not in record:
+        raise ValueError(f"{path}: damaged, as it has no checksum; delete it to run again")
+    return record
 
 
 def checksum(record: Record) -> str:

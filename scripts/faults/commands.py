@@ -1,0 +1,29 @@
+"""A small sweep that can be killed and compared: its command, its records without what time tells."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+TRAIN = Path(__file__).resolve().parent.parent / "train.py"
+SMALL = ["world.num_subjects=400", "training.probes=4", "progress=none", "logger=none", "threads=1"]
+SWEEP = ["-m", "arm=dense,memory", "seed=0,1", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", *SMALL]
+ALONE = ["arm=memory", *SMALL]
+
+
+def begin(words: list[str], results: Path, **settings: Any) -> subprocess.Popen[str]:
+    """The command as a user starts it, in a process group of its own."""
+    command = [sys.executable, str(TRAIN), *words, f"results={results}"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | settings
+    return subprocess.Popen(command, text=True, start_new_session=True, **pipes)
+
+
+def digits(results: Path) -> dict[str, dict[str, Any]]:
+    """Every record that ended well, by its name, without when, where and how fast."""
+    found = {}
+    for path in sorted(results.rglob("*-s*.json")):
+        record = json.loads(path.read_text())
+        if record["status"] == "ok":
+            found[path.name] = {k: v for k, v in record.items() if k not in ("timing", "machine", "code", "checksum")}
+    return found
