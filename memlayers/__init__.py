@@ -9,6 +9,8 @@ if TYPE_CHECKING:
 
     import pandas
 
+    from memlayers.trained import Trained
+
 __version__ = "0.2.0"
 
 
@@ -29,3 +31,14 @@ def records(folder: str | Path) -> pandas.DataFrame:
     from memlayers.studies.frame import records as read
 
     return read(folder)
+
+
+def load(path: str | Path, layers: tuple[type, ...] = ()) -> Trained:
+    """The model of a run with save_model=true, by its file or its record's; `layers`: settings of the user's own.
+
+    memlayers.load("results/local/single/atlas_airports/memory-s0-0123456789ab.json").ask("LHR", "country")
+    """
+    from memlayers.trained import Trained
+    from memlayers.training.saved_model import load as read
+
+    return Trained(*read(path, layers))

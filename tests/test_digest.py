@@ -31,6 +31,7 @@ NAMES_AND_PLACES = {  # what only names, shows or stores a run, with two values 
     "report.question": ("", "Why?"),
     "results": ("results/local", "/elsewhere"),
     "logger": (None, {"_target_": "some.Logger"}),
+    "save_model": (False, True),
     "checkpoint_minutes": (10.0, None),
     "progress": ("auto", "none"),
     "world.name": ("atlas", "mine"),

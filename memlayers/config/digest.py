@@ -9,7 +9,7 @@ from typing import Any
 
 from memlayers.layers import Dense
 
-NAMES_AND_PLACES = ("study", "arm", "axes", "report", "results", "logger", "checkpoint_minutes")
+NAMES_AND_PLACES = ("study", "arm", "axes", "report", "results", "logger", "save_model", "checkpoint_minutes")
 FOR_OTHERS = ("rates", "num_keys")  # decide by what other settings make of them
 NOT_DECISIVE = ("kernels", "seed", "progress", *FOR_OTHERS, *NAMES_AND_PLACES)
 

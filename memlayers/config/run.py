@@ -103,6 +103,7 @@ class RunConfig:
     report: ReportConfig = field(default_factory=ReportConfig)
     results: str = "results/local"
     logger: dict[str, Any] | None = None  # a Lightning logger's _target_ and arguments
+    save_model: bool = False  # keep the trained model beside the record, for scripts/ask.py and memlayers.load
     checkpoint_minutes: float | None = 10.0  # how often a run keeps what it needs to go on; null: never
     progress: str = "auto"  # auto: a bar on a terminal, lines elsewhere; none
 

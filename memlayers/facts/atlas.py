@@ -66,7 +66,8 @@ def build_atlas(config: AtlasConfig) -> World:
     candidates = rest or shuffle(sorted(invented_names(config, known) - set(facts)), generator)
     spelled = ((name, speller(name)) for name in candidates)
     strangers = (name for name, row in spelled if tokens.issuperset(row) and len(row) <= longest)
-    table = pad([*spellings, *spell(list(islice(strangers, MAX_UNKNOWN)), speller, vocabulary)])
+    others = list(islice(strangers, MAX_UNKNOWN))
+    table = pad([*spellings, *spell(others, speller, vocabulary)])
 
     columns = [tabulate([facts[name].get(relation) for name in known], vocabulary) for relation in relations]
     rows = torch.stack([column for _, column in columns], dim=1)
@@ -80,6 +81,7 @@ def build_atlas(config: AtlasConfig) -> World:
         weights=(rows >= 0).float(),
         unknown=table[num_subjects:],
         templates=tuple(templates(relation, turn) for turn, relation in enumerate(relations)),
+        called=(*known, *others),
         notes=tuple(notes),
     )
 

@@ -18,24 +18,13 @@ from memlayers.facts.corpora import in_tokens, read_source
 from memlayers.facts.world import SPECIAL_TOKENS, Vocabulary, World, pad, spell_objects
 
 MOST = 20_000  # sentences that the encoding is trained on
-SPELLINGS = ("bpe", "hi", "lo", "byte")  # of subjects, as in facts/spelling.py
 CONSONANTS, VOWELS = "bdfgklmnprstvz", "aeiou"
 
 
 def in_pieces(world: World, size: int, sources: Sequence[str] = ()) -> World:
     """The same facts and sentences in a vocabulary of `size` pieces, besides the special tokens; with running text."""
-    from tokenizers import decoders
-
-    named = {*world.relations, *SPELLINGS}
-
-    def written(row: list[int]) -> str:
-        words = [world.vocabulary[token] for token in row if token >= len(SPECIAL_TOKENS)]
-        is_bpe = bool(words) and all(word.startswith("bpe:") for word in words)
-        bare = [word.partition(":")[2] if word.partition(":")[0] in named else word for word in words]
-        return decoders.ByteLevel().decode(bare).strip() if is_bpe else " ".join(bare)
-
-    names = [written(row) for row in [*world.subjects.tolist(), *world.unknown.tolist()]]
-    objects = [[written(row) for row in table.tolist()] for table in world.objects]
+    names = [world.written(row) for row in [*world.subjects.tolist(), *world.unknown.tolist()]]
+    objects = [[world.written(row) for row in table.tolist()] for table in world.objects]
     documents = {source: read_source(source) for source in sources}
     tokenizer = trained(chain(sentences(world, names, objects), *documents.values()), size)
     vocabulary = Vocabulary()
@@ -56,6 +45,8 @@ def in_pieces(world: World, size: int, sources: Sequence[str] = ()) -> World:
         )
     return replace(
         world,
+        called=world.names(),
+        objects_called=tuple(map(tuple, objects)),
         vocabulary=vocabulary.tokens(),
         subjects=subjects[: len(world.subjects)],
         unknown=subjects[len(world.subjects) :],

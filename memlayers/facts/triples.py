@@ -46,7 +46,8 @@ def build_triples(config: TriplesConfig) -> World:
     if own := sum(any(times[token] == 1 for token in spelling) for spelling in spellings):
         which = f"every subject is one {unit}" if width == 1 else f"{own} of {len(names)} subjects have a {unit}"
         notes.append(f"{which} that no other has: its own embedding row, where a fact can hide{cure}")
-    unknown = [[vocabulary[token] for token in spell(name)] for name in recombine(names, letters, config.seed)]
+    strangers = recombine(names, letters, config.seed)
+    unknown = [[vocabulary[token] for token in spell(name)] for name in strangers]
     if not unknown:
         notes.append("no unknown subjects: the names of the known ones cannot be recombined")
 
@@ -77,6 +78,7 @@ def build_triples(config: TriplesConfig) -> World:
         weights=weights,
         unknown=spelt[len(spellings) :],
         templates=templates,
+        called=(*names, *strangers),
         notes=(*notes, *said),
     )
 

@@ -18,6 +18,7 @@ from memlayers.facts.corpora import Corpus
 
 PAD = 0  # fills the short rows of a rectangular table; never predicted, never counted
 SPECIAL_TOKENS = ("<pad>", "<end>")
+SPELLINGS = ("bpe", "hi", "lo", "byte")  # of subjects, as in facts/spelling.py
 END = 1  # closes objects of a relation whose objects differ in length, so that no object is a prefix of another
 
 
@@ -67,6 +68,8 @@ class World:
     templates: tuple[Templates, ...] = ()  # one for each relation; empty in a world that has no prose
     encode: Callable[[str], list[str]] | None = None  # text -> tokens; None where each word is one
     corpora: tuple[Corpus, ...] = ()  # running text in the same tokens
+    called: tuple[str, ...] = ()  # subjects, then unknown ones, as people write them; empty: as their tokens say
+    objects_called: tuple[tuple[str, ...], ...] = ()  # the same of each relation's objects
     notes: tuple[str, ...] = ()  # one line for each thing the loader dropped, merged or resolved
 
     def __post_init__(self) -> None:
@@ -80,6 +83,28 @@ class World:
     @property
     def num_facts(self) -> int:
         return int((self.facts >= 0).sum())
+
+    def names(self) -> tuple[str, ...]:
+        """Of subjects, and then of unknown ones."""
+        rows = chain(self.subjects.tolist(), self.unknown.tolist())
+        return self.called or tuple(self.written(row) for row in rows)
+
+    def object_names(self, relation: int) -> tuple[str, ...]:
+        """Of a relation's objects."""
+        if self.objects_called:
+            return self.objects_called[relation]
+        return tuple(self.written(row) for row in self.objects[relation].tolist())
+
+    def written(self, row: list[int]) -> str:
+        """The text of tokens, without what only tells them apart: the time zone of time_zone:Europe/Rome."""
+        words = [self.vocabulary[token] for token in row if token >= len(SPECIAL_TOKENS)]
+        told = [word.partition(":") for word in words]
+        if words and all(kind == "bpe" for kind, _, _ in told):
+            from tokenizers import decoders
+
+            return str(decoders.ByteLevel().decode([text for _, _, text in told])).strip()
+        named = {*self.relations, *SPELLINGS}
+        return " ".join(text if kind in named else word for word, (kind, _, text) in zip(words, told, strict=True))
 
     def prior(self, relation: int) -> Tensor:
         """Probability of each object of a relation under the training frequencies: (m,), float64."""

@@ -23,6 +23,11 @@ def record_path(config: RunConfig) -> Path:
     return folder / f"{config.arm}-s{config.seed}-{digest(config)}.json"
 
 
+def model_path(config: RunConfig) -> Path:
+    """Where save_model=true keeps the trained model: beside the record."""
+    return record_path(config).with_suffix(".safetensors")
+
+
 def write_json(path: Path, content: Any) -> None:
     """Atomic: a reader sees the old file or the new one. Raises ValueError where the folder cannot be written."""
     text = json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n"
@@ -102,9 +107,12 @@ def of_this_schema(record: Record, where: object) -> Record:
 
 
 def finished(config: RunConfig) -> Record | None:
-    """The record of a run that ended well, or None: it is still to do, or failed and is to be tried again."""
+    """The record of a run that ended well, or None: it is still to do, also for the sake of its model, or failed and is
+    to be tried again."""
     record = read_record(record_path(config))
-    return record if record is not None and record["status"] == "ok" else None
+    if record is None or record["status"] != "ok" or (config.save_model and not model_path(config).is_file()):
+        return None
+    return record
 
 
 def ended(path: Path, began: float) -> Record | None:

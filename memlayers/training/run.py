@@ -24,6 +24,7 @@ from memlayers.training.probe import FinalMeasurement, RecallProbe
 from memlayers.training.process import alone, threads
 from memlayers.training.progress import RunProgress, terminal_bar
 from memlayers.training.record import SCHEMA, Record, code_version, finished, keep_record, machine, record_path
+from memlayers.training.saved_model import save
 from memlayers.training.trainer import build_trainer, fit
 
 
@@ -114,6 +115,8 @@ def train(config: RunConfig, chosen: Plan, progress: RunProgress, first: int) ->
     if not math.isfinite(recall["stored_bits"]):
         found = noticed(model, chosen.steps - 1, learner.logged_loss)
         raise Diverged("the model is not finite after its last step", found)
+    if config.save_model:
+        save(model, text, config)
     tokens = chosen.tokens
     left = left_plateau([(point["exposures"], point["recall"]) for point in probe.curve], recall["floor"])
     flops = matched.cost.flops * tokens

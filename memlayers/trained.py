@@ -1,0 +1,99 @@
+"""A model that was kept: asked in words, and looked into.
+
+model = memlayers.load("results/local/single/atlas_airports/memory-s0-0123456789ab.safetensors")
+model.ask("LHR", "country")     GB 0.98  FR 0.01 ...
+"""
+
+import difflib
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from memlayers.config import RunConfig
+from memlayers.facts.world import PAD
+from memlayers.model import Transformer
+from memlayers.recall.ask import CHUNK, evaluation
+from memlayers.text import Text
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a model says to a question: objects by falling probability, of all that the relation has."""
+
+    subject: str
+    relation: str
+    objects: tuple[str, ...]
+    probabilities: tuple[float, ...]  # of the whole object, among all texts: they need not add up to 1
+    truth: str | None  # None for a subject about which the world holds no such fact
+
+    def __str__(self) -> str:
+        return "  ".join(f"{one} {p:.3f}" for one, p in zip(self.objects, self.probabilities, strict=True))
+
+
+class Trained:
+    """A trained model with the world that it learnt."""
+
+    def __init__(self, config: RunConfig, text: Text, model: Transformer):
+        self.config, self.text, self.model = config, text, model.eval()
+        world = text.world
+        self.subjects = {name: row for row, name in enumerate(world.names())}  # and unknown ones behind them
+        self.objects = [world.object_names(relation) for relation in range(len(world.relations))]
+
+    def fact(self, subject: str, relation: str) -> tuple[int, int]:
+        """Rows of a subject and a relation. Raises ValueError for one that the world does not have."""
+        for kind, name, names in (
+            ("subject", subject, self.subjects),
+            ("relation", relation, dict.fromkeys(self.text.world.relations)),
+        ):
+            if name not in names:
+                near = difflib.get_close_matches(name, names, n=3, cutoff=0.5) or list(names)[:3]
+                raise ValueError(f"{name!r}: no such {kind}; accepted: {len(names)} {kind}s, such as {', '.join(near)}")
+        return self.subjects[subject], self.text.world.relations.index(relation)
+
+    def question(self, fact: tuple[int, int], phrasing: str = "training", seed: int = 0) -> Tensor:
+        """Tokens (q,) up to the answer; `seed` picks the sentence, where there are several."""
+        generator = torch.Generator().manual_seed(seed)
+        probe = self.text.probe(torch.tensor([fact]), phrasing, generator)
+        if not len(probe.subject):
+            name = self.text.world.relations[fact[1]]
+            raise ValueError(f"phrasing={phrasing}: relation {name} has no such sentence; accepted: training")
+        tokens, answers = (table[0] for table in probe.documents)
+        return tokens[: int(answers.long().argmax())]
+
+    @torch.no_grad()
+    def log_probabilities(self, question: Tensor, relation: int) -> Tensor:
+        """Of each object (m,) of a relation as what follows: natural logarithms."""
+        first, count = int(self.text.first_object[relation]), len(self.objects[relation])
+        objects, found = self.text.objects[first : first + count], []
+        objects = objects[:, : int((objects != PAD).sum(dim=1).max())]
+        with evaluation(self.model):
+            for part in objects.split(CHUNK):
+                tokens = torch.cat([question.expand(len(part), -1), part], dim=1).to(self.device)
+                answer = tokens[:, len(question) :]
+                where = torch.zeros_like(tokens[:, :-1], dtype=torch.bool)
+                where[:, len(question) - 1 :] = True
+                logits = self.model(tokens[:, :-1], where).logits.float().view(*answer.shape, -1)
+                each = logits.log_softmax(dim=-1).gather(-1, answer[..., None])[..., 0]
+                found.append(each.masked_fill(answer == PAD, 0.0).sum(dim=1).cpu())
+        return torch.cat(found)
+
+    def ask(self, subject: str, relation: str, top: int = 5, phrasing: str = "training", seed: int = 0) -> Reply:
+        """The `top` likeliest objects. `phrasing`: training, held_out, questions or held_out_questions."""
+        fact = self.fact(subject, relation)
+        scores = self.log_probabilities(self.question(fact, phrasing, seed), fact[1])
+        best = scores.topk(min(top, len(scores)))
+        names = self.objects[fact[1]]
+        known = self.text.world.facts
+        row = int(known[fact]) if fact[0] < len(known) else -1
+        return Reply(
+            subject,
+            relation,
+            tuple(names[index] for index in best.indices.tolist()),
+            tuple(best.values.exp().tolist()),
+            names[row] if row >= 0 else None,
+        )
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.embedding.weight.device

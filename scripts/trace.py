@@ -1,0 +1,64 @@
+"""Look into one lookup of a model that a run kept (save_model=true): slots, weights, who else reads them.
+
+python scripts/trace.py RUN "LHR" country                     a table; then, without these slots
+python scripts/trace.py RUN "LHR" country --figure reads.png  where they lie among all slots
+python scripts/trace.py RUN --measure 200                     forget and edit 200 facts: how many others are lost
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from memlayers.studies.cli import fail, verb
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run")
+    parser.add_argument("subject", nargs="?")
+    parser.add_argument("relation", nargs="?")
+    parser.add_argument("--phrasing", default="training", help="training, held_out, questions, held_out_questions")
+    parser.add_argument("--figure", type=Path, metavar="FILE")
+    parser.add_argument("--measure", type=int, metavar="FACTS")
+    given = parser.parse_args()
+    import memlayers
+    from memlayers import tracing
+
+    console = Console(highlight=False, markup=False)
+    try:
+        model = memlayers.load(given.run)
+        if given.measure is not None:
+            if given.measure < 1:
+                raise ValueError(f"--measure={given.measure} is not positive; accepted: 1 or more")
+            print(json.dumps({"run": Path(given.run).stem} | tracing.measured(model, given.measure), indent=1))
+            return 0
+        if given.relation is None:
+            raise ValueError("no question; accepted: RUN SUBJECT RELATION, or RUN --measure FACTS")
+        found = tracing.trace(model, given.subject, given.relation, given.phrasing)
+        if given.figure is not None:
+            from memlayers.studies.trace_figure import draw
+
+            draw(model, found, f"{given.subject}, {given.relation}", given.figure)
+    except ValueError as error:
+        fail(error)
+        return 2
+    table = Table(box=None, pad_edge=False)
+    for name in ("layer", "slot", "weight", "heads", "other facts", "such as"):
+        table.add_column(name, justify="right" if name in ("slot", "weight", "other facts") else "left")
+    for one in found:
+        heads = " ".join(map(str, one.heads))
+        table.add_row(one.place, f"{one.slot}", f"{one.weight:.3f}", heads, f"{one.readers}", ", ".join(one.known_to))
+    console.print(table)
+    fact = model.fact(given.subject, given.relation)
+    with tracing.edited(model) as changed:
+        count = tracing.forget(changed, fact)
+        console.print(f"as it is:               {model.ask(given.subject, given.relation, 3, given.phrasing)}")
+        console.print(f"without its {count:4} slots: {changed.ask(given.subject, given.relation, 3, given.phrasing)}")
+    return 0
+
+
+if __name__ == "__main__":
+    verb(main)
