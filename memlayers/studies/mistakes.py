@@ -46,7 +46,7 @@ def explain(overrides: list[str], error: Exception) -> str:
                 return f"{line}: no such choice; {hint}accepted: {', '.join(groups)}"
             if key.startswith("hydra/"):
                 extra = 'pip install -e ".[submitit]" -c constraints.txt'
-                return f"{line}: no such choice; accepted: what is installed ({extra} brings submitit_slurm)"
+                return f"{line}: no such choice; accepted: what is installed ({extra} brings slurm)"
             if key == "rates":
                 return f"{line}: not a choice; accepted: rates.world=NAME of a file in conf/rates/, or null"
             if key not in known and key.startswith("trainer."):

@@ -1,7 +1,7 @@
 """What a run needs to go on, beside the record to be: the same command continues it, to the same digits.
 
-A run keeps a checkpoint every few minutes, and when it is asked to stop (Ctrl-C, SIGTERM, Slurm's SIGUSR1); it is gone
-when the record is there. Each is read back before it takes the place of the one before.
+A run keeps a checkpoint every few minutes, and when it is asked to stop (Ctrl-C, SIGTERM, Slurm's SIGUSR1 or SIGUSR2);
+it is gone when the record is there. Each is read back before it takes the place of the one before.
 """
 
 import os
@@ -25,7 +25,7 @@ from memlayers.training.learner import FactLearner
 from memlayers.training.record import record_path
 
 KEY = "memlayers"
-SIGNALS = (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGUSR1", signal.SIGTERM))
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
 def checkpoint_path(config: RunConfig) -> Path:
@@ -48,6 +48,9 @@ class Interrupted(KeyboardInterrupt):
 class Checkpointer(lightning.Callback):
     """Saves every so many seconds, and at the next step after a signal to stop, which then ends the run; a second
     signal ends it at once. Without `seconds`, nothing is kept.
+
+    A signal that somebody handles already goes on to them once the run is saved: a submitit job puts itself back into
+    Slurm's queue and exits.
     """
 
     def __init__(self, config: RunConfig, seconds: float | None, first: int = 0):
@@ -55,6 +58,8 @@ class Checkpointer(lightning.Callback):
         self.identity = identity(config)
         self.step, self.kept = first, first or None
         self.asked = 0  # the signal to stop
+        self.theirs = {number: signal.getsignal(number) for number in SIGNALS}  # before Lightning's own
+        self.is_theirs = False  # while they handle it
         self.began = self.last = time.monotonic()
         self.before: dict[int, Any] = {}
 
@@ -84,7 +89,15 @@ class Checkpointer(lightning.Callback):
         if batch_idx and self.seconds is not None and (due or self.asked):
             self.save(trainer)
         if self.asked:
+            self.leave()
+
+    def leave(self) -> None:
+        handler = self.theirs[signal.Signals(self.asked)]
+        if self.asked == signal.SIGINT or not callable(handler):
             raise KeyboardInterrupt
+        self.is_theirs = True
+        handler(self.asked, None)
+        self.asked, self.is_theirs = 0, False  # they did not exit, as submitit does not for SIGTERM: the run goes on
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
         """Of a long run, so that nothing is lost while it is measured."""

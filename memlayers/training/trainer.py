@@ -7,6 +7,7 @@ from typing import Any
 
 import hydra
 import lightning
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.loggers import Logger
 
@@ -33,6 +34,7 @@ def build_trainer(config: RunConfig, steps: int, first: int, callbacks: list[lig
         "accumulate_grad_batches": 1,
         "gradient_clip_val": None,  # optim.clip and optim.clip_values do it
         "num_nodes": 1,
+        "plugins": [LightningEnvironment()],  # one process, also where Slurm's variables say that there are more
         "callbacks": callbacks,
         "enable_checkpointing": False,
         "enable_progress_bar": config.progress == "auto",
@@ -85,6 +87,8 @@ def fit(trainer: lightning.Trainer, learner: FactLearner, batches: Any, keeper: 
             checkpoint = keeper.path if batches.first else None
             trainer.fit(learner, batches, ckpt_path=checkpoint, weights_only=True)
         except SystemExit:  # what Lightning makes of KeyboardInterrupt
+            if keeper.is_theirs:
+                raise
             raise Interrupted(keeper.asked or signal.SIGINT, keeper.kept) from None
         finally:
             learner.while_training.close()
