@@ -17,7 +17,8 @@ from memlayers.studies.compose import compose_one, composing
 from memlayers.studies.files import CONF
 from memlayers.studies.mistakes import TABLES
 
-GROUPS = sorted(folder.name for folder in CONF.iterdir() if folder.is_dir() and folder.name not in TABLES)
+NOT_OURS = (*TABLES, "hydra")  # whose groups lie one deeper
+GROUPS = sorted(folder.name for folder in CONF.iterdir() if folder.is_dir() and folder.name not in NOT_OURS)
 CHOICES = {group: sorted(path.stem for path in (CONF / group).glob("*.yaml")) for group in GROUPS}
 ARMS = sorted({*CHOICES["arm"], *CHOICES["ffn"]})
 DENSE_ARMS = [arm for arm in ARMS if arm.startswith("dense")]

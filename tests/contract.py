@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from memlayers.config import ModelConfig
 from memlayers.kernels import REFERENCE, Kernels
-from memlayers.layers import Dense, Engram, Memory, NGram, Oracle, ShortConv
+from memlayers.layers import Dense, Engram, Memory, NGram, Oracle, Peer, ShortConv
 from memlayers.layers.beside import Beside
 from memlayers.layers.dense import SwiGLU
 from memlayers.layers.feedforward import FeedForward
@@ -75,6 +75,16 @@ CONTRACT: dict[type, Entry] = {
             "bfloat16": NGram(n=2, num_slots=50, hashes=2, value_dtype="bfloat16"),
         },
         lambda settings: settings.n - 1,
+    ),
+    Peer: Entry(
+        naive.peer,
+        {
+            "own": Peer(num_keys=5, heads=2, topk=3, d_key=4),
+            "shared": Peer(num_keys=5, heads=1, topk=2, pool="shared"),
+            "without norm": Peer(num_keys=4, heads=1, topk=3, qk_norm=False),
+            "bfloat16": Peer(num_keys=5, heads=2, topk=3, value_dtype="bfloat16"),
+        },
+        width=lambda settings: 2 * D_MODEL,
     ),
     Engram: Entry(
         naive_tables.engram,

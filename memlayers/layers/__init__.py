@@ -8,11 +8,20 @@ from memlayers.layers.engram import Engram
 from memlayers.layers.memory import Memory
 from memlayers.layers.ngram import NGram
 from memlayers.layers.oracle import Oracle
+from memlayers.layers.peer import Peer
 from memlayers.layers.short_conv import ShortConv
 
-__all__ = ["LAYERS", "Dense", "Engram", "Memory", "NGram", "Oracle", "ShortConv", "layer_name"]
+__all__ = ["LAYERS", "Dense", "Engram", "Memory", "NGram", "Oracle", "Peer", "ShortConv", "layer_name"]
 
-LAYERS = (Dense, Memory, NGram, Engram, Oracle, ShortConv)  # schemas, contract tests and golden curves follow from it
+LAYERS = (
+    Dense,
+    Memory,
+    NGram,
+    Peer,
+    Engram,
+    Oracle,
+    ShortConv,
+)  # schemas, contract tests and golden curves follow from it
 
 
 def layer_name(settings: object) -> str:

@@ -45,6 +45,10 @@ class MemoryPool(nn.Module):
         """
         return self.read(self.values, slots, weights, sparse=self.sparse, update=self.update)
 
+    def rows(self, slots: Tensor) -> Tensor:
+        """The rows themselves, for layers that do not just add them up: slots (...) -> (..., d_value)."""
+        return F.embedding(slots, self.values, sparse=self.sparse)
+
     def read_cost(self, reads: int, work: Workload, learned: bool = True) -> Cost:
         """Of `reads` rows a token, without the table itself: the sum, its gradients, and the sort behind them.
 

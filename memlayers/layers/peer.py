@@ -1,0 +1,72 @@
+"""PEER: a million experts of one neuron each, found by product keys (Mixture of A Million Experts, section 2; He 2024).
+
+token x -> the topk best of n * n experts in each head -> sum over them of  weight * gelu(u . x) * v
+
+A memory's values do not depend on what reads them; an expert hears the token by u before it says v. So two relations of
+one subject can read the same rows and be told different things.
+"""
+
+from dataclasses import dataclass, fields
+
+from einops import einsum
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from memlayers.layers.feedforward import Cost, FFNOutput, Reads, Workload
+from memlayers.layers.lookup import ProductKeyLookup
+from memlayers.layers.memory import Memory
+from memlayers.layers.pool import MemoryPool
+from memlayers.layers.site import Site
+
+
+@dataclass
+class Peer:
+    """An expert is a row of twice the model's width, u and then v: as many slots are twice the parameters."""
+
+    num_keys: int = 64  # n keys a half: n * n experts
+    heads: int = 4
+    topk: int = 8
+    d_key: int | None = None  # both halves together; null is d_model / 2
+    qk_norm: bool = True
+    pool: str = "own"  # own, or shared by all layers of the model that ask for one of this size
+    value_dtype: str = "float32"
+
+    def validate(self, key: str, d_model: int) -> None:
+        self.memory().validate(key, d_model)
+
+    def memory(self) -> Memory:
+        """The one with the same addresses."""
+        return Memory(**{field.name: getattr(self, field.name) for field in fields(self)})
+
+    def build(self, site: Site) -> "SingleNeuronExperts":
+        lookup = ProductKeyLookup(
+            site.d_model,
+            num_keys=self.num_keys,
+            heads=self.heads,
+            topk=self.topk,
+            d_key=self.memory().key_width(site.d_model),
+            qk_norm=self.qk_norm,
+            look_up=site.kernels.look_up,
+        )
+        pool = site.pool(self.num_keys**2, 2 * site.d_model, self.pool, self.value_dtype)
+        return SingleNeuronExperts(lookup, pool)
+
+
+class SingleNeuronExperts(nn.Module):
+    """The weighted sum of the experts of all heads."""
+
+    def __init__(self, lookup: ProductKeyLookup, pool: MemoryPool):
+        super().__init__()
+        self.lookup, self.pool = lookup, pool
+
+    def forward(self, x: Tensor, tokens: Tensor | None = None) -> FFNOutput:
+        """x (b, s, d_model) -> hidden (b, s, d_model), and the reads: how much of each v was added up."""
+        reads = self.lookup(x)
+        heard, said = self.pool.rows(reads.slots).to(x.dtype).chunk(2, dim=-1)  # (b, s, r, d_model) each
+        weights = reads.weights.to(x.dtype) * F.gelu(einsum(heard, x, "b s r d, b s d -> b s r"))
+        return FFNOutput(einsum(said, weights, "b s r d, b s r -> b s d"), reads=Reads(reads.slots, weights))
+
+    def cost(self, work: Workload) -> Cost:
+        """Two products of `heads * topk` rows a token, and the gradients of rows and of what they are multiplied by."""
+        size = self.lookup.heads * self.lookup.topk * self.pool.values.shape[1]
+        return self.lookup.cost(work) + Cost(2 * size, 4 * size, size * self.pool.values.element_size())
