@@ -111,7 +111,8 @@ OTHERS: dict[str, tuple[Any, ...]] = {  # valid values, of which one is not the 
     "match.spend": ("depth",),
     "orders": ([2],),  # of any layer
     "num_slots": (1000,),
-    "optim.betas": ([0.8, 0.9],),
+    "betas": ([0.8, 0.9],),  # of AdamW, or of a rule
+    "world.encoding": ("latin-1",),
     "optim.clip_values": (1.0,),
     "optim.muon_lr": (0.007,),
     "optim.schedule.shape": ("cosine", "linear"),
