@@ -50,7 +50,10 @@ def test_an_arm_adds_its_own_and_what_it_changes_is_whole():
 
 
 def test_in_prose_a_memory_is_also_searched_for_its_block_and_for_when_its_values_begin():
-    terse, prose = (space_of(one("arm=memory", f"world={world}")) for world in ("biographies", "biographies_prose"))
+    terse, prose = (
+        space_of(one("arm=memory", f"world={world}", "rates.arm=null"))
+        for world in ("biographies", "biographies_prose")
+    )
     assert set(prose) - set(terse) == {"model.blocks", "optim.values.schedule.warmup"}
     assert prose["model.blocks"] == {"choices": ["[0]", "[1]", "[2]", "[3]"], "start": "[2]"}
     dense, beside = (space_of(one(f"arm={arm}", "world=biographies_prose")) for arm in ("dense", "engram"))

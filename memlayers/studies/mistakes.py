@@ -70,7 +70,7 @@ def known_keys(overrides: list[str]) -> list[str]:
                 child = node._get_node(name)
                 yield from walk(child, f"{prefix}{name}.")
 
-    groups = [folder.name for folder in CONF.iterdir() if folder.is_dir() and folder.name not in TABLES]
+    groups = [folder.name for folder in CONF.iterdir() if folder.is_dir() and folder.name not in (*TABLES, "hydra")]
     return sorted({*walk(compose("train", overrides), ""), *groups})
 
 
