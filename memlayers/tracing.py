@@ -1,12 +1,10 @@
 """Looking into one lookup: which slots a question reads, who else reads them, and what they hold.
 
-Pure functions of a Trained model and its reads: nothing here changes the model beyond the `with` that asks for it.
+Pure functions of a Trained model, but for `forget` and `write`, which change its tables: hand them a copy (`copied`).
 """
 
 import copy
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,9 +13,10 @@ from torch import Tensor
 
 from memlayers.facts.world import PAD, known_facts
 from memlayers.layers.feedforward import Reads
-from memlayers.layers.pool import MemoryPool
+from memlayers.layers.lookup import ProductKeyLookup
 from memlayers.recall.addresses import reads_of
 from memlayers.recall.ask import ask, evaluation
+from memlayers.recall.usage import layer_at, pool_at
 from memlayers.trained import Trained
 
 Fact = tuple[int, int]  # subject, relation
@@ -35,9 +34,9 @@ class SlotRead:
     known_to: tuple[str, ...]  # some of them, the heaviest readers first
 
 
-def slots_of(model: Trained, fact: Fact, phrasing: str = "training", seed: int = 0) -> dict[str, Reads]:
+def slots_of(model: Trained, fact: Fact, phrasing: str = "training") -> dict[str, Reads]:
     """By the layer's place, slots and weights (r,) at the token that answers. Raises ValueError for a model without."""
-    question = model.question(fact, phrasing, seed)[None].to(model.device)
+    question = model.question(fact, phrasing)[None].to(model.device)
     with torch.no_grad(), evaluation(model.model):
         made = model.model(question, torch.zeros_like(question, dtype=torch.bool)).reads
     if not made:
@@ -61,7 +60,7 @@ def trace(model: Trained, subject: str, relation: str, phrasing: str = "training
             weights[slot] += weight
             readers.setdefault(slot, []).append(read * heads // len(reads.slots))
         for slot, weight in weights.items():
-            share = (theirs.weights * (theirs.slots == slot)).sum(dim=1).masked_fill(is_it, 0.0)
+            share = (theirs.weights.abs() * (theirs.slots == slot)).sum(dim=1).masked_fill(is_it, 0.0)
             best = [index for index in share.argsort(descending=True)[:most].tolist() if share[index] > 0]
             told = tuple(f"{names[facts[index, 0]]} {world.relations[facts[index, 1]]}" for index in best)
             found.append(SlotRead(place, slot, weight, tuple(sorted(set(readers[slot]))), int((share > 0).sum()), told))
@@ -70,34 +69,22 @@ def trace(model: Trained, subject: str, relation: str, phrasing: str = "training
 
 def heads_at(model: Trained, place: str) -> int:
     """Of the lookup at a place; 1 where addresses have none."""
-    block, _, name = place.partition(".")
-    layer = getattr(model.model.blocks[int(block)], name)
-    return next((int(one.heads) for one in layer.modules() if hasattr(one, "heads") and hasattr(one, "topk")), 1)
+    layer = layer_at(model.model, place)
+    return next((one.heads for one in layer.modules() if isinstance(one, ProductKeyLookup)), 1)
 
 
-def pool_at(model: Trained, place: str) -> MemoryPool:
-    block, _, name = place.partition(".")
-    layer = getattr(model.model.blocks[int(block)], name)
-    return next(pool for pool in layer.modules() if isinstance(pool, MemoryPool))
-
-
-@contextmanager
-def edited(model: Trained) -> Iterator[Trained]:
-    """Within, a model whose tables may be written; the one that was given stays as it is."""
-    yield Trained(model.config, model.text, copy.deepcopy(model.model))
+def copied(model: Trained) -> Trained:
+    """The same, with tables that may be written."""
+    return Trained(model.config, model.text, copy.deepcopy(model.model))
 
 
 @torch.no_grad()
-def forget(model: Trained, fact: Fact, share: float = 1.0) -> int:
-    """Zero the slots that a question reads, the heaviest first up to this share of its weight; returns how many."""
-    count = 0
-    for place, reads in slots_of(model, fact).items():
-        order = reads.weights.abs().argsort(descending=True)
-        before = reads.weights.abs()[order].cumsum(0) - reads.weights.abs()[order]
-        chosen = reads.slots[order][before < share * reads.weights.abs().sum()].unique()
-        pool_at(model, place).values[chosen.to(model.device)] = 0
-        count += len(chosen)
-    return count
+def forget(model: Trained, fact: Fact) -> int:
+    """Zero the slots that a question reads where its answer begins; returns how many."""
+    read = {place: reads.slots.unique() for place, reads in slots_of(model, fact).items()}
+    for place, slots in read.items():
+        pool_at(model.model, place).values[slots.to(model.device)] = 0
+    return sum(map(len, read.values()))
 
 
 def write(model: Trained, fact: Fact, answer: int, steps: int = 60, lr: float = 0.1) -> float:
@@ -118,7 +105,7 @@ def write(model: Trained, fact: Fact, answer: int, steps: int = 60, lr: float = 
             if loss < 0.05:
                 break
             read = {place: reads.slots[0, len(question) - 1 :].unique() for place, reads in out.reads.items()}
-            tables = list({place: pool_at(model, place).values for place in read}.items())
+            tables = list({place: pool_at(model.model, place).values for place in read}.items())
             grads = torch.autograd.grad(loss, [values for _, values in tables])
             with torch.no_grad():
                 for (place, values), grad in zip(tables, grads, strict=True):
@@ -146,14 +133,14 @@ def measured(model: Trained, count: int, others: int = 2000, seed: int = 0) -> d
     chosen: list[Fact] = [(subject, relation) for subject, relation in facts[before][:count].tolist()]
     forgotten, lost, written, lost_by_writing, slots = 0, 0.0, 0, 0.0, 0
     for fact in chosen:
-        with edited(model) as changed:
-            slots += forget(changed, fact)
-            gone, share = collateral(before, changed, facts, fact)
-            forgotten, lost = forgotten + gone, lost + share
-        with edited(model) as changed:
-            another = (int(model.text.world.facts[fact]) + 1) % len(model.objects[fact[1]])
-            written += write(changed, fact, another) > 0.5
-            lost_by_writing += collateral(before, changed, facts, fact)[1]
+        changed = copied(model)
+        slots += forget(changed, fact)
+        gone, share = collateral(before, changed, facts, fact)
+        forgotten, lost = forgotten + gone, lost + share
+        changed = copied(model)
+        another = (int(model.text.world.facts[fact]) + 1) % len(model.objects[fact[1]])
+        written += write(changed, fact, another) > 0.5
+        lost_by_writing += collateral(before, changed, facts, fact)[1]
     n = max(1, len(chosen))
     return {
         "facts": len(chosen),

@@ -51,10 +51,9 @@ class Trained:
                 raise ValueError(f"{name!r}: no such {kind}; accepted: {len(names)} {kind}s, such as {', '.join(near)}")
         return self.subjects[subject], self.text.world.relations.index(relation)
 
-    def question(self, fact: tuple[int, int], phrasing: str = "training", seed: int = 0) -> Tensor:
-        """Tokens (q,) up to the answer; `seed` picks the sentence, where there are several."""
-        generator = torch.Generator().manual_seed(seed)
-        probe = self.text.probe(torch.tensor([fact]), phrasing, generator)
+    def question(self, fact: tuple[int, int], phrasing: str = "training") -> Tensor:
+        """Tokens (q,) up to the answer, of one sentence of several. Raises ValueError where there is none."""
+        probe = self.text.probe(torch.tensor([fact]), phrasing, torch.Generator().manual_seed(0))
         if not len(probe.subject):
             name = self.text.world.relations[fact[1]]
             raise ValueError(f"phrasing={phrasing}: relation {name} has no such sentence; accepted: training")
@@ -78,10 +77,10 @@ class Trained:
                 found.append(each.masked_fill(answer == PAD, 0.0).sum(dim=1).cpu())
         return torch.cat(found)
 
-    def ask(self, subject: str, relation: str, top: int = 5, phrasing: str = "training", seed: int = 0) -> Reply:
+    def ask(self, subject: str, relation: str, top: int = 5, phrasing: str = "training") -> Reply:
         """The `top` likeliest objects. `phrasing`: training, held_out, questions or held_out_questions."""
         fact = self.fact(subject, relation)
-        scores = self.log_probabilities(self.question(fact, phrasing, seed), fact[1])
+        scores = self.log_probabilities(self.question(fact, phrasing), fact[1])
         best = scores.topk(min(top, len(scores)))
         names = self.objects[fact[1]]
         known = self.text.world.facts

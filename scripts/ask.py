@@ -8,13 +8,17 @@ Lines of text on its standard input are questions, too.
 
 import argparse
 import sys
+from pathlib import Path
 
+import memlayers
 from memlayers.studies.cli import fail, verb
+from memlayers.studies.files import settings_in
+from memlayers.trained import Trained
 
 
-def said(model: object, subject: str, relation: str, top: int, phrasing: str) -> str:
+def said(model: Trained, subject: str, relation: str, top: int, phrasing: str) -> str:
     """The answers to one question, a line each."""
-    reply = model.ask(subject, relation, top, phrasing)  # type: ignore[attr-defined]
+    reply = model.ask(subject, relation, top, phrasing)
     width = max(map(len, reply.objects))
     lines = [
         f"  {one:{width}}  {probability:.3f}{'  true' if one == reply.truth else ''}"
@@ -34,13 +38,12 @@ def main() -> int:
     parser.add_argument("relation", nargs="?")
     parser.add_argument("--top", type=int, default=3, help="answers to a question")
     parser.add_argument("--phrasing", default="training", help="training, held_out, questions, held_out_questions")
+    parser.add_argument("--layer", action="append", default=[], metavar="FILE", help="of an arm of your own")
     given = parser.parse_args()
-    import memlayers
-
     try:
         if given.top < 1:
             raise ValueError(f"--top={given.top} is not positive; accepted: 1 or more")
-        model = memlayers.load(given.run)
+        model = memlayers.load(given.run, tuple(settings_in(Path(one).resolve()) for one in given.layer))
         relations = model.text.world.relations
         if given.subject is not None:
             for relation in [given.relation] if given.relation else relations:

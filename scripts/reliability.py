@@ -1,7 +1,7 @@
 """Kill, damage and fuzz: writes results/reliability.json, and RELIABILITY.md from it.
 
 python scripts/reliability.py                         all: an hour on two cores
-python scripts/reliability.py --minutes 1 --cases 50 --out /tmp/reliability
+python scripts/reliability.py --minutes 1 --cases 50 --out elsewhere
 """
 
 import argparse

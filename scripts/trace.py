@@ -12,7 +12,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+import memlayers
+from memlayers import tracing
 from memlayers.studies.cli import fail, verb
+from memlayers.studies.files import settings_in
 
 
 def main() -> int:
@@ -23,13 +26,11 @@ def main() -> int:
     parser.add_argument("--phrasing", default="training", help="training, held_out, questions, held_out_questions")
     parser.add_argument("--figure", type=Path, metavar="FILE")
     parser.add_argument("--measure", type=int, metavar="FACTS")
+    parser.add_argument("--layer", action="append", default=[], metavar="FILE", help="of an arm of your own")
     given = parser.parse_args()
-    import memlayers
-    from memlayers import tracing
-
     console = Console(highlight=False, markup=False)
     try:
-        model = memlayers.load(given.run)
+        model = memlayers.load(given.run, tuple(settings_in(Path(one).resolve()) for one in given.layer))
         if given.measure is not None:
             if given.measure < 1:
                 raise ValueError(f"--measure={given.measure} is not positive; accepted: 1 or more")
@@ -53,10 +54,10 @@ def main() -> int:
         table.add_row(one.place, f"{one.slot}", f"{one.weight:.3f}", heads, f"{one.readers}", ", ".join(one.known_to))
     console.print(table)
     fact = model.fact(given.subject, given.relation)
-    with tracing.edited(model) as changed:
-        count = tracing.forget(changed, fact)
-        console.print(f"as it is:               {model.ask(given.subject, given.relation, 3, given.phrasing)}")
-        console.print(f"without its {count:4} slots: {changed.ask(given.subject, given.relation, 3, given.phrasing)}")
+    changed = tracing.copied(model)
+    count = tracing.forget(changed, fact)
+    console.print(f"as it is:               {model.ask(given.subject, given.relation, 3, given.phrasing)}")
+    console.print(f"without its {count:4} slots: {changed.ask(given.subject, given.relation, 3, given.phrasing)}")
     return 0
 
 

@@ -195,7 +195,6 @@ def test_what_ran_in_a_training_step_of_a_model(compiled, case, rule, choice):
     model(torch.arange(8).view(2, 4)).logits.sum().backward()
     optimizer.step()
     rows = {"lazy_adam": "adam_rows", "rowwise_adam": "adam_rows", "rowwise_adagrad": "adagrad_rows", "sgd": "sgd_rows"}
-    reads = set() if isinstance(TABLES[case], Peer) else {"weighted_read"}  # its rows are not just added up
-    called = {*reads, rows[rule]} | ({"look_up"} if isinstance(TABLES[case], Memory | Peer) else set())
-    assert kernels.ran(chosen) == ({} if choice == "reference" else dict.fromkeys(called, "native"))
+    parts = {Memory: ("look_up", "weighted_read"), Peer: ("look_up",)}.get(type(TABLES[case]), ("weighted_read",))
+    assert kernels.ran(chosen) == ({} if choice == "reference" else dict.fromkeys((*parts, rows[rule]), "native"))
     assert set(kernels.ran(chosen)) <= {one.name for one in fields(kernels.Kernels)}

@@ -2,9 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -48,16 +45,6 @@ def test_a_run_that_was_stopped_goes_on_by_the_same_command_to_the_same_digits(s
     resumed = run(config)
     assert digits(resumed) == digits(whole)
     assert sorted(path.suffix for path in record_path(config).parent.iterdir() if path.is_file()) == [".json"]
-
-
-@pytest.mark.parametrize("number", checkpoint.SIGNALS)
-def test_signals_mean_what_they_meant_after_a_run(number, tmp_path, monkeypatch):
-    before = [signal.getsignal(one) for one in checkpoint.SIGNALS]
-    stop_at(monkeypatch, 5, number)
-    with pytest.raises(Interrupted) as stopped:
-        run(small(tmp_path))
-    assert stopped.value.number == number
-    assert [signal.getsignal(one) for one in checkpoint.SIGNALS] == before
 
 
 def test_a_run_that_fails_goes_on_from_its_last_checkpoint(tmp_path, monkeypatch):
@@ -181,32 +168,3 @@ def test_the_logs_of_a_resumed_run_leave_those_before_alone(tmp_path: Path) -> N
     before, after = (build_logger(small(tmp_path, "logger=csv"), first) for first in (0, 24))
     assert isinstance(before, CSVLogger) and isinstance(after, CSVLogger)
     assert Path(after.log_dir) == Path(before.log_dir).with_name(f"{Path(before.log_dir).name}-from-24")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGUSR1, signal.SIGKILL])
-def test_a_command_that_is_stopped_goes_on_where_it_was(number, tmp_path):
-    """From outside: exit code, one line, and the digits of a run that was left alone."""
-    root = Path(__file__).resolve().parent.parent
-    words = ["arm=memory", "world=atlas_airports", "training.exposures=4", "progress=none", "checkpoint_minutes=0.01"]
-
-    def start(folder: Path) -> subprocess.Popen[str]:
-        command = [sys.executable, str(root / "scripts" / "train.py"), *words, f"results={folder}"]
-        return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
-
-    running = start(tmp_path / "half")
-    while not list((tmp_path / "half").rglob("*.ckpt")):
-        assert running.poll() is None
-        time.sleep(0.01)
-    running.send_signal(number)
-    _, said = running.communicate(timeout=120)
-    assert running.returncode == (-9 if number == signal.SIGKILL else 128 + number), said
-    if number != signal.SIGKILL:
-        assert "memlayers: interrupted; the same command goes on from step " in said and "Traceback" not in said
-    assert len(list((tmp_path / "half").rglob("*.ckpt"))) == 1 and not list((tmp_path / "half").rglob("*-s0-*.json"))
-    for folder in (tmp_path / "half", tmp_path / "whole"):
-        again = start(folder)
-        again.communicate(timeout=300)
-        assert again.returncode == 0
-    half, whole = (read_record(next((tmp_path / one).rglob("*-s0-*.json"))) for one in ("half", "whole"))
-    assert half is not None and whole is not None and digits(half) == digits(whole)

@@ -63,12 +63,12 @@ def test_forgetting_zeroes_the_slots_of_one_question_in_a_copy(model):
     fact = (5, 0)
     before = {name: value.clone() for name, value in model.model.state_dict().items()}
     slots = {slot for _, slot in reads_by_hand(model, fact)}
-    with tracing.edited(model) as changed:
-        assert tracing.forget(changed, fact) == len(reads_by_hand(model, fact))
-        for pool, old in zip(changed.model.tables(), model.model.tables(), strict=True):
-            rows = (pool.values != old.values).any(dim=1).nonzero()[:, 0].tolist()
-            assert set(rows) <= slots and (pool.values[rows] == 0).all()
-        assert model.ask(*question(model, fact)).truth == changed.ask(*question(model, fact)).truth
+    changed = tracing.copied(model)
+    assert tracing.forget(changed, fact) == len(reads_by_hand(model, fact))
+    for pool, old in zip(changed.model.tables(), model.model.tables(), strict=True):
+        rows = (pool.values != old.values).any(dim=1).nonzero()[:, 0].tolist()
+        assert set(rows) <= slots and (pool.values[rows] == 0).all()
+    assert model.ask(*question(model, fact)).truth == changed.ask(*question(model, fact)).truth
     assert all(value.equal(before[name]) for name, value in model.model.state_dict().items())
 
 
@@ -80,26 +80,26 @@ def test_a_fact_that_is_written_is_answered_and_only_rows_that_it_reads_have_mov
     for relation in ("country", "icao"):  # one token, and four
         fact = (7, model.text.world.relations.index(relation))
         another = (int(model.text.world.facts[fact]) + 1) % len(model.objects[fact[1]])
-        with tracing.edited(model) as changed:
-            probability = tracing.write(changed, fact, another)
-            reply = changed.ask(*question(model, fact), 1)
-            assert reply.objects == (model.objects[fact[1]][another],)
-            assert reply.probabilities[0] == pytest.approx(probability) and probability > 0.5
-            moved = 0
-            for pool, old in zip(changed.model.tables(), model.model.tables(), strict=True):
-                moved += int((pool.values != old.values).any(dim=1).sum())
-            assert 0 < moved <= 4 * len(reads_by_hand(model, fact)) * (4 if relation == "icao" else 1)
+        changed = tracing.copied(model)
+        probability = tracing.write(changed, fact, another)
+        reply = changed.ask(*question(model, fact), 1)
+        assert reply.objects == (model.objects[fact[1]][another],)
+        assert reply.probabilities[0] == pytest.approx(probability) and probability > 0.5
+        moved = 0
+        for pool, old in zip(changed.model.tables(), model.model.tables(), strict=True):
+            moved += int((pool.values != old.values).any(dim=1).sum())
+        assert 0 < moved <= 4 * len(reads_by_hand(model, fact)) * (4 if relation == "icao" else 1)
 
 
 def test_what_is_lost_is_counted_as_asking_finds_it(model):
     facts = known_facts(model.text.world)
     before = ask(model.model, model.text, facts, "training").exact
     fact = tuple(facts[before][0].tolist())
-    with tracing.edited(model) as changed:
-        for pool in changed.model.tables():
-            pool.values.data.zero_()
-        after = ask(changed.model, model.text, facts, "training").exact
-        gone, share = tracing.collateral(before, changed, facts, fact)
+    changed = tracing.copied(model)
+    for pool in changed.model.tables():
+        pool.values.data.zero_()
+    after = ask(changed.model, model.text, facts, "training").exact
+    gone, share = tracing.collateral(before, changed, facts, fact)
     mine = (facts == torch.tensor(fact)).all(dim=1)
     assert gone == bool(before[mine] & ~after[mine])
     assert share == pytest.approx(float((before & ~after & ~mine).sum() / (before & ~mine).sum()))

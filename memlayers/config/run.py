@@ -139,6 +139,7 @@ class RunConfig:
         )
         if self.trainer.get("devices", 1) != 1:
             raise ValueError(f"trainer.devices={self.trainer.get('devices')}: a run has one device; accepted: 1")
+        one_of("trainer.strategy", str(self.trainer.get("strategy", "auto")), ("auto", "single_device"))
         one_of("kernels", self.kernels, ("auto", "native", "reference", "triton"))
         one_of("progress", self.progress, ("auto", "none"))
         if self.checkpoint_minutes is not None and self.checkpoint_minutes < 0:

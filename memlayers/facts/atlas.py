@@ -81,7 +81,7 @@ def build_atlas(config: AtlasConfig) -> World:
         weights=(rows >= 0).float(),
         unknown=table[num_subjects:],
         templates=tuple(templates(relation, turn) for turn, relation in enumerate(relations)),
-        called=(*known, *others),
+        written_subjects=(*known, *others),
         notes=tuple(notes),
     )
 

@@ -45,8 +45,8 @@ def in_pieces(world: World, size: int, sources: Sequence[str] = ()) -> World:
         )
     return replace(
         world,
-        called=world.names(),
-        objects_called=tuple(map(tuple, objects)),
+        written_subjects=world.names(),
+        written_objects=tuple(map(tuple, objects)),
         vocabulary=vocabulary.tokens(),
         subjects=subjects[: len(world.subjects)],
         unknown=subjects[len(world.subjects) :],

@@ -78,7 +78,7 @@ def build_triples(config: TriplesConfig) -> World:
         weights=weights,
         unknown=spelt[len(spellings) :],
         templates=templates,
-        called=(*names, *strangers),
+        written_subjects=(*names, *strangers),
         notes=(*notes, *said),
     )
 

@@ -68,8 +68,8 @@ class World:
     templates: tuple[Templates, ...] = ()  # one for each relation; empty in a world that has no prose
     encode: Callable[[str], list[str]] | None = None  # text -> tokens; None where each word is one
     corpora: tuple[Corpus, ...] = ()  # running text in the same tokens
-    called: tuple[str, ...] = ()  # subjects, then unknown ones, as people write them; empty: as their tokens say
-    objects_called: tuple[tuple[str, ...], ...] = ()  # the same of each relation's objects
+    written_subjects: tuple[str, ...] = ()  # and unknown ones, as people write them; empty: as their tokens say
+    written_objects: tuple[tuple[str, ...], ...] = ()  # the same of each relation's objects
     notes: tuple[str, ...] = ()  # one line for each thing the loader dropped, merged or resolved
 
     def __post_init__(self) -> None:
@@ -87,12 +87,12 @@ class World:
     def names(self) -> tuple[str, ...]:
         """Of subjects, and then of unknown ones."""
         rows = chain(self.subjects.tolist(), self.unknown.tolist())
-        return self.called or tuple(self.written(row) for row in rows)
+        return self.written_subjects or tuple(self.written(row) for row in rows)
 
     def object_names(self, relation: int) -> tuple[str, ...]:
         """Of a relation's objects."""
-        if self.objects_called:
-            return self.objects_called[relation]
+        if self.written_objects:
+            return self.written_objects[relation]
         return tuple(self.written(row) for row in self.objects[relation].tolist())
 
     def written(self, row: list[int]) -> str:

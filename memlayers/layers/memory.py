@@ -42,8 +42,8 @@ class Memory:
     def key_width(self, d_model: int) -> int:
         return d_model // 2 if self.d_key is None else self.d_key
 
-    def build(self, site: Site) -> "ProductKeyMemory | GatedMemory":
-        lookup = ProductKeyLookup(
+    def build_lookup(self, site: Site) -> ProductKeyLookup:
+        return ProductKeyLookup(
             site.d_model,
             num_keys=self.num_keys,
             heads=self.heads,
@@ -52,6 +52,9 @@ class Memory:
             qk_norm=self.qk_norm,
             look_up=site.kernels.look_up,
         ).requires_grad_(self.learned)
+
+    def build(self, site: Site) -> "ProductKeyMemory | GatedMemory":
+        lookup = self.build_lookup(site)
         pool = site.pool(self.num_keys**2, site.d_model, self.pool, self.value_dtype)
         return GatedMemory(site.d_model, lookup, pool) if self.gate else ProductKeyMemory(lookup, pool)
 

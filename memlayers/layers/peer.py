@@ -39,17 +39,8 @@ class Peer:
         return Memory(**{field.name: getattr(self, field.name) for field in fields(self)})
 
     def build(self, site: Site) -> "SingleNeuronExperts":
-        lookup = ProductKeyLookup(
-            site.d_model,
-            num_keys=self.num_keys,
-            heads=self.heads,
-            topk=self.topk,
-            d_key=self.memory().key_width(site.d_model),
-            qk_norm=self.qk_norm,
-            look_up=site.kernels.look_up,
-        )
         pool = site.pool(self.num_keys**2, 2 * site.d_model, self.pool, self.value_dtype)
-        return SingleNeuronExperts(lookup, pool)
+        return SingleNeuronExperts(self.memory().build_lookup(site), pool)
 
 
 class SingleNeuronExperts(nn.Module):

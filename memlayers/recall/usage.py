@@ -61,17 +61,22 @@ def read_weights(model: Transformer, text: Text, facts: Tensor) -> dict[str, Ten
             real = (following != PAD)[..., None]  # what has a next token to predict
             for place, reads in model(tokens, torch.zeros_like(tokens, dtype=torch.bool)).reads.items():
                 if place not in total:
-                    total[place] = torch.zeros(slots_at(model, place), dtype=torch.float64, device=device)
+                    total[place] = torch.zeros(len(pool_at(model, place).values), dtype=torch.float64, device=device)
                 weights = (reads.weights * real).double().flatten()
                 total[place].index_add_(0, reads.slots.flatten(), weights)
     return total
 
 
-def slots_at(model: Transformer, place: str) -> int:
-    """Size of the pool that is read at a place such as 0.ffn."""
+def layer_at(model: Transformer, place: str) -> nn.Module:
+    """The layer at a place such as 0.ffn."""
     block, _, name = place.partition(".")
     layer: nn.Module = getattr(model.blocks[int(block)], name)
-    return next(len(pool.values) for pool in layer.modules() if isinstance(pool, MemoryPool))
+    return layer
+
+
+def pool_at(model: Transformer, place: str) -> MemoryPool:
+    """The pool that is read at a place."""
+    return next(pool for pool in layer_at(model, place).modules() if isinstance(pool, MemoryPool))
 
 
 def usage_of(weights: Tensor) -> dict[str, float]:

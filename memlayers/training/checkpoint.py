@@ -58,7 +58,7 @@ class Checkpointer(lightning.Callback):
         self.identity = identity(config)
         self.step, self.kept = first, first or None
         self.asked = 0  # the signal to stop
-        self.theirs = {number: signal.getsignal(number) for number in SIGNALS}  # before Lightning's own
+        self.theirs: dict[int, Any] = {number: signal.getsignal(number) for number in SIGNALS}  # before Lightning's own
         self.is_theirs = False  # while they handle it
         self.began = self.last = time.monotonic()
         self.before: dict[int, Any] = {}
@@ -92,7 +92,8 @@ class Checkpointer(lightning.Callback):
             self.leave()
 
     def leave(self) -> None:
-        handler = self.theirs[signal.Signals(self.asked)]
+        """Ends the run, or leaves it to whoever handled the signal before."""
+        handler = self.theirs[self.asked]
         if self.asked == signal.SIGINT or not callable(handler):
             raise KeyboardInterrupt
         self.is_theirs = True

@@ -7,16 +7,15 @@ from typing import Any
 from memlayers.config import worlds
 from memlayers.config.digest import is_ours, kind_of
 from memlayers.config.run import RunConfig
+from memlayers.layers import LAYERS
+from memlayers.optim.rules import RULES
 
 
 def restored(given: dict[str, Any], others: tuple[type, ...] = ()) -> RunConfig:
-    """The RunConfig of these settings; `others` are layers of the user's own files, as studies.files.settings_in finds.
+    """The RunConfig of these settings; `others` are the settings' classes of layers in the user's own files.
 
-    Raises ValueError for a layer or a rule that is not there.
+    Raises ValueError for a layer or a rule that is not there, and for a file that has changed since.
     """
-    from memlayers.layers import LAYERS
-    from memlayers.optim.rules import RULES
-
     own = [one for one in vars(worlds).values() if isinstance(one, type)]
     kinds = {kind.__name__: kind for kind in (*own, *LAYERS, *RULES.values(), *others)}
     config = filled(RunConfig, given, kinds)

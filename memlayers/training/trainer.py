@@ -44,23 +44,12 @@ def build_trainer(config: RunConfig, steps: int, first: int, callbacks: list[lig
     taken = sorted(own.keys() & config.trainer.keys())
     if taken:
         raise ValueError(f"trainer.{taken[0]}={config.trainer[taken[0]]} is set by the run; accepted: other arguments")
-    refuse_many_devices(config.trainer)
     logger = build_logger(config, first)
     try:
         return lightning.Trainer(logger=logger, **own, **config.trainer)
     except (MisconfigurationException, TypeError, ValueError) as error:
         given = ", ".join(f"trainer.{key}={value}" for key, value in config.trainer.items())
         raise ValueError(f"{given}: {str(error).splitlines()[0]}") from None
-
-
-def refuse_many_devices(given: dict[str, Any]) -> None:
-    """A run is one process on one device; a study has as many runs at once as its launcher starts."""
-    strategy, devices = given.get("strategy", "auto"), given.get("devices", 1)
-    if strategy not in ("auto", "single_device"):
-        raise ValueError(f"trainer.strategy={strategy}: a run trains on one device; accepted: auto, single_device")
-    count = len(devices) if isinstance(devices, list) else devices
-    if count not in (1, "1"):
-        raise ValueError(f"trainer.devices={devices}: a run trains on one device; accepted: 1, or a list of one, [1]")
 
 
 def build_logger(config: RunConfig, first: int) -> Logger | bool:
