@@ -36,7 +36,7 @@ def records(folder: str | Path) -> pandas.DataFrame:
 def load(path: str | Path, layers: tuple[type, ...] = ()) -> Trained:
     """The model of a run with save_model=true, by its file or its record's; `layers`: settings of the user's own.
 
-    memlayers.load("results/local/single/atlas_airports/memory-s0-0123456789ab.json").ask("LHR", "country")
+    memlayers.load("results/local/single/atlas_airports/memory-s0-0123456789ab.json").ask("JFK", "country")
     """
     from memlayers.trained import Trained
     from memlayers.training.saved_model import load as read

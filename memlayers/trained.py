@@ -1,7 +1,7 @@
 """A model that was kept: asked in words, and looked into.
 
 model = memlayers.load("results/local/single/atlas_airports/memory-s0-0123456789ab.safetensors")
-model.ask("LHR", "country")     GB 0.98  FR 0.01 ...
+model.ask("JFK", "country")     objects, the likeliest first
 """
 
 import difflib

@@ -1,6 +1,6 @@
 """Ask a model that a run kept (save_model=true): its likeliest answers, with their probabilities.
 
-python scripts/ask.py RUN "LHR" country        one question; RUN is the record of the run, or its .safetensors
+python scripts/ask.py RUN "JFK" country        one question; RUN is the record of the run, or its .safetensors
 python scripts/ask.py RUN                      a prompt: SUBJECT, RELATION; the relation may be left out
 
 Lines of text on its standard input are questions, too.

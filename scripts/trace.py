@@ -1,7 +1,7 @@
 """Look into one lookup of a model that a run kept (save_model=true): slots, weights, who else reads them.
 
-python scripts/trace.py RUN "LHR" country                     a table; then, without these slots
-python scripts/trace.py RUN "LHR" country --figure reads.png  where they lie among all slots
+python scripts/trace.py RUN "JFK" country                     a table; then, without these slots
+python scripts/trace.py RUN "JFK" country --figure reads.png  where they lie among all slots
 python scripts/trace.py RUN --measure 200                     forget and edit 200 facts: how many others are lost
 """
 
