@@ -35,13 +35,16 @@ def to_the_end(words: list[str]) -> dict[str, Any]:
         return digits(folder)
 
 
-def killed_until_done(words: list[str], folder: Path, draw: random.Random) -> list[str]:
-    """Start a command again and again, each time hit at a random moment, until it ends by itself; the signals sent."""
+def killed_until_done(words: list[str], folder: Path, lasts: float, draw: random.Random) -> list[str]:
+    """Start a command again and again, each time hit at a random moment, until it ends by itself; the signals sent.
+
+    `lasts` is how many seconds it takes untouched, here and now: from a third of that on it has computed something.
+    """
     sent = []
     while True:
         process = begin(words, folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
-            process.wait(draw.uniform(4, 20))
+            process.wait(lasts * draw.uniform(0.3, 1.3))
         except subprocess.TimeoutExpired:
             sent.append(draw.choice(list(SIGNALS)))
             os.killpg(process.pid, SIGNALS[sent[-1]])
@@ -59,11 +62,13 @@ def soak(minutes: float, seed: int = 0) -> list[Result]:
     """The same sweep again and again, killed at random moments until it has all records; lost: those that differ."""
     draw, ends = random.Random(seed), time.monotonic() + 60 * minutes
     words = [*SWEEP, *LONG]
+    began = time.monotonic()
     whole, sweeps, lost = to_the_end(words), 0, 0
+    lasts = time.monotonic() - began
     tried, survived = dict.fromkeys(("sweeps", *SIGNALS), 0), dict.fromkeys(("sweeps", *SIGNALS), 0)
     while not sweeps or time.monotonic() < ends:
         with folder_of_its_own() as folder:
-            sent, found = killed_until_done(words, folder, draw), digits(folder)
+            sent, found = killed_until_done(words, folder, lasts, draw), digits(folder)
         wrong = sum(found.get(key) != record for key, record in whole.items())
         sweeps, lost = sweeps + 1, lost + wrong
         for name in ("sweeps", *sent):
