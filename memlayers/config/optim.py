@@ -57,6 +57,8 @@ class OptimConfig:
                 raise ValueError(f"{key}={clip} is not positive; accepted: a number above 0, or null")
         self.schedule.validate("optim.schedule")
         if self.values is not None:
+            if not hasattr(self.values, "build"):
+                raise ValueError(f"optim.values={self.values!r} is no rule; accepted: a choice such as values=sgd")
             self.values.validate("optim.values")
 
 

@@ -39,7 +39,7 @@ def table_of(world: str) -> dict[str, list[dict[str, Any]]]:
 
 def has_table(config: DictConfig) -> bool:
     layers = [config.model.ffn, *(config.model[place] for place in PLACES)]
-    return any(layer is not None and "pool" in layer for layer in layers)
+    return any(isinstance(layer, DictConfig) and "pool" in layer for layer in layers)  # what is none is told later
 
 
 def distance(config: DictConfig, budget: dict[str, float]) -> float:
