@@ -14,6 +14,7 @@ from memlayers.layers.beside import Beside
 from memlayers.layers.dense import Dense
 from memlayers.layers.feedforward import Cost, FeedForward, FFNOutput, Reads, Workload, matrix_cost
 from memlayers.layers.pool import MemoryPool
+from memlayers.layers.sharded_pool import ShardedPool
 from memlayers.layers.site import Site
 
 
@@ -114,13 +115,13 @@ def build_model(
     kernels: Kernels = REFERENCE,
     sparse: bool = True,
     questions: Tensor | None = None,
+    sharded: bool = False,
 ) -> Transformer:
     """The model; `sparse` gradients of value tables are of the rows that were read; `questions` (f, q) are for layers
-    that know the facts (layers/oracle.py).
-
-    Without a generator the parameters are left uninitialised, as for a model on the meta device whose cost is asked.
+    that know the facts (layers/oracle.py); `sharded` tables have their columns on all processes of a run. Without a
+    generator the parameters are left uninitialised, as for a model on the meta device whose cost is asked.
     """
-    site = Site(config.d_model, config.hidden, num_tokens, kernels, sparse, config.gated, questions)
+    site = Site(config.d_model, config.hidden, num_tokens, kernels, sparse, config.gated, sharded, questions)
     with_ffn = config.chosen_blocks()
     with_extras = chosen("model.extra_blocks", config.extra_blocks, config.depth)
 
@@ -181,10 +182,14 @@ def init_parameters(model: Transformer, generator: torch.Generator, embedding_st
     0.02 (LOG.md), perhaps because subjects then differ more than what the young blocks add to them.
     """
     depth = len(model.blocks)
+    shards = {id(pool.values): pool for pool in model.tables() if isinstance(pool, ShardedPool)}
     constant = {"vector": 1.0, "bias": 0.0, "filter": 0.0}
     for _, role, parameter in parameters_with_roles(model):
         if role in constant:
             parameter.fill_(constant[role])
+            continue
+        if shard := shards.get(id(parameter)):
+            shard.draw(shard.d_value**-0.5, generator)
             continue
         std = embedding_std if role == "embedding" else parameter.shape[-1] ** -0.5
         if role == "output":

@@ -1,7 +1,7 @@
 """Measure speed, sides taking turns in one process, as medians of their ratios round by round: see scripts/benches/.
 
 python scripts/bench.py                # everything, about half an hour; saves results/bench/*.json and summary.json
-python scripts/bench.py level limit    # these: flat, level, peers, limit, parts, trace
+python scripts/bench.py level limit    # these: flat, level, peers, limit, parts, trace, shards
 python scripts/bench.py --quick        # every part on small shapes, nothing saved: for function, not for speed
 
 The peers come with  pip install -e ".[peers]" -c constraints.txt ; without them that part is left out, and says so.
@@ -20,7 +20,7 @@ if "peers" in sys.argv:  # huge pages for the tables of all sides; ours alone ha
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 import torch
-from benches import flat, level, limit, parts, peers, trace
+from benches import flat, level, limit, parts, peers, scaling, shards, trace
 from rich.console import Console
 from rich.table import Table
 
@@ -29,7 +29,7 @@ from memlayers.training.record import code_version, machine, write_json
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "results" / "bench"
-PARTS = {"flat": flat, "level": level, "peers": peers, "limit": limit, "parts": parts, "trace": trace}
+PARTS = {"flat": flat, "level": level, "peers": peers, "limit": limit, "parts": parts, "trace": trace, "shards": shards}
 
 
 def measured(part: str, quick: bool) -> Any:
@@ -41,6 +41,8 @@ def measured(part: str, quick: bool) -> Any:
         return peers.measure(4, [(32, 12, 8)], 5.0) if quick else peers.measure(8, peers.SHAPES, 6.0)
     if part == "parts":
         return parts.measure(4, ("the study's",)) if quick else parts.measure(30)
+    if part == "shards":
+        return shards.measure(6, (2,), shards.SHAPES[:1]) if quick else shards.measure(60)
     if part == "trace":
         return trace.measure(10 if quick else 400)
     return limit.measure(6, [(12, 64)]) if quick else limit.measure(40)
@@ -102,6 +104,8 @@ def main() -> int:
         if not given.quick:
             content = {"machine": machine(1), "code": code_version(), "measured": found}
             write_json(_path(part), content)
+            if part == "shards":
+                (ROOT / "SCALING.md").write_text(scaling.page(found, machine(1)["processor"]))
             save_summary()
             print(_path(part).relative_to(ROOT))
     return 0

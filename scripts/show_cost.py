@@ -1,6 +1,7 @@
 """Print what every arm of a study costs, and every way of spending more compute on a dense model, without training.
 
 python scripts/show_cost.py experiment=frontier world=biographies
+python scripts/show_cost.py --processes 2,4,8 arm=memory             # sharded tables: what each process holds and sends
 """
 
 import dataclasses
@@ -10,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from memlayers.config import RunConfig
+from memlayers.cost import share_of
 from memlayers.layers import Dense
 from memlayers.studies.cli import fail, jobs_from, verb
 from memlayers.training.plan import Plan, plan
@@ -48,15 +50,44 @@ def ways_to_spend(config: RunConfig) -> list[RunConfig]:
     return made
 
 
+def shares(arms: list[RunConfig], processes: list[int]) -> Table:
+    columns = ("arm", "processes", "tables, MB", "their state, MB", "all else, MB", "sent a step, MB")
+    table = Table(*columns, box=None, pad_edge=False, title="a process, with trainer=ddp shard_tables=true")
+    for arm in arms:
+        chosen, rule = plan(arm), arm.optim.values
+        for count in processes if rule is not None else ():
+            model, words = chosen.matched.model, len(chosen.text.vocabulary)
+            share = share_of(model, words, chosen.work, rule, count, chosen.text.questions())
+            table.add_row(arm.arm, str(count), *(f"{size / 1e6:,.3f}" for size in dataclasses.astuple(share)))
+    return table
+
+
+def processes_of(words: list[str]) -> list[int]:
+    """The numbers behind --processes, which they are taken from; none without it. Raises ValueError for others."""
+    if "--processes" not in words:
+        return []
+    place = words.index("--processes")
+    said = "".join(words[place + 1 : place + 2])
+    del words[place : place + 2]
+    if not all(word.isdecimal() and int(word) for word in said.split(",")):
+        raise ValueError(f"--processes {said}: not numbers of processes; accepted: such as 2,4,8")
+    return [int(word) for word in said.split(",")]
+
+
 def main() -> int:
+    words = sys.argv[1:]
     try:
-        jobs = jobs_from(sys.argv[1:])
+        processes = processes_of(words)
+        jobs = jobs_from(words)
         if jobs is None:
             print(__doc__)
             return 0
         arms = list({job.arm: job for job in jobs}.values())
-        if arms and arms[0].match.reference is not None:
+        if arms and not processes and arms[0].match.reference is not None:
             arms += ways_to_spend(arms[0])
+        if processes:
+            show(shares(arms, processes))
+            return 0
         table = Table(*COLUMNS, box=None, pad_edge=False, title=f"{arms[0].study}, {arms[0].world.name}")
         for column in table.columns[1:]:
             column.justify = "right"
@@ -65,9 +96,13 @@ def main() -> int:
     except ValueError as error:
         fail(error)
         return 2
+    show(table)
+    return 0
+
+
+def show(table: Table) -> None:
     console = Console()
     (console if console.is_terminal else Console(width=200)).print(table)
-    return 0
 
 
 if __name__ == "__main__":

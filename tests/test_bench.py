@@ -21,7 +21,7 @@ def test_quick_runs_every_part_and_saves_nothing():
     done = subprocess.run([*BENCH, "--quick"], capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     parts = re.findall(r"^(\w+)(?: \.\.\.|: left out)", done.stdout, re.MULTILINE)
-    assert sorted(parts) == ["flat", "level", "limit", "parts", "peers", "trace"]
+    assert sorted(parts) == ["flat", "level", "limit", "parts", "peers", "shards", "trace"]
     assert re.search(r"width 64: read [\d.]+ MB, [\d.]+ GB/s, [\d.]+ of the limit\n", done.stdout)
     assert {path: path.stat().st_mtime_ns for path in (ROOT / "results" / "bench").iterdir()} == before
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from stubs import seeded
 
 from memlayers.config import AtlasConfig, ModelConfig
-from memlayers.cost import model_cost
+from memlayers.cost import model_cost, reads_of, share_of
 from memlayers.facts import build_world
 from memlayers.layers.attention import Attention
 from memlayers.layers.dense import MLP, SwiGLU
@@ -17,11 +17,14 @@ from memlayers.layers.engram import GatedNGrams
 from memlayers.layers.feedforward import Cost, FeedForward, Workload, matrix_cost
 from memlayers.layers.gated_memory import GatedMemory
 from memlayers.layers.lookup import ProductKeyLookup
-from memlayers.layers.memory import ProductKeyMemory
+from memlayers.layers.memory import Memory, ProductKeyMemory
 from memlayers.layers.ngram import NGramTable
+from memlayers.layers.peer import Peer
 from memlayers.layers.pool import MemoryPool
+from memlayers.layers.sharded_pool import wire_bytes
 from memlayers.layers.short_conv import ShortConvolution
 from memlayers.model import build_model
+from memlayers.optim.rules import LazyAdam, RowwiseAdagrad
 from memlayers.text import Text
 
 WORK = Workload(sequence=4.0, scored=2.0, tokens=1024)
@@ -160,3 +163,24 @@ def test_a_whole_model_costs_what_the_counter_sees_and_has_the_parameters_it_say
     assert (cost.forward * tokens.numel(), cost.backward * tokens.numel()) == (forward + more, backward + 2 * more)
     assert cost.params == sum(parameter.numel() for parameter in model.parameters())
     assert model_cost(config, num_tokens, work, sparse, QUESTIONS) == cost
+
+
+def test_a_process_holds_its_columns_and_sends_what_each_layer_reads():
+    config = ModelConfig(d_model=16, depth=2, blocks=[0, 1], ffn=Memory(num_keys=8, heads=2, topk=4, pool="shared"))
+    work, ranks = Workload(4.0, 1.0, 64), 4
+    found = share_of(config, 30, work, RowwiseAdagrad(), ranks)
+    model = build_model(config, 30)
+    others = sum(p.numel() for p in model.parameters()) - 64 * 16
+    assert found.table_bytes == 4 * 64 * 16 // ranks and found.state_bytes == 4 * 64 // ranks
+    assert found.other_bytes == 16 * others
+    ring = 2 * 3 / 4 * 4
+    assert found.sent_bytes == 2 * wire_bytes(16, 8, 16, ranks) + ring * (others + 2 * 64)
+    assert share_of(config, 30, work, LazyAdam(), ranks).state_bytes == 2 * found.table_bytes
+
+
+def test_rows_that_are_not_summed_are_sent_one_by_one():
+    with torch.device("meta"):
+        config = ModelConfig(d_model=16, depth=2, blocks=[0], ffn=Peer(num_keys=8, heads=2, topk=4))
+        model, tokens = build_model(config, 30), torch.zeros(1, 4, dtype=torch.long)
+    assert [reads_of(model, tokens, pool) for pool in model.tables()] == [[(8, 1)]]
+    assert wire_bytes(10, 1, 32, 2) == 10 * (16 + 4 * 32)

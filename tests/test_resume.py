@@ -11,8 +11,9 @@ from commands import digits, small
 from lightning.pytorch.loggers import CSVLogger
 
 from memlayers.kernels import in_use
-from memlayers.training import checkpoint
-from memlayers.training.checkpoint import Checkpointer, Interrupted, checkpoint_path, damage, step_kept
+from memlayers.training import checkpoint_files
+from memlayers.training.checkpoint import Checkpointer, Interrupted, step_kept
+from memlayers.training.checkpoint_files import checkpoint_path, damage
 from memlayers.training.record import read_record, record_path
 from memlayers.training.run import run
 from memlayers.training.trainer import build_logger
@@ -156,7 +157,9 @@ def test_a_disk_that_is_full_is_told_and_the_last_checkpoint_stays(tmp_path, mon
 
 def test_what_cannot_be_read_back_does_not_take_the_place_of_what_can(tmp_path, monkeypatch):
     config = small(tmp_path, "checkpoint_minutes=0")
-    monkeypatch.setattr(checkpoint, "damage", lambda path: "checksum" if checkpoint_path(config).exists() else None)
+    monkeypatch.setattr(
+        checkpoint_files, "damage", lambda path: "checksum" if checkpoint_path(config).exists() else None
+    )
     stop_at(monkeypatch, 7)
     with pytest.raises(Interrupted) as stopped:
         run(config)

@@ -94,6 +94,7 @@ class RunConfig:
     threads: int = 1  # of torch; one a process is fastest for tiny models, and makes digits repeatable
     seed: int = 0  # of the model and of the order of documents; facts follow from world.seed. Not in the digest
 
+    shard_tables: bool = False  # trainer=ddp: each process has some columns of every table, not all
     kernels: str = "auto"  # auto, native (C on the CPU), reference or triton (reads, on a GPU): sums in another order
     study: str = "single"
     arm: str = "memory"
@@ -137,10 +138,26 @@ class RunConfig:
         one_of(
             "trainer.precision", str(self.trainer.get("precision", "32-true")), ("32-true", "bf16-mixed", "bf16-true")
         )
-        if self.trainer.get("devices", 1) != 1:
-            raise ValueError(f"trainer.devices={self.trainer.get('devices')}: a run has one device; accepted: 1")
-        one_of("trainer.strategy", str(self.trainer.get("strategy", "auto")), ("auto", "single_device"))
+        self.validate_devices()
         one_of("kernels", self.kernels, ("auto", "native", "reference", "triton"))
         one_of("progress", self.progress, ("auto", "none"))
         if self.checkpoint_minutes is not None and self.checkpoint_minutes < 0:
             raise ValueError(f"checkpoint_minutes={self.checkpoint_minutes} is negative; accepted: 0 or more, or null")
+
+    def validate_devices(self) -> None:
+        strategy, devices = str(self.trainer.get("strategy", "auto")), self.trainer.get("devices", 1)
+        one_of("trainer.strategy", strategy, ("auto", "single_device", "ddp"))
+        if strategy != "ddp":
+            if devices != 1:
+                raise ValueError(f"trainer.devices={devices}: a process has one device; accepted: 1, or trainer=ddp")
+            if self.shard_tables:
+                raise ValueError("shard_tables=true: there is one process; accepted: with trainer=ddp")
+        elif devices != "auto":
+            raise ValueError(f"trainer.devices={devices}: torchrun says how many; accepted: auto, as in trainer=ddp")
+        if self.shard_tables and self.optim.clip_values is not None:
+            raise ValueError(
+                f"optim.clip_values={self.optim.clip_values}: no process has a whole gradient of a table; "
+                "accepted: null, or shard_tables=false"
+            )
+        if self.shard_tables and self.save_model:
+            raise ValueError("save_model=true: no process has the whole model; accepted: false with shard_tables")

@@ -33,7 +33,7 @@ class MemoryPool(nn.Module):
     ):
         super().__init__()
         self.values = nn.Parameter(torch.empty(num_slots, d_value, dtype=dtype))
-        self.sparse, self.read = sparse, read or weighted_read
+        self.d_value, self.sparse, self.read = d_value, sparse, read or weighted_read
         self.update: RowUpdate | None = None
 
     def forward(self, slots: Tensor, weights: Tensor) -> Tensor:

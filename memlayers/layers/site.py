@@ -8,6 +8,7 @@ from torch import Tensor
 
 from memlayers.layers.feedforward import FeedForward
 from memlayers.layers.pool import MemoryPool
+from memlayers.layers.sharded_pool import ShardedPool
 
 
 class Implementation(Protocol):
@@ -33,6 +34,7 @@ class Site:
     kernels: Implementation
     sparse: bool = True  # gradients of tables: of the rows that were read, or of all
     gated: bool = True  # whether the dense feed-forwards are
+    sharded: bool = False  # tables, by their columns over the processes of a run
     questions: Tensor | None = None  # (f, q) what stands before the object of each fact, where that is one text
     pools: list[MemoryPool] = field(default_factory=list)
     shared: dict[tuple[Any, ...], MemoryPool] = field(default_factory=dict)
@@ -43,7 +45,8 @@ class Site:
         if sharing == "shared" and key in self.shared:
             return self.shared[key]
         dtype, read = getattr(torch, value_dtype), self.kernels.weighted_read
-        made = MemoryPool(num_slots, d_value, sparse=self.sparse, dtype=dtype, read=read)
+        kind = ShardedPool if self.sharded else MemoryPool
+        made = kind(num_slots, d_value, sparse=self.sparse, dtype=dtype, read=read)
         self.kernels.huge_pages(made.values)
         self.pools.append(made)
         if sharing == "shared":

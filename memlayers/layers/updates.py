@@ -4,7 +4,14 @@ rows (u,) are distinct, grad (u, d) belongs to them, state is float32 whatever t
 nothing to a row: moments do not decay, and nothing is made up for later.
 """
 
+from collections.abc import Callable
+
 from torch import Tensor
+
+
+def mean_squares(grad: Tensor) -> Tensor:
+    """(u, d) -> (u, 1). Of a table whose columns are on several devices, the mean over all of them is wanted."""
+    return grad.square().mean(dim=1, keepdim=True)
 
 
 def adam_rows(
@@ -18,6 +25,7 @@ def adam_rows(
     betas: tuple[float, float],
     eps: float,
     step: int,
+    squares: Callable[[Tensor], Tensor] = mean_squares,
 ) -> None:
     """Adam (Kingma & Ba 2015, algorithm 1): values and mean (n, d); square (n, d), or (n, 1) with one for a row.
 
@@ -26,7 +34,7 @@ def adam_rows(
     """
     beta1, beta2 = betas
     grad = grad.float()
-    squared = grad.square() if square.shape == values.shape else grad.square().mean(dim=1, keepdim=True)
+    squared = grad.square() if square.shape == values.shape else squares(grad)
     first = mean.index_select(0, rows).lerp_(grad, 1 - beta1)
     second = square.index_select(0, rows).mul_(beta2).add_(squared, alpha=1 - beta2)
     mean.index_copy_(0, rows, first)
@@ -35,10 +43,19 @@ def adam_rows(
     _subtract(values, rows, first / scale, rate / (1 - beta1**step))
 
 
-def adagrad_rows(values: Tensor, total: Tensor, rows: Tensor, grad: Tensor, *, rate: float, eps: float) -> None:
+def adagrad_rows(
+    values: Tensor,
+    total: Tensor,
+    rows: Tensor,
+    grad: Tensor,
+    *,
+    rate: float,
+    eps: float,
+    squares: Callable[[Tensor], Tensor] = mean_squares,
+) -> None:
     """Row-wise Adagrad (Duchi et al. 2011, with one sum for a row as in FBGEMM): total (n, 1) of mean squares."""
     grad = grad.float()
-    summed = total.index_select(0, rows).add_(grad.square().mean(dim=1, keepdim=True))
+    summed = total.index_select(0, rows).add_(squares(grad))
     total.index_copy_(0, rows, summed)
     _subtract(values, rows, grad / summed.sqrt().add_(eps), rate)
 

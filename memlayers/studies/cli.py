@@ -23,12 +23,15 @@ from memlayers.studies.files import CONF, load_layers, quote_paths
 from memlayers.studies.layout import write_layout
 from memlayers.studies.output import Unread
 from memlayers.studies.rates import tuned_words
+from memlayers.training import ranks
 from memlayers.training.record import Record, check_writable, ended, finished, record_path
 
 
 def fail(error: Exception) -> None:
     """A user's mistake (ValueError) is one line; anything else is a defect and keeps its traceback."""
     if isinstance(error, ValueError | FloatingPointError):
+        if not ranks.is_first():
+            return  # the first process says it
         print(f"memlayers: {error}", file=sys.stderr, flush=True)
     else:
         traceback.print_exc()
@@ -100,12 +103,16 @@ def execute(arguments: list[str]) -> int:
     """Run, sweep or study a command line. Exit code 0 only if every run has a record that says ok, 2 for a mistake."""
     os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker:UserWarning")  # of workers, after Ctrl-C
     jobs = None
+    if not ranks.is_first():
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     try:
         sys.argv[1:] = words_of(arguments)
         register()
         application = hydra.main(config_path=str(CONF), config_name="train", version_base="1.3")(job)
         jobs = jobs_from(arguments)
         if jobs is not None:
+            for one in jobs:
+                ranks.check(one.trainer)
             return study(jobs, application, arguments)
         with composing():
             insert(begin_with(sys.argv[1:]))  # so that --cfg shows what a run would have
@@ -144,13 +151,14 @@ def study(jobs: list[RunConfig], application: Callable[[], None], arguments: lis
         else:
             print_where(jobs)
         return 0
-    for folder in {record_path(one).parent for one in todo}:
-        check_writable(folder)
-    write_layout(jobs, arguments)
+    if ranks.is_first():
+        for folder in {record_path(one).parent for one in todo}:
+            check_writable(folder)
+        write_layout(jobs, arguments)
     if len(jobs) == 1:
         application()
     else:
-        insert(["progress=none", axes_override(list(jobs[0].axes))])
+        insert(["progress=none", axes_override(list(jobs[0].axes)), *ranks.one_after_another(arguments)])
         with StudyDisplay(jobs):
             application()
     failed = 0

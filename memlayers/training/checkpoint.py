@@ -9,27 +9,23 @@ import signal
 import sys
 import threading
 import time
-import zipfile
-from pathlib import Path
 from types import FrameType
 from typing import Any, cast
 
 import lightning
 import torch
+from torch.distributed.checkpoint.api import CheckpointException
 
 from memlayers.config import RunConfig
 from memlayers.config.digest import digest
 from memlayers.kernels import in_use
+from memlayers.training import ranks, shards
+from memlayers.training.checkpoint_files import CheckedFile, checkpoint_path, damage, tables_path, tell, tidy
 from memlayers.training.divergence import Diverged, is_finite, noticed
 from memlayers.training.learner import FactLearner
-from memlayers.training.record import record_path
 
 KEY = "memlayers"
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
-
-
-def checkpoint_path(config: RunConfig) -> Path:
-    return record_path(config).with_suffix(".ckpt")
 
 
 def identity(config: RunConfig) -> dict[str, Any]:
@@ -86,7 +82,8 @@ class Checkpointer(lightning.Callback):
         # At the start of a step all progress counters of Lightning agree; at the end of one they do not yet.
         self.step = batch_idx
         due = self.seconds is not None and time.monotonic() - self.last >= self.seconds
-        if batch_idx and self.seconds is not None and (due or self.asked):
+        saves, self.asked = ranks.most(due, self.asked)  # processes save and stop at the same step
+        if batch_idx and self.seconds is not None and (saves or self.asked):
             self.save(trainer)
         if self.asked:
             self.leave()
@@ -103,43 +100,34 @@ class Checkpointer(lightning.Callback):
     def on_train_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
         """Of a long run, so that nothing is lost while it is measured."""
         self.restore()
-        if self.seconds is not None and time.monotonic() - self.began >= self.seconds:
+        (long,) = ranks.most(self.seconds is not None and time.monotonic() - self.began >= self.seconds)
+        if long:
             self.step += 1
             self.save(trainer)
 
     def save(self, trainer: lightning.Trainer) -> None:
-        """A checkpoint that cannot be written is told, and tried again when the next one is due.
+        """One that cannot be written is tried again when the next one is due.
 
         Raises Diverged instead of keeping a model that is not finite: what was kept before is better.
         """
         model = cast(FactLearner, trainer.lightning_module).model
         if not is_finite(model):
             raise Diverged(f"the model is not finite at step {self.step}", noticed(model, self.step, None))
-        scratch = self.path.with_suffix(".ckpt.tmp")
         try:
-            trainer.save_checkpoint(scratch)
-            if damage(scratch):
-                raise OSError(0, "what was written cannot be read back")
-            os.replace(scratch, self.path)
-            self.kept = self.step
-        except (OSError, RuntimeError) as error:  # torch's of a full disk is the latter
-            scratch.unlink(missing_ok=True)
-            why = getattr(error, "strerror", None) or "the disk may be full"
-            print(f"memlayers: {self.path}: not written ({why}); the run goes on", file=sys.stderr, flush=True)
+            trainer.save_checkpoint(self.path)
+            if cast(CheckedFile, trainer.strategy.checkpoint_io).is_written:
+                self.kept = self.step
+                tidy(self.path, self.step)
+        except CheckpointException as error:  # of all processes, as shards are written together
+            tell(self.path, str(next(iter(error.failures.values()))[0]))
         self.last = time.monotonic()
 
     def on_save_checkpoint(self, trainer: lightning.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         checkpoint[KEY] = self.identity | {"step": self.step}
-
-
-def damage(path: Path) -> str | None:
-    """What is wrong with a file of torch.save, which is a zip file with a checksum for each of its parts."""
-    try:
-        with zipfile.ZipFile(path) as file:
-            part = file.testzip()
-        return None if part is None else f"checksum of {part}"
-    except (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError) as error:
-        return str(error) or type(error).__name__
+        if pl_module.shards:
+            folder = tables_path(self.path, self.step)
+            shards.keep(checkpoint, pl_module.value_parameters, folder)
+            checkpoint[KEY]["tables"] = shards.checksums(folder) if ranks.is_first() else {}
 
 
 def step_kept(config: RunConfig) -> int | None:
@@ -156,6 +144,10 @@ def step_kept(config: RunConfig) -> int | None:
             found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)[KEY]
         except Exception as error:  # torch raises a dozen kinds
             wrong = type(error).__name__
+    if found is not None and "tables" in found:
+        folder = tables_path(path, found["step"])
+        if not folder.is_dir() or shards.checksums(folder) != found["tables"]:
+            found, wrong = None, f"checksum of {folder}"
     if found is None:
         aside = path.with_suffix(".ckpt.damaged")
         os.replace(path, aside)

@@ -2,19 +2,23 @@
 
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import lightning
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.nn.parallel import DistributedDataParallel
 
 from memlayers.config import OptimConfig
 from memlayers.facts.world import PAD
 from memlayers.kernels import REFERENCE, Kernels
+from memlayers.layers.sharded_pool import ShardedPool
 from memlayers.model import Transformer, parameters_with_roles
 from memlayers.optim import build_optimizers, build_schedules, clip_gradients, fused_updates
 from memlayers.text import Documents, Text
+from memlayers.training import ranks, shards
 from memlayers.training.divergence import Diverged, noticed
 
 LOG_EVERY = 50  # steps, or a twentieth of a short run: often enough to watch, seldom enough to cost nothing
@@ -38,7 +42,14 @@ class Batches:
         generator = torch.Generator()
         for step in range(self.first, self.steps):
             generator.manual_seed((self.offset + step) % 2**32)  # torch keeps no more than 32 bits
-            yield self.text.sample(self.batch_size, generator)
+            yield part_of(self.text.sample(self.batch_size, generator), ranks.rank(), ranks.count())
+
+
+def part_of(documents: Documents, rank: int, count: int) -> Documents:
+    """Every `count`-th document from this rank's on: as many for each process, the last perhaps of padding alone."""
+    parts = (one[rank::count] for one in documents)
+    missing = -(-len(documents.tokens) // count) - len(documents.tokens[rank::count])
+    return Documents(*(F.pad(one, (0, 0, 0, missing), value=PAD) for one in parts)) if missing else Documents(*parts)
 
 
 class FactLearner(lightning.LightningModule):
@@ -49,13 +60,19 @@ class FactLearner(lightning.LightningModule):
     def __init__(self, model: Transformer, optim: OptimConfig, loss: str, steps: int, kernels: Kernels = REFERENCE):
         super().__init__()
         self.automatic_optimization = False
-        self.model, self.optim, self.loss, self.steps, self.kernels = model, optim, loss, steps, kernels
+        self.model, self.optim, self.loss, self.steps = model, optim, loss, steps
         self.logged_loss: float | None = None  # of the last step that was logged
         self.register_buffer("diverged_at", torch.tensor(-1), persistent=False)  # step of the first such loss
         self.while_training = ExitStack()  # closed by trainer.fit, however it ends
         roles = [(role == "memory_value", parameter) for _, role, parameter in parameters_with_roles(model)]
         self.value_parameters = [parameter for is_value, parameter in roles if is_value]
         self.other_parameters = [parameter for is_value, parameter in roles if not is_value]
+        self.shards_at = Path()  # where a checkpoint has what is sharded
+        self.shards = any(isinstance(pool, ShardedPool) for pool in model.tables())
+        self.kernels = ranks.for_shards(kernels) if self.shards else kernels
+        tables = {id(parameter) for parameter in self.value_parameters}  # their gradients are sparse, or of a shard
+        names = [name for name, one in self.named_parameters(remove_duplicate=False) if id(one) in tables]
+        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(self, names)
 
     def training_step(self, batch: Documents, batch_idx: int) -> None:
         loss = answer_loss(self.model, Documents(*batch), self.loss)
@@ -63,6 +80,8 @@ class FactLearner(lightning.LightningModule):
         self.diverged_at = torch.where(is_first, batch_idx, self.diverged_at)  # looked at where the loss is logged
         optimizers = listed(self.optimizers())
         self.manual_backward(loss)
+        if ranks.count() > 1:
+            self.share_gradients_of_tables()
         clip_gradients(self.other_parameters, self.optim.clip)
         clip_gradients(self.value_parameters, self.optim.clip_values)
         for optimizer in optimizers:
@@ -71,14 +90,23 @@ class FactLearner(lightning.LightningModule):
         for schedule in listed(self.lr_schedulers()):
             schedule.step()
         if batch_idx % min(LOG_EVERY, max(1, self.steps // 20)) == 0 or batch_idx + 1 == self.steps:
-            value = float(loss.detach())
-            if (first := int(self.diverged_at)) >= 0:
+            value = float(ranks.mean(loss.detach()))
+            (first,) = ranks.most(int(self.diverged_at))
+            if first >= 0:
                 found = noticed(self.model, first, value)
                 raise Diverged(f"the loss is not finite from step {first} on", found)
             self.log("loss", value, prog_bar=True)
             self.logged_loss = value
 
+    def share_gradients_of_tables(self) -> None:
+        """The mean over processes; all others' gradients are DistributedDataParallel's."""
+        for values in self.value_parameters:
+            if values.grad is not None:
+                values.grad = values.grad / ranks.count() if self.shards else ranks.mean_gradient(values.grad)
+
     def on_train_start(self) -> None:
+        if ranks.count() > 1:
+            return  # backward has no more than one process's gradient of a row
         rules = listed(self.optimizers(use_pl_optimizer=False))
         self.while_training.enter_context(fused_updates(self.model, rules, self.optim))
 
@@ -87,6 +115,8 @@ class FactLearner(lightning.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.logged_loss = checkpoint["logged_loss"]
+        if self.shards:
+            shards.put_back(checkpoint, self, self.value_parameters, self.shards_at)
 
     def configure_optimizers(self) -> Any:
         optimizers = build_optimizers(self.model, self.optim, self.kernels)
@@ -101,6 +131,9 @@ def answer_loss(model: Transformer, documents: Documents, loss: str) -> Tensor:
     out = model(tokens[:, :-1], where)
     # A small batch of sentences with the object first has nothing to learn from.
     total = F.cross_entropy(out.logits.float(), target[where]) if where.any() else out.logits.sum() * 0
+    if ranks.count() > 1:  # the mean over processes is the mean over the tokens of all
+        scored = where.sum().float()
+        total = total * (scored / ranks.mean(scored).clamp(min=1 / ranks.count()))
     return total if out.aux_loss is None else total + out.aux_loss
 
 

@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import ProgressBar, RichProgressBar
 from rich.console import Console
 
 from memlayers.config import RunConfig
+from memlayers.training import ranks
 from memlayers.training.progress_notes import partial_path
 from memlayers.training.record import write_json
 
@@ -31,13 +32,18 @@ class RunProgress(lightning.Callback):
         self.last = time.monotonic()
 
     def __enter__(self) -> "RunProgress":
-        write_json(self.path, self.note)
+        self.write(self.note)
         return self
+
+    def write(self, note: dict[str, Any]) -> None:
+        if ranks.is_first():
+            write_json(self.path, note)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.path.unlink(missing_ok=True)
+        if ranks.is_first():
+            self.path.unlink(missing_ok=True)
 
     def on_train_batch_end(
         self,
@@ -52,7 +58,7 @@ class RunProgress(lightning.Callback):
             return
         self.last = now
         seen = {name: float(value) for name, value in trainer.callback_metrics.items() if name in ("loss", "recall")}
-        write_json(self.path, self.note | {"step": batch_idx + 1} | seen)
+        self.write(self.note | {"step": batch_idx + 1} | seen)
 
 
 def steps_behind(trainer: lightning.Trainer) -> int:

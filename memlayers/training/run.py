@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ from memlayers.model import Transformer, build_model, parameters_with_roles
 from memlayers.optim.groups import peak_rate, rule_of
 from memlayers.recall.measure import measure
 from memlayers.recall.plateau import left_plateau
-from memlayers.training.checkpoint import Checkpointer, checkpoint_path, step_kept
+from memlayers.training import ranks
+from memlayers.training.checkpoint import Checkpointer, step_kept
+from memlayers.training.checkpoint_files import checkpoint_path, forget, tables_path
 from memlayers.training.divergence import Diverged, noticed
 from memlayers.training.learner import Batches, FactLearner
 from memlayers.training.plan import Plan, plan
@@ -35,12 +38,13 @@ def run(config: RunConfig) -> Record:
     met.
     """
     config.validate()  # the record is named by it
-    done = finished(config)
+    ranks.join(config.trainer)
+    done = ranks.of_first(lambda: finished(config))
     if done is not None:
         return done
     path = record_path(config)
-    with alone(path):
-        return finished(config) or run_alone(config, path)
+    with alone(path) if ranks.is_first() else nullcontext():
+        return ranks.of_first(lambda: finished(config)) or run_alone(config, path)
 
 
 def run_alone(config: RunConfig, path: Path) -> Record:
@@ -59,20 +63,20 @@ def run_alone(config: RunConfig, path: Path) -> Record:
             if key not in (*NAMES_AND_PLACES, "kernels", "seed", "progress")
         },
         "code": code_version(),
-        "machine": machine(config.threads),
+        "machine": machine(config.threads) | ({"processes": ranks.count()} if ranks.count() > 1 else {}),
         "status": "failed",
         "error": None,
     }
     try:
         # Before a world is built: kernels that this machine lacks, a checkpoint of other kernels.
         in_use(config.kernels)
-        first = step_kept(config)
+        first = ranks.of_first(lambda: step_kept(config))
         chosen = plan(config)
         if config.optim.values is not None:
             refuse_too_large(
                 chosen.matched.model, len(chosen.text.vocabulary), config.optim.values, chosen.text.questions()
             )
-        if config.progress == "auto":
+        if config.progress == "auto" and ranks.is_first():
             for note in chosen.text.world.notes:
                 print(f"note: {note}", flush=True)
         with threads(config.threads), RunProgress(path, config, chosen.steps) as progress:
@@ -85,9 +89,10 @@ def run_alone(config: RunConfig, path: Path) -> Record:
             record["diverged"] = error.noticed | {"checkpoint": step_kept(config)}
         raise
     finally:
-        if record["status"] == "ok" or record["error"] is not None:  # not after Ctrl-C: nothing is known then
+        known = record["status"] == "ok" or record["error"] is not None  # not after Ctrl-C
+        if known and ranks.is_first():
             keep_record(path, record)
-    checkpoint_path(config).unlink(missing_ok=True)
+    ranks.of_first(lambda: forget(config))
     return record
 
 
@@ -97,15 +102,17 @@ def train(config: RunConfig, chosen: Plan, progress: RunProgress, first: int) ->
     kernels = choose(config.kernels)
     generator = torch.Generator().manual_seed(config.seed)
     sparse = config.optim.values is None or config.optim.values.sparse
-    model = build_model(matched.model, len(text.vocabulary), generator, kernels, sparse, text.questions())
+    vocabulary, shards = len(text.vocabulary), config.shard_tables
+    model = build_model(matched.model, vocabulary, generator, kernels, sparse, text.questions(), shards)
     learner = FactLearner(model, config.optim, config.training.loss, chosen.steps, kernels)
+    learner.shards_at = tables_path(checkpoint_path(config), first)
     batches = Batches(text, chosen.batch_size, chosen.steps, (config.world.seed, config.seed))
     probe = RecallProbe(text, batches, config.training.probes, config.training.max_probed_facts)
     end = FinalMeasurement(text, chosen.steps * chosen.batch_size, probe)
     minutes = config.checkpoint_minutes
     keeper = Checkpointer(config, None if minutes is None else 60 * minutes, first)
     callbacks: list[lightning.Callback] = [probe, progress, keeper]
-    if config.progress == "auto":
+    if config.progress == "auto" and ranks.is_first():
         callbacks.append(terminal_bar(round(chosen.work.tokens)))
     batches.first = first
     trainer = build_trainer(config, chosen.steps, first, [*callbacks, end])
@@ -134,7 +141,7 @@ def train(config: RunConfig, chosen: Plan, progress: RunProgress, first: int) ->
         | {
             "flops_per_token": matched.cost.flops,
             "training_flops": flops,
-            "params_in_pools": sum(p.numel() for _, role, p in parameters_with_roles(model) if role == "memory_value"),
+            "params_in_pools": sum(len(pool.values) * pool.d_value for pool in model.tables()),
         },
         "training": {
             "steps": chosen.steps,

@@ -1,6 +1,7 @@
 """Lightning's trainer and logger from their settings, and a fit that can be interrupted."""
 
 import logging
+import os
 import signal
 import warnings
 from typing import Any
@@ -8,11 +9,15 @@ from typing import Any
 import hydra
 import lightning
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.loggers import Logger
 
 from memlayers.config import RunConfig
+from memlayers.training import ranks
 from memlayers.training.checkpoint import Checkpointer, Interrupted
+from memlayers.training.checkpoint_files import CheckedFile
 from memlayers.training.learner import FactLearner
 from memlayers.training.record import record_path
 
@@ -24,6 +29,8 @@ def build_trainer(config: RunConfig, steps: int, first: int, callbacks: list[lig
     """
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    several = config.trainer.get("strategy") == "ddp"
+    given = config.trainer | ({"devices": int(os.environ["LOCAL_WORLD_SIZE"])} if several else {})
     own: dict[str, Any] = {  # also the length of the run: a record says that all steps were taken
         "max_epochs": 1,
         "max_steps": -1,
@@ -33,11 +40,12 @@ def build_trainer(config: RunConfig, steps: int, first: int, callbacks: list[lig
         "limit_train_batches": steps,
         "accumulate_grad_batches": 1,
         "gradient_clip_val": None,  # optim.clip and optim.clip_values do it
-        "num_nodes": 1,
-        "plugins": [LightningEnvironment()],  # one process, also where Slurm's variables say that there are more
+        "num_nodes": ranks.count() // given["devices"] if several else 1,
+        # Without torchrun one process, also where Slurm's variables say that there are more.
+        "plugins": [TorchElasticEnvironment() if several else LightningEnvironment(), CheckedFile()],
         "callbacks": callbacks,
         "enable_checkpointing": False,
-        "enable_progress_bar": config.progress == "auto",
+        "enable_progress_bar": any(isinstance(one, ProgressBar) for one in callbacks),
         "enable_model_summary": False,
         "log_every_n_steps": 50,
     }
@@ -46,10 +54,10 @@ def build_trainer(config: RunConfig, steps: int, first: int, callbacks: list[lig
         raise ValueError(f"trainer.{taken[0]}={config.trainer[taken[0]]} is set by the run; accepted: other arguments")
     logger = build_logger(config, first)
     try:
-        return lightning.Trainer(logger=logger, **own, **config.trainer)
+        return lightning.Trainer(logger=logger, **own, **given)
     except (MisconfigurationException, TypeError, ValueError) as error:
-        given = ", ".join(f"trainer.{key}={value}" for key, value in config.trainer.items())
-        raise ValueError(f"{given}: {str(error).splitlines()[0]}") from None
+        said = ", ".join(f"trainer.{key}={value}" for key, value in config.trainer.items())
+        raise ValueError(f"{said}: {str(error).splitlines()[0]}") from None
 
 
 def build_logger(config: RunConfig, first: int) -> Logger | bool:
