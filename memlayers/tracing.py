@@ -5,10 +5,12 @@ Pure functions of a Trained model, but for `forget` and `write`, which change it
 
 import copy
 from collections import Counter
+from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from memlayers.facts.world import PAD, known_facts
@@ -34,6 +36,13 @@ class SlotRead:
     known_to: tuple[str, ...]  # some of them, the heaviest readers first
 
 
+class AllReads(NamedTuple):
+    """What every fact of a world reads where its answer begins."""
+
+    facts: Tensor  # (f, 2)
+    reads: dict[str, Reads]  # by the layer's place, slots and weights (f, r)
+
+
 def slots_of(model: Trained, fact: Fact, phrasing: str = "training") -> dict[str, Reads]:
     """By the layer's place, slots and weights (r,) at the token that answers. Raises ValueError for a model without."""
     question = model.question(fact, phrasing)[None].to(model.device)
@@ -44,16 +53,29 @@ def slots_of(model: Trained, fact: Fact, phrasing: str = "training") -> dict[str
     return {place: Reads(reads.slots[0, -1].cpu(), reads.weights[0, -1].cpu()) for place, reads in made.items()}
 
 
-def trace(model: Trained, subject: str, relation: str, phrasing: str = "training", most: int = 3) -> list[SlotRead]:
+def all_reads(model: Trained) -> AllReads:
+    facts = known_facts(model.text.world)
+    found = reads_of(model.model, model.text, facts, "training")
+    return AllReads(facts, {place: reads["at_answer"] for place, reads in found.items()})
+
+
+def trace(
+    model: Trained,
+    subject: str,
+    relation: str,
+    phrasing: str = "training",
+    most: int = 3,
+    others: AllReads | None = None,  # of this model, for callers that trace many facts
+) -> list[SlotRead]:
     """Every slot that a question reads, the heaviest first."""
-    fact = model.fact(subject, relation)
-    world, facts = model.text.world, known_facts(model.text.world)
-    others = reads_of(model.model, model.text, facts, "training")
+    fact, world = model.fact(subject, relation), model.text.world
+    own = slots_of(model, fact, phrasing)
+    facts, reads_of_all = others or all_reads(model)
     is_it = (facts == torch.tensor(fact)).all(dim=1)
     names, found = world.names(), []
-    for place, reads in slots_of(model, fact, phrasing).items():
+    for place, reads in own.items():
         heads = heads_at(model, place)
-        theirs = others[place]["at_answer"]
+        theirs = reads_of_all[place]
         weights: Counter[int] = Counter()
         readers: dict[int, list[int]] = {}
         for read, (slot, weight) in enumerate(zip(reads.slots.tolist(), reads.weights.tolist(), strict=True)):
@@ -67,10 +89,35 @@ def trace(model: Trained, subject: str, relation: str, phrasing: str = "training
     return sorted(found, key=lambda one: -abs(one.weight))
 
 
+def lookup_at(model: Trained, place: str) -> ProductKeyLookup | None:
+    """The lookup of a place; None where addresses are not product keys."""
+    return next((one for one in layer_at(model.model, place).modules() if isinstance(one, ProductKeyLookup)), None)
+
+
 def heads_at(model: Trained, place: str) -> int:
     """Of the lookup at a place; 1 where addresses have none."""
-    layer = layer_at(model.model, place)
-    return next((one.heads for one in layer.modules() if isinstance(one, ProductKeyLookup)), 1)
+    lookup = lookup_at(model, place)
+    return 1 if lookup is None else lookup.heads
+
+
+@torch.no_grad()
+def scores_of(model: Trained, fact: Fact, phrasing: str = "training") -> dict[str, Tensor]:
+    """By the place of each layer with product keys, half scores (h, two, n) at the token that answers: what all rows
+    and all columns of the n * n slots score.
+    """
+    found: dict[str, Tensor] = {}
+
+    def keep(place: str, lookup: ProductKeyLookup, x: Tensor) -> None:
+        found[place] = rearrange(lookup.scores(x)[:, :, -1], "two h n -> h two n").float().cpu()
+
+    with ExitStack() as hooks:
+        for place in slots_of(model, fact, phrasing):
+            lookup = lookup_at(model, place)
+            if lookup is not None:
+                hook = lookup.register_forward_pre_hook(lambda one, x, place=place: keep(place, one, x[0]))
+                hooks.enter_context(hook)
+        slots_of(model, fact, phrasing)
+    return found
 
 
 def copied(model: Trained) -> Trained:

@@ -8,7 +8,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from memlayers.layers.feedforward import Cost, Reads, Workload, matrix_cost
-from memlayers.layers.product_keys import look_up, selection_flops, staircase
+from memlayers.layers.product_keys import half_scores, look_up, prepared, selection_flops, staircase
 
 
 class ProductKeyLookup(nn.Module):
@@ -47,11 +47,21 @@ class ProductKeyLookup(nn.Module):
 
     def forward(self, x: Tensor) -> Reads:
         """x (b, s, d_model) -> slots and weights, each (b, s, h * topk); the weights of a head sum to 1."""
-        query = self.to_query(x).to(self.keys.dtype)  # under autocast, norms are in the dtype of the parameters
-        query = rearrange(query, "b s (h two c) -> (b s) h two c", h=self.heads, two=2)
-        slots, weights = self.look_up(query, self.keys, self.gains, self.topk)
+        slots, weights = self.look_up(self.queries(x), self.keys, self.gains, self.topk)
         shape = *x.shape[:2], self.heads * self.topk
         return Reads(slots.reshape(shape), weights.reshape(shape))
+
+    def queries(self, x: Tensor) -> Tensor:
+        """x (b, s, d_model) -> (t, h, two, c)."""
+        query = self.to_query(x).to(self.keys.dtype)  # under autocast, norms are in the dtype of the parameters
+        return rearrange(query, "b s (h two c) -> (b s) h two c", h=self.heads, two=2)
+
+    def scores(self, x: Tensor) -> Tensor:
+        """x (b, s, d_model) -> half scores (two, h, t, n): the score of slot i * n + j is that of row i and column j,
+        and the weights of a head are the softmax over its topk best.
+        """
+        gains = None if self.gains is None else list(self.gains)
+        return half_scores(*prepared(self.queries(x), self.keys, gains))
 
     def cost(self, work: Workload) -> Cost:
         """Query projection, half scores, and the comparisons of both selections."""

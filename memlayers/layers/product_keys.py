@@ -40,11 +40,15 @@ def look_up(query: Tensor, keys: Tensor, gains: Sequence[Tensor] | None, k: int)
     query (t, h, two, c), keys (h, two, n, c), k <= n  ->  slots (t, h, k) int64, weights (t, h, k) that sum to 1.
     With gains, of queries and of keys, each (c,), both are normed half by half before they are scored.
     """
+    score, slots = product_key_topk(*prepared(query, keys, gains), k)
+    return slots, softmax_of_sorted(score.float())
+
+
+def prepared(query: Tensor, keys: Tensor, gains: Sequence[Tensor] | None) -> tuple[Tensor, Tensor]:
+    """Queries and keys as `look_up` scores them: normed half by half where there are gains, and over sqrt(c)."""
     if gains:
         query, keys = rms_norm(query, gains[0]), rms_norm(keys, gains[1])
-    keys = keys * query.shape[-1] ** -0.5  # scaled once, not for every token
-    score, slots = product_key_topk(query, keys, k)
-    return slots, softmax_of_sorted(score.float())
+    return query, keys * query.shape[-1] ** -0.5  # scaled once, not for every token
 
 
 def half_scores(query: Tensor, keys: Tensor) -> Tensor:

@@ -27,12 +27,7 @@ def draw(frame: pandas.DataFrame, layout: dict[str, Any], path: Path) -> list[Pa
     frame = frame[frame["status"] == "ok"]
     if frame.empty:
         return []
-    readouts = list(dict.fromkeys([*layout["readouts"], layout["y"], "training_flops", "recall"]))
-    rows = table(frame, layout | {"readouts": readouts})
-    x = layout["x"] or "training_flops"
-    axes = [name for name in rows.columns[: list(rows.columns).index("n")] if name not in INDEX and name != x]
-    lines = [axis for axis in axes if rows[axis].nunique() > 1] or axes[:1]
-    rows = rows.assign(line=[naming(row, lines) for _, row in rows.iterrows()])
+    rows, x, lines = lines_of(frame, layout)
     colours = colours_of(list(dict.fromkeys(rows["line"])), layout)
     worlds = list(dict.fromkeys(rows["world"]))
 
@@ -50,6 +45,18 @@ def draw(frame: pandas.DataFrame, layout: dict[str, Any], path: Path) -> list[Pa
         return figure
 
     return saved(panels, path)
+
+
+def lines_of(frame: pandas.DataFrame, layout: dict[str, Any]) -> tuple[pandas.DataFrame, str, list[str]]:
+    """Rows of the table, each with the `line` of the figure that it is a point of; what is on the x axis, an axis of
+    the study or a read-out; and the axes that name a line.
+    """
+    readouts = list(dict.fromkeys([*layout["readouts"], layout["y"], "training_flops", "recall"]))
+    rows = table(frame, layout | {"readouts": readouts})
+    x = layout["x"] or "training_flops"
+    axes = [name for name in rows.columns[: list(rows.columns).index("n")] if name not in INDEX and name != x]
+    lines = [axis for axis in axes if rows[axis].nunique() > 1] or axes[:1]
+    return rows.assign(line=[naming(row, lines) for _, row in rows.iterrows()]), x, lines
 
 
 def colours_of(names: list[str], layout: dict[str, Any]) -> dict[str, str]:

@@ -16,7 +16,7 @@ from memlayers.studies.frontier import common_seeds, curves, family, quoted
 from memlayers.studies.frontier_figure import draw_frontiers
 from memlayers.studies.layout import FILE, read_layout
 from memlayers.studies.summary import SHOWINGS, main_runs, main_sizes
-from memlayers.studies.table import estimate, interval, markdown, pivot, shown, table, verdict
+from memlayers.studies.table import as_markdown, estimate, interval, markdown, pivot, shown, table, verdict
 from memlayers.training.record import Record
 
 HEAD = "# Results\n\nWritten by `python scripts/report.py` from the records in `results/`; not to be edited.\n"
@@ -88,14 +88,19 @@ def section(folder: Path) -> str:
     frame = framed(list(read_all(folder)))
     rows = table(frame, layout)
     commands = "\n".join(f"    {command}" for command in layout["commands"])
-    said = frontier_verdict(frame, layout) if layout["frontier"] else verdict(rows, layout)
-    parts = [f"## {folder.name}", layout["question"].strip(), said, commands]
+    parts = [f"## {folder.name}", layout["question"].strip(), verdict_of(frame, rows, layout), commands]
     if layout["frontier"]:
-        parts += [frontier_tables(frame, rows, layout), by_relation(frame, layout)]
+        parts += [as_markdown(one) for one in frontier_tables(frame, rows, layout)]
+        parts += [f"{title}:\n\n{as_markdown(one)}" for title, one in by_relation(frame, layout).items()]
     else:
         parts.append(markdown(rows, layout))
     parts.append(f"![{folder.name}](results/{folder.name}/figure.png)")
     return "\n\n".join(part for part in parts if part)
+
+
+def verdict_of(frame: pandas.DataFrame, rows: pandas.DataFrame, layout: dict[str, Any]) -> str:
+    """What came out, in a sentence a world."""
+    return frontier_verdict(frame, layout) if layout["frontier"] else verdict(rows, layout)
 
 
 def frontier_verdict(frame: pandas.DataFrame, layout: dict[str, Any]) -> str:
@@ -113,25 +118,23 @@ def frontier_verdict(frame: pandas.DataFrame, layout: dict[str, Any]) -> str:
     return " ".join(sentences)
 
 
-def frontier_tables(frame: pandas.DataFrame, rows: pandas.DataFrame, layout: dict[str, Any]) -> str:
+def frontier_tables(frame: pandas.DataFrame, rows: pandas.DataFrame, layout: dict[str, Any]) -> list[pandas.DataFrame]:
     """The recall of every configuration over showings, and all read-outs at the showings at which arms are compared."""
     main = rows[(rows[layout["columns"]] == str(SHOWINGS)) & rows["num_keys"].isin(main_sizes(frame))]
-    texts = [pivot(rows, layout["columns"], layout["y"]), shown(main, layout)]
-    return "\n\n".join(text.to_markdown(index=False, disable_numparse=True) for text in texts)
+    return [pivot(rows, layout["columns"], layout["y"]), shown(main, layout)]
 
 
-def by_relation(frame: pandas.DataFrame, layout: dict[str, Any]) -> str:
-    """Recall of each relation by each arm, at the showings at which arms are compared: a table a world."""
-    parts = []
+def by_relation(frame: pandas.DataFrame, layout: dict[str, Any]) -> dict[str, pandas.DataFrame]:
+    """Recall of each relation by each arm, at the showings at which arms are compared: title -> table, one a world."""
+    tables = {}
     for world, own in frame.groupby("world"):
         rows = {}
         for arm, runs in main_runs(own, layout["reference"]["arm"], layout["y"]).items():
             means = runs[[name for name in runs if name.startswith("recall.by_relation.")]].mean().dropna()
             rows[arm] = {name.rpartition(".")[2]: f"{value:.3f}" for name, value in means.items()}
-        table_of = pandas.DataFrame(rows).T.rename_axis("arm").reset_index()
-        title = f"Recall by relation on {world}, each fact shown {SHOWINGS} times:"
-        parts.append(f"{title}\n\n{table_of.to_markdown(index=False, disable_numparse=True)}")
-    return "\n\n".join(parts)
+        title = f"Recall by relation on {world}, each fact shown {SHOWINGS} times"
+        tables[title] = pandas.DataFrame(rows).T.rename_axis("arm").reset_index()
+    return tables
 
 
 def studies_in(results: Path) -> list[Path]:
@@ -172,7 +175,7 @@ def headline(folder: Path, arms: tuple[str, ...]) -> str:
         row |= {f"{arm}: times the FLOPs of {reference}": quoted(times[arm]) for arm in arms if arm in times}
         row |= {f"{arm}: AUROC": mean_of(runs[arm], "unknown_auroc") for arm in own_family}
         rows.append(row | {"n": min(len(runs[arm]) for arm in arms if arm in runs)})
-    return pandas.DataFrame(rows).fillna("-").to_markdown(index=False, disable_numparse=True)
+    return as_markdown(pandas.DataFrame(rows).fillna("-"))
 
 
 def mean_of(runs: pandas.DataFrame, readout: str) -> str:

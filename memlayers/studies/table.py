@@ -125,7 +125,11 @@ def markdown(rows: pandas.DataFrame, layout: dict[str, Any]) -> str:
     parts = [shown(rows, layout)]
     if layout["columns"] in rows:
         parts.insert(0, pivot(rows, layout["columns"], layout["y"]))
-    return "\n\n".join(part.to_markdown(index=False, disable_numparse=True) for part in parts)
+    return "\n\n".join(map(as_markdown, parts))
+
+
+def as_markdown(texts: pandas.DataFrame) -> str:
+    return str(texts.to_markdown(index=False, disable_numparse=True))
 
 
 def screen(title: str, rows: pandas.DataFrame, layout: dict[str, Any], width: int) -> Screen:
