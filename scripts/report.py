@@ -4,6 +4,9 @@ python scripts/report.py                                  # redraw RESULTS.md, r
 python scripts/report.py results/local/single             # show the table of the records below a folder, your own
 python scripts/report.py results/local/single --out DIR   # and write table.md, .csv, .parquet and figure.png, .svg
 python scripts/report.py commit results/local/STUDY       # take a study's records into results/STUDY, and redraw
+python scripts/report.py --html                           # one page of all studies in results/: results/report.html
+python scripts/report.py --html --model RUN               # with the slots of a run with save_model=true
+python scripts/report.py results/local/topk --html --out topk.html    # a page of your own studies
 """
 
 import argparse
@@ -14,6 +17,7 @@ from benches import report as speed
 from rich.console import Console
 
 from memlayers.studies.cli import fail, verb
+from memlayers.studies.files import settings_in
 from memlayers.studies.frame import records
 from memlayers.studies.layout import read_layout
 from memlayers.studies.results import commit, filled, headline, redraw, render, studies_in
@@ -59,13 +63,30 @@ def show(folder: Path, out: Path | None) -> list[Path]:
     return redraw(folder, out, parquet=True) if out else []
 
 
+def show_page(folders: list[Path], out: Path | None, run: str | None, layers: list[str]) -> list[Path]:
+    """The page of some studies, or of all that are in results/ and of what else RESULTS.md has."""
+    from memlayers.studies.page.write import write
+
+    own = tuple(settings_in(Path(one).resolve()) for one in layers)
+    beside = () if folders else others()
+    return [write(folders or studies_in(RESULTS), out or RESULTS / "report.html", beside, run, own)]
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folders", nargs="*", metavar="folder", help="of records; `commit` before it takes them in")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="where to write the table and the figure")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="where to write the table and the figure, or the page")
+    parser.add_argument("--html", action="store_true", help="write one page of all, with figures to look into")
+    parser.add_argument("--model", metavar="RUN", help="whose slots the page shows: the name of its record")
+    parser.add_argument("--layer", action="append", default=[], metavar="FILE", help="of an arm of your own")
     given = parser.parse_args()
     try:
-        if given.folders[:1] == ["commit"]:
+        if given.html and given.folders[:1] != ["commit"]:
+            written = show_page([Path(one) for one in given.folders], given.out, given.model, given.layer)
+        elif given.html or given.model or given.layer:
+            name = "--html" if given.html else "--model" if given.model else "--layer"
+            raise ValueError(f"{name} does not go with that; accepted: [FOLDER ...] --html [--model RUN]")
+        elif given.folders[:1] == ["commit"]:
             if len(given.folders) != 2 or given.out:
                 raise ValueError("commit takes one folder: scripts/report.py commit results/local/STUDY")
             written = [commit(Path(given.folders[1]), RESULTS), *redraw_all()]

@@ -114,6 +114,8 @@ def test_a_wheel_carries_conf_and_runs_in_any_folder(tmp_path):
     assert built.returncode == 0, built.stderr
     (wheel,) = tmp_path.glob("*.whl")
     zipfile.ZipFile(wheel).extractall(tmp_path / "installed")
+    page = {path.name for path in (tmp_path / "installed/memlayers/studies/page").iterdir()}
+    assert page >= {"template.html", "explorer.html", "style.css", "page.js", "explorer.js"}
     words = [*SMALL, "training.steps=2", "progress=none"]
     done = subprocess.run(
         [sys.executable, "-m", "memlayers", *words],
