@@ -11,6 +11,7 @@ from test_trained import WORDS
 import memlayers
 from memlayers import tracing
 from memlayers.facts.world import PAD, known_facts
+from memlayers.studies.page import explorer
 from memlayers.studies.page.explorer import explored
 from memlayers.training.record import model_path
 from memlayers.training.run import run
@@ -132,3 +133,9 @@ def test_a_model_without_product_keys_is_refused_in_one_line(arm, tmp_path):
         ValueError, match=rf"^arm {arm} has no product keys; accepted: a run of memory, memory_plus and"
     ):
         explored(memlayers.load(model_path(config)), str(model_path(config)))
+
+
+def test_more_slots_than_fit_a_page_are_refused_in_one_line(shown, monkeypatch):
+    monkeypatch.setattr(explorer, "MOST_BYTES", 16 * 16 * 2 * len(shown[1]["layers"]) + 100)
+    with pytest.raises(ValueError, match=r"^num_keys=16: too many slots for a page; accepted: a run with fewer$"):
+        explored(shown[0], "run")

@@ -16,7 +16,6 @@ for (const layer of MODEL.layers) {
 }
 const factAt = new Map(MODEL.facts.map((fact, index) => [`${fact.subject} ${fact.relation}`, index]));
 const nameOf = (fact) => `${MODEL.subjects[fact.subject]} ${MODEL.relations[fact.relation]}`;
-const factNamed = new Map(MODEL.facts.map((fact, index) => [nameOf(fact), index]));
 let now = 0; // the fact
 let hovered = -1; // the slot
 

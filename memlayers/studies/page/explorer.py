@@ -18,12 +18,12 @@ from memlayers.trained import Reply, Trained
 from memlayers.training.record import read_record
 
 MOST_FACTS = 200
-MOST_SCORES = 1_000_000  # bytes; larger tables are shown for fewer facts
+MOST_BYTES = 1_200_000  # of scores and counts of readers; larger tables are shown for fewer facts
 NEIGHBOURS = 3  # of each subject drawn: those that share most of what it reads
 
 
 def explored(model: Trained, run: str, most: int = MOST_FACTS) -> dict[str, Any]:
-    """Of at most so many facts. Raises ValueError, in one line, for a model without product keys."""
+    """Of at most so many facts. Raises ValueError, in one line, for a model without product keys, or with too many."""
     others = all_reads(model)
     places = {place: lookup_at(model, place) for place in others.reads}
     lookups = {place: lookup for place, lookup in places.items() if lookup is not None}
@@ -31,9 +31,13 @@ def explored(model: Trained, run: str, most: int = MOST_FACTS) -> dict[str, Any]
         raise ValueError(
             f"arm {model.config.arm} has no product keys; accepted: a run of memory, memory_plus and the like"
         )
-    a_fact = sum(lookup.heads * 2 * lookup.keys.shape[-2] for lookup in lookups.values())
     world, names = model.text.world, model.text.world.names()
-    subjects = chosen(others, min(most, MOST_SCORES // a_fact) // len(world.relations))
+    sizes = {place: lookup.keys.shape[-2] for place, lookup in lookups.items()}
+    left = MOST_BYTES - sum(2 * n**2 for n in sizes.values())
+    fits = left // sum(2 * sizes[place] * lookup.heads for place, lookup in lookups.items())
+    if fits < len(world.relations):
+        raise ValueError(f"num_keys={max(sizes.values())}: too many slots for a page; accepted: a run with fewer")
+    subjects = chosen(others, min(most, fits) // len(world.relations))
     facts: list[Fact] = [
         (subject, relation)
         for subject in subjects
@@ -52,10 +56,10 @@ def explored(model: Trained, run: str, most: int = MOST_FACTS) -> dict[str, Any]
         "layers": [
             {
                 "place": place,
-                "n": lookup.keys.shape[-2],
+                "n": sizes[place],
                 "heads": lookup.heads,
                 "topk": lookup.topk,
-                "readers": readers(others, place, lookup.keys.shape[-2] ** 2),
+                "readers": readers(others, place, sizes[place] ** 2),
             }
             | quantised(torch.stack([one[place] for one in scores]))
             for place, lookup in lookups.items()

@@ -11,7 +11,6 @@ import pandas
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-import memlayers
 from memlayers.studies.frame import framed, read_all
 from memlayers.studies.layout import read_layout
 from memlayers.studies.page.chart import laid_out, runtime, variable
@@ -20,8 +19,9 @@ from memlayers.studies.page.explorer import explored
 from memlayers.studies.page.panels import Runs, arms_of, panels_of, panels_of_frontiers
 from memlayers.studies.page.tables import Table, table_of
 from memlayers.studies.results import by_relation, frontier_tables, verdict_of
-from memlayers.studies.summary import SHOWINGS
 from memlayers.studies.table import pivot, shown, table
+from memlayers.trained import Trained
+from memlayers.training.saved_model import load
 
 
 def write(
@@ -83,7 +83,7 @@ def asset(name: str) -> Markup:
 
 
 def explorer_of(run: str, layers: tuple[type, ...]) -> dict[str, Any]:
-    return explored(memlayers.load(run, layers), run)
+    return explored(Trained(*load(run, layers)), run)
 
 
 def study_of(folder: Path) -> dict[str, Any]:
@@ -121,22 +121,26 @@ def tables_of(frame: pandas.DataFrame, rows: pandas.DataFrame, layout: dict[str,
     over = f"{layout['y'].replace('_', ' ')} over {layout['columns']}"
     if layout["frontier"]:
         wide, main = frontier_tables(frame, rows, layout)
-        named = {f"All read-outs, each fact shown {SHOWINGS} times": main} | by_relation(frame, layout)
+        named = {"All read-outs": main} | by_relation(frame, layout)
         named |= {f"Every configuration: {over}": wide}
     else:
         named = {"All configurations": shown(rows, layout)}
         named |= (
             {f"Side by side: {over}": pivot(rows, layout["columns"], layout["y"])} if layout["columns"] in rows else {}
         )
-    return [table_of(*one) for caption, texts in named.items() for one in by_world(caption, texts)]
+    axes = list(rows.columns[: list(rows.columns).index("n")])
+    return [table_of(*one) for caption, texts in named.items() for one in by_world(caption, texts, axes)]
 
 
-def by_world(caption: str, texts: pandas.DataFrame) -> list[tuple[str, pandas.DataFrame]]:
-    """A table for each world, so that the first column names the arm."""
-    if "world" not in texts:
-        return [(caption, texts)]
-    groups = texts.groupby("world", sort=False)
-    return [(f"{caption}, on {world}", own.drop(columns="world")) for world, own in groups]
+def by_world(caption: str, texts: pandas.DataFrame, axes: list[str]) -> list[tuple[str, pandas.DataFrame]]:
+    """A table for each world. An axis with one value moves into its caption, so that the first columns tell most."""
+    worlds = texts.groupby("world", sort=False) if "world" in texts else [("", texts)]
+    found = []
+    for world, own in worlds:
+        fixed = [name for name in axes if name in own and name != "arm" and own[name].nunique() == 1]
+        values = [f"{name} = {own[name].iloc[0]}" for name in fixed if name != "world"]
+        found.append((", ".join([caption, *([str(world)] if world else []), *values]), own.drop(columns=fixed)))
+    return found
 
 
 def section_of(markdown: str) -> dict[str, Any]:
