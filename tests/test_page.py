@@ -140,6 +140,12 @@ def test_a_page_is_the_same_bytes_twice(page, folders):
     assert page[0].read_text() == rendered(folders, (SPEED,))
 
 
+def test_a_study_whose_runs_all_failed_is_told_without_figures(tmp_path):
+    found = Elements(rendered([write(tmp_path / "s", record("memory", error="out of luck", study="s"))]))
+    assert "memory seed 0 on w: out of luck" in found.text and "1 failed" in found.text
+    assert not any(one.get("class") == "figure" for _, one in found.tags)
+
+
 def test_points_of_a_frontier_are_its_configurations_and_tell_their_runs(folders):
     found, layout = list(read_all(folders[0])), read_layout(folders[0])
     frame = framed(found)

@@ -93,8 +93,8 @@ def fact_of(model: Trained, changed: Trained, fact: Fact, subjects: list[int], o
     forget(changed, fact)
     without = changed.ask(subject, relation)
     changed.model.load_state_dict(model.model.state_dict())
-    heads = {
-        place: [[*pair] for pair in zip(reads.slots.tolist(), map(rounded, reads.weights.tolist()), strict=True)]
+    read = {
+        place: list(zip(reads.slots.tolist(), map(rounded, reads.weights.tolist()), strict=True))
         for place, reads in slots_of(model, fact).items()
     }
     return {
@@ -104,7 +104,7 @@ def fact_of(model: Trained, changed: Trained, fact: Fact, subjects: list[int], o
         "truth": reply.truth,
         "answers": answers(reply),
         "without": answers(without),
-        "reads": heads,
+        "reads": read,
         "slots": [
             [one.place, one.slot, rounded(one.weight), one.heads, one.readers, one.known_to]
             for one in trace(model, subject, relation, others=others)
