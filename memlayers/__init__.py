@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import pandas
+    from torch import nn
 
     from memlayers.trained import Trained
 
@@ -42,3 +43,32 @@ def load(path: str | Path, layers: tuple[type, ...] = ()) -> Trained:
     from memlayers.training.saved_model import load as read
 
     return Trained(*read(path, layers))
+
+
+def swap(
+    model: nn.Module, pattern: str, ffn: Any, *, pool: str | None = None, freeze: bool = False, seed: int = 0
+) -> list[str]:
+    """Replace feed-forwards of any model by memory layers, in place; memlayers/foreign/swap.py says it all.
+
+    memlayers.swap(model, "model.layers.*.mlp", Memory(num_keys=128), pool="shared")
+    """
+    from memlayers.foreign.swap import swap as replace
+
+    return replace(model, pattern, ffn, pool=pool, freeze=freeze, seed=seed)
+
+
+def load_swapped(path: str | Path, layers: tuple[type, ...] = (), **settings: Any) -> Any:
+    """A swapped model of transformers, from the folder of its save_pretrained; `settings` as for from_pretrained."""
+    from memlayers.foreign.load import load_swapped as read
+
+    return read(path, layers, **settings)
+
+
+def param_groups(model: nn.Module, tables: str = "sparse", **settings: dict[str, Any]) -> list[dict[str, Any]]:
+    """Parameters by role for an optimizer of one's own, tables last; memlayers/foreign/groups.py says which takes them.
+
+    *others, values = memlayers.param_groups(model, memory_key={"lr": 1e-3})
+    """
+    from memlayers.foreign.groups import param_groups as groups
+
+    return groups(model, tables, **settings)

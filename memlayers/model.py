@@ -144,7 +144,7 @@ def build_model(
     blocks = [build_block(index) for index in range(config.depth)]
     model = Transformer(num_tokens, config.d_model, blocks, site.pools, config.tied_head)
     if generator is not None:
-        init_parameters(model, generator, config.embedding_std)
+        init_parameters(model, generator, config.embedding_std, config.depth)
     return model
 
 
@@ -174,15 +174,14 @@ def parameters_with_roles(model: nn.Module) -> Iterator[tuple[str, str, nn.Param
 
 
 @torch.no_grad()
-def init_parameters(model: Transformer, generator: torch.Generator, embedding_std: float) -> None:
+def init_parameters(model: nn.Module, generator: torch.Generator, embedding_std: float, depth: int) -> None:
     """Normal, with a standard deviation for each role; gains of norms start at 1, biases and filters at 0.
 
     Matrices, keys and values: 1 / sqrt(width of the input or row). Matrices that write to the residual stream are
     divided by sqrt(2 * depth) (GPT-2). Embeddings: embedding_std; facts are learnt earlier with 0.2 than with GPT-2's
     0.02 (LOG.md), perhaps because subjects then differ more than what the young blocks add to them.
     """
-    depth = len(model.blocks)
-    shards = {id(pool.values): pool for pool in model.tables() if isinstance(pool, ShardedPool)}
+    shards = {id(pool.values): pool for pool in model.modules() if isinstance(pool, ShardedPool)}
     constant = {"vector": 1.0, "bias": 0.0, "filter": 0.0}
     for _, role, parameter in parameters_with_roles(model):
         if role in constant:

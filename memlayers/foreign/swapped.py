@@ -1,0 +1,67 @@
+"""What stands in the place of a feed-forward of others, and how it gets there."""
+
+import re
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from memlayers.kernels import REFERENCE, choose
+from memlayers.layers.site import Settings, Site
+from memlayers.model import init_parameters
+
+
+class Swapped(nn.Module):
+    """A layer of ours in the place of a plain feed-forward: hidden states (..., d_model) in and out, in their dtype."""
+
+    # Read by transformers' save_pretrained: tensors of these names may be one, which it then writes once.
+    _tied_weights_keys: ClassVar[dict[str, str]] = {"layer.pool.values": "layer.pool.values"}
+
+    def __init__(self, layer: Any):
+        super().__init__()
+        self.layer = layer
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # kernels in C and gradients of rows cannot be traced
+    def forward(self, x: Tensor) -> Tensor:
+        """Raises ValueError for a layer with an auxiliary loss, which a plain feed-forward cannot hand on."""
+        out = self.layer(rearrange(torch.atleast_2d(x), "... s d -> (...) s d"), None)
+        if out.aux_loss is not None:
+            raise ValueError(f"{type(self.layer).__name__} has an auxiliary loss; accepted: layers without one")
+        return out.hidden.reshape(x.shape).to(x.dtype)
+
+
+@dataclass(frozen=True)
+class Swap:
+    """What stands where: enough to build the same model again."""
+
+    modules: list[str]
+    ffn: Settings
+    d_model: int
+    hidden: int  # width inside the modules that were replaced, for a dense layer
+
+    def put_into(self, model: nn.Module, init: bool = False, seed: int = 0) -> None:
+        """Replace the modules; parameters are drawn by the rules of our own models, or left uninitialised."""
+        old = {name: model.get_submodule(name) for name in self.modules}
+        dtype = next(old[self.modules[0]].parameters()).dtype
+        site = Site(self.d_model, self.hidden, 0, choose("auto") if dtype == torch.float32 else REFERENCE)
+        new: dict[int, Swapped] = {}
+        for one in old.values():
+            if id(one) not in new:  # a module may have two names
+                with torch.device(next(one.parameters()).device):
+                    new[id(one)] = Swapped(self.ffn.build(site)).to(dtype).train(one.training)
+        if getattr(self.ffn, "value_dtype", None) == "bfloat16":
+            for pool in site.pools:
+                pool.to(torch.bfloat16)
+        if init:
+            depth = len(relatives(model, self.modules[0]))
+            init_parameters(nn.ModuleList(new.values()), torch.Generator().manual_seed(seed), 1.0, depth)
+        for name, replaced in old.items():
+            model.set_submodule(name, new[id(replaced)])
+
+
+def relatives(model: nn.Module, name: str) -> list[str]:
+    """Names that differ from this one in numbers only: the same place in every block."""
+    kind = re.sub(r"\d+", "*", name)
+    return [one for one, _ in model.named_modules() if re.sub(r"\d+", "*", one) == kind]

@@ -1,0 +1,129 @@
+"""Sparse memory finetuning (Lin et al. 2025, arXiv 2510.15103): new facts are learnt in the slots that they read and
+others do not, and all else stays as it is. For any model with layers that read a MemoryPool, ours or a swapped one.
+
+slot    reads by new facts    read in background batches    score
+  17            40                    0 of 100                high: its row is trained
+   3            90                  100 of 100                   0: frozen
+
+background = Background.of(model, batches)                     once; batches of what is to be kept
+rows = choose_rows(count_reads(model, tokens), background, 500)
+with only_rows(model, rows):                                   for one step, as in the paper, or for all
+    loss.backward()
+"""
+
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from memlayers.layers.feedforward import FFNOutput
+from memlayers.layers.pool import MemoryPool
+
+Counts = dict[MemoryPool, Tensor]  # of each slot (n,) of a pool
+
+
+@torch.no_grad()
+def count_reads(model: nn.Module, tokens: Tensor, where: Tensor | None = None) -> Counts:
+    """How often each slot is read at the positions of the mask `where` (b, s), or at all of them, by model(tokens).
+
+    A read counts once whatever its weight (section 3.2). Raises ValueError for a model whose layers read no pool.
+    """
+    counts: Counts = {}
+
+    def add(layer: nn.Module, _: object, out: FFNOutput) -> None:
+        assert out.reads is not None
+        pool, slots = layer.pool, out.reads.slots.flatten(0, 1)
+        assert isinstance(pool, MemoryPool)
+        chosen = slots if where is None else slots[where.flatten()]
+        read = chosen.flatten().bincount(minlength=len(pool.values))
+        counts[pool] = counts[pool] + read if pool in counts else read
+
+    was_training = model.training
+    with ExitStack() as stack:
+        stack.callback(model.train, was_training)
+        model.eval()
+        for layer in readers(model):
+            stack.callback(layer.register_forward_hook(add).remove)
+        model(tokens)
+    return counts
+
+
+def readers(model: nn.Module) -> list[nn.Module]:
+    """Layers that read a pool. Raises ValueError for a model without."""
+    found = [layer for layer in model.modules() if isinstance(getattr(layer, "pool", None), MemoryPool)]
+    if not found:
+        raise ValueError(f"{type(model).__name__} has no layer that reads a pool; accepted: a model with memory layers")
+    return found
+
+
+@dataclass(frozen=True)
+class Background:
+    """In how many batches of what is to be kept each slot is read."""
+
+    batches: int
+    containing: Counts
+
+    @classmethod
+    def of(cls, model: nn.Module, batches: Iterable[tuple[Tensor, Tensor | None]]) -> "Background":
+        """From (tokens, where) of each batch, as for count_reads."""
+        containing: Counts = {}
+        number = 0
+        for tokens, where in batches:
+            number += 1
+            for pool, count in count_reads(model, tokens, where).items():
+                containing[pool] = containing.get(pool, torch.zeros_like(count)) + (count > 0)
+        return cls(number, containing)
+
+
+def tf_idf(count: Tensor, containing: Tensor, batches: int) -> Tensor:
+    """Of each slot (n,): its share of all reads, times log((batches + 1) / (batches that contain it + 1))."""
+    share = count / count.sum().clamp(min=1)
+    return share * torch.log((batches + 1) / (containing + 1))
+
+
+def choose_rows(counts: Counts, background: Background, top: int) -> Counts:
+    """The `top` slots of each pool by tf_idf, fewer where fewer are read, and never one that all batches read."""
+    rows = {}
+    for pool, count in counts.items():
+        containing = background.containing.get(pool, torch.zeros_like(count))
+        score = tf_idf(count, containing, background.batches)
+        best = score.topk(min(top, len(score)))
+        rows[pool] = best.indices[best.values > 0]
+    return rows
+
+
+@contextmanager
+def only_rows(model: nn.Module, rows: Counts) -> Iterator[list[nn.Parameter]]:
+    """Within, gradients reach these rows (t,) of these pools and nothing else; yields the tables. Afterwards all is
+    trainable, or frozen, as before.
+
+    Plain gradient steps suit (the paper's SGD), and rules of memlayers.optim, which leave rows without a gradient as
+    they are. With dense gradients Adam goes on moving rows that it has moved before, and a decay moves all.
+
+    Raises ValueError for a pool whose rows backward moves by itself (MemoryPool.update).
+    """
+    if any(pool.update is not None for pool in rows):
+        raise ValueError("a table is updated in backward, before rows are chosen; accepted: pools without an update")
+    with ExitStack() as stack:
+        for parameter in model.parameters():
+            stack.callback(parameter.requires_grad_, parameter.requires_grad)
+            parameter.requires_grad_(False)
+        for pool, chosen in rows.items():
+            kept = torch.zeros(len(pool.values), dtype=torch.bool, device=pool.values.device)
+            kept[chosen] = True
+            stack.callback(pool.values.requires_grad_(True).register_hook(partial(gradient_of, kept)).remove)
+        yield [pool.values for pool in rows]
+
+
+def gradient_of(kept: Tensor, grad: Tensor) -> Tensor:
+    """A table's gradient, sparse or dense (n, d), with rows outside the mask `kept` (n,) left out, or zero."""
+    if not grad.is_sparse:
+        return grad * kept[:, None]
+    index, values = grad._indices(), grad._values()
+    inside = kept[index[0]]
+    return torch.sparse_coo_tensor(
+        index[:, inside], values[inside], grad.shape, is_coalesced=grad.is_coalesced(), check_invariants=False
+    )
