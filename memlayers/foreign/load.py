@@ -15,11 +15,13 @@ from memlayers.training.restore import filled
 def load_swapped(path: str | Path, layers: tuple[type, ...] = (), **settings: Any) -> Any:
     """A swapped model that save_pretrained wrote into this folder; `settings` as for from_pretrained.
 
-    `layers`: settings' classes of the user's own layers in it. Needs transformers: pip install "memlayers[hf]".
-    Raises ValueError, in one line, for a folder without such a model, one of another format, and missing weights.
+    `layers`: settings' classes of the user's own layers in it. Raises ValueError, in one line, for a folder without
+    such a model, one of another format, weights that are missing or too many, and where transformers is not there.
     """
-    import transformers
-
+    try:
+        import transformers
+    except ImportError as error:
+        raise ValueError(f'load_swapped needs transformers ({error}); accepted: pip install "memlayers[hf]"') from None
     folder = Path(path)
     said = read_config(folder)
     swaps = [restored(one, layers) for one in said["memlayers"]["swaps"]]
@@ -58,9 +60,8 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise ValueError(f"{folder}: a model without layers of memlayers; {accepted}")
     kept = said["memlayers"]
     if kept["format"] != FORMAT:
-        raise ValueError(
-            f"{folder}: saved by memlayers {kept['version']}; accepted: format {FORMAT}, not {kept['format']}"
-        )
+        made_by, found = kept["version"], kept["format"]
+        raise ValueError(f"{folder}: saved by memlayers {made_by}; accepted: format {FORMAT}, not {found}")
     del said["transformers_weights"]
     return said
 
