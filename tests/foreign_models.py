@@ -1,8 +1,12 @@
-"""A model of somebody else's, with feed-forwards to be replaced."""
+"""A model of somebody else's, with feed-forwards to be replaced, and a layer of a user's own."""
+
+from dataclasses import dataclass
 
 import torch
 from contract import D_MODEL
 from torch import Tensor, nn
+
+from memlayers.layers.feedforward import FFNOutput
 
 
 class Feed(nn.Module):
@@ -34,3 +38,28 @@ class Foreign(nn.Module):
 def foreign(**changes) -> Foreign:
     torch.manual_seed(3)
     return Foreign(**changes)
+
+
+@dataclass
+class Bilinear:
+    """A layer of the user's own; `balance` times its output is an auxiliary loss."""
+
+    width: int = 6
+    balance: float | None = None
+
+    def validate(self, key: str, d_model: int) -> None: ...
+
+    def build(self, site) -> nn.Module:
+        return BilinearLayer(site.d_model, self.width, self.balance)
+
+
+class BilinearLayer(nn.Module):
+    def __init__(self, d_model: int, width: int, balance: float | None):
+        super().__init__()
+        self.up, self.down = nn.Linear(d_model, 2 * width, bias=False), nn.Linear(width, d_model, bias=False)
+        self.balance = balance
+
+    def forward(self, x: Tensor, tokens: Tensor | None) -> FFNOutput:
+        left, right = self.up(x).chunk(2, dim=-1)
+        hidden = self.down(left * right)
+        return FFNOutput(hidden, None if self.balance is None else self.balance * hidden.mean())

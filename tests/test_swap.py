@@ -1,20 +1,17 @@
 """Feed-forwards of any model replaced by layers of ours: what is found, what stands there then, and what is refused."""
 
 import copy
-from dataclasses import dataclass
 
 import pytest
 import torch
 from contract import CASES, D_MODEL, SMALL, site
-from foreign_models import foreign
+from foreign_models import Bilinear, foreign
 from stubs import seeded
-from torch import nn
 
 import memlayers
 from memlayers.config import ModelConfig
 from memlayers.foreign.swapped import Swapped
 from memlayers.layers import Dense, Engram, Memory, NGram, Oracle, Peer, ShortConv
-from memlayers.layers.feedforward import FFNOutput
 from memlayers.model import build_model
 
 ALONE = {name: case for name, case in CASES.items() if type(case) in (Dense, Memory, Peer)}
@@ -111,22 +108,10 @@ def test_a_module_with_two_names_is_replaced_at_both():
     assert model.blocks[2]["mlp"] is model.blocks[0]["mlp"] is not model.blocks[1]["mlp"]
 
 
-@dataclass
-class Balanced:
-    """A layer of the user's own, with an auxiliary loss."""
-
-    def validate(self, key: str, d_model: int) -> None: ...
-
-    def build(self, where) -> nn.Module:
-        made = nn.Linear(where.d_model, where.d_model)
-        made.forward = lambda x, tokens: FFNOutput(x, aux_loss=x.sum())
-        return made
-
-
 def test_an_auxiliary_loss_is_not_dropped_in_silence():
     model = foreign()
-    memlayers.swap(model, "blocks.0.mlp", Balanced())
-    with pytest.raises(ValueError, match=r"Linear has an auxiliary loss; accepted: layers without one$"):
+    memlayers.swap(model, "blocks.0.mlp", Bilinear(balance=0.1))
+    with pytest.raises(ValueError, match=r"BilinearLayer has an auxiliary loss; accepted: layers without one$"):
         model(torch.randn(1, 2, D_MODEL))
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from foreign_models import Bilinear
 from torch import Tensor, nn
 
 import memlayers
@@ -129,6 +130,26 @@ def test_parts_swaps_and_shards_come_back(tmp_path):
     assert back.dtype == torch.bfloat16 and logits(back).equal(logits(model))
     assert type(back.model.layers[1].mlp) is type(model.model.layers[1].mlp)
     assert memlayers.load_swapped(tmp_path, dtype=torch.float32).dtype == torch.float32
+
+
+def test_a_layer_of_ones_own_comes_back_by_its_settings(tmp_path):
+    model = transformers.LlamaForCausalLM(CONFIGS["llama"]())
+    memlayers.swap(model, pattern("llama"), Bilinear(width=5))
+    model.save_pretrained(tmp_path)
+    assert logits(memlayers.load_swapped(tmp_path, layers=(Bilinear,))).equal(logits(model))
+    with pytest.raises(
+        ValueError, match=r"^Bilinear is no layer or rule of ours; accepted: with the file that defines"
+    ):
+        memlayers.load_swapped(tmp_path)
+
+
+def test_a_layer_that_could_not_be_saved_is_refused_before_anything_is_changed(monkeypatch):
+    model = transformers.LlamaForCausalLM(CONFIGS["llama"]())
+    modules, config = dict(model.named_modules()), model.config
+    monkeypatch.delattr("foreign_models.__file__")  # as in a notebook
+    with pytest.raises(ValueError, match=r"^ffn=Bilinear is defined in no file, and cannot be saved; accepted: one in"):
+        memlayers.swap(model, pattern("llama"), Bilinear())
+    assert dict(model.named_modules()) == modules and model.config is config
 
 
 def test_a_config_that_models_share_says_only_what_is_true():

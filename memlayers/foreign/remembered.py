@@ -46,17 +46,30 @@ def _remembering(kind: type) -> type:
     return type(kind.__name__, (Remembers, kind), {})
 
 
-def remember(model: nn.Module, swap: Swap) -> None:
-    """Write a swap into the config of a model of transformers; of others there is nothing to write."""
+def config_with(model: nn.Module, swap: Swap) -> Any:
+    """The config of a model of transformers with one swap more, for `install`; None for other models.
+
+    Raises ValueError for a layer whose source is in no file, by which `load_swapped` could know it again.
+    """
     old = getattr(model, "config", None)
     if "transformers" not in sys.modules or not isinstance(old, sys.modules["transformers"].PreTrainedConfig):
-        return
-    said = {field.name: settings(getattr(swap, field.name)) for field in fields(swap)}
+        return None
+    try:
+        said = {field.name: settings(getattr(swap, field.name)) for field in fields(swap)}
+    except (AttributeError, OSError):
+        name = type(swap.ffn).__name__
+        raise ValueError(f"ffn={name} is defined in no file, and cannot be saved; accepted: one in a .py") from None
     config = copy.deepcopy(old)  # other models may have the same one
     if not isinstance(old, Remembers):
         config = remembering(type(old), config.__dict__)
         config.memlayers = {"format": FORMAT, "version": __version__, "swaps": []}
     config.memlayers["swaps"].append(said)
+    return config
+
+
+def install(model: nn.Module, config: Any) -> None:
+    """In all modules that have the model's config."""
+    old = model.config
     for module in model.modules():
         if getattr(module, "config", None) is old:
             module.config = config

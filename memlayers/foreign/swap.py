@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from memlayers.config.model import validate_layer
-from memlayers.foreign.remembered import remember
+from memlayers.foreign.remembered import config_with, install
 from memlayers.foreign.swapped import Swap, Swapped
 from memlayers.layers import LAYERS, Dense, Memory, Peer
 
@@ -48,8 +48,10 @@ def swap(
             raise ValueError(f"{first} is {d_model} wide and {name} {width}; accepted: modules of one width a call")
     validate_layer("ffn", ffn, d_model)
     made = Swap(list(found), ffn, d_model, max(axes(found[first])))
+    config = config_with(model, made)
     made.put_into(model, init=True, seed=seed)
-    remember(model, made)
+    if config is not None:
+        install(model, config)
     if freeze:
         kept = {id(p) for one in model.modules() if isinstance(one, Swapped) for p in one.parameters()}
         for parameter in model.parameters():
