@@ -1,7 +1,7 @@
 """A Llama with one memory layer knows facts of a world and is taught new ones: what does each way of teaching forget?
 
-python scripts/finetune.py --tune                   learning rates on a seed of their own, then seeds 0 to 2: 20 minutes
-python scripts/finetune.py                          with the rates of results/finetune.json, two minutes a seed
+python scripts/finetune.py --tune                   learning rates on a seed of their own, then seeds 0 to 2: 5 minutes
+python scripts/finetune.py                          with the rates of results/finetune.json: 2 minutes
 python scripts/finetune.py --people 300 --seeds 1 --out elsewhere.json
 
 full    AdamW on all parameters          lora    AdamW on LoRA of all matrices but the memory's (peft)
