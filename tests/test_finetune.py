@@ -17,12 +17,9 @@ def test_sparse_memory_finetuning_learns_as_much_and_forgets_less(tmp_path):
     assert done.returncode == 0, done.stderr
     runs = {one["arm"]: one for one in json.loads(path.read_text())["runs"]}
     assert all(one["before"] > 0.98 and one["new"] >= 0.9 for one in runs.values())
-    assert (
-        max(runs[arm]["forgotten"] for arm in ("table", "rows_500", "rows_2000"))
-        < 0.02
-        < runs["full"]["forgotten"]
-        < runs["lora"]["forgotten"]
-    )
+    forgotten = {arm: one["forgotten"] for arm, one in runs.items()}
+    of_tables = max(forgotten[arm] for arm in ("table", "rows_500", "rows_2000"))
+    assert of_tables < forgotten["full"] / 2 < forgotten["lora"] / 2
     assert done.stdout.split()[:5] == ["arm", "rate", "steps", "new", "forgotten"]
 
 
