@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import naive
+import naive_experts
 import naive_tables
 import torch
 from stubs import seeded
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from memlayers.config import ModelConfig
 from memlayers.kernels import REFERENCE, Kernels
-from memlayers.layers import Dense, Engram, Memory, NGram, Oracle, Peer, ShortConv
+from memlayers.layers import Dense, Engram, Memory, MoE, NGram, Oracle, Peer, ShortConv
 from memlayers.layers.beside import Beside
 from memlayers.layers.dense import SwiGLU
 from memlayers.layers.feedforward import FeedForward
@@ -39,6 +40,14 @@ class Ungated(Dense):
         return super().build(replace(site, gated=False))
 
 
+@dataclass
+class UngatedMoE(MoE):
+    """As in a model with gated=False."""
+
+    def build(self, site: Site) -> FeedForward:
+        return super().build(replace(site, gated=False))
+
+
 @dataclass(frozen=True)
 class Entry:
     """A twin takes the layer, for its parameters, x (b, s, d_model) and tokens (b, s); it returns what hidden is."""
@@ -48,6 +57,7 @@ class Entry:
     reach: Callable[[Any], int] = lambda settings: 0  # positions after its own that a token can change
     always: bool = True  # a token changes all that it reaches
     width: Callable[[Any], int] = lambda settings: D_MODEL  # of the rows of the pool
+    rounding: float = 0.0  # what other tokens change: products of as many rows as come together round differently
 
 
 CONTRACT: dict[type, Entry] = {
@@ -77,7 +87,7 @@ CONTRACT: dict[type, Entry] = {
         lambda settings: settings.n - 1,
     ),
     Peer: Entry(
-        naive.peer,
+        naive_experts.peer,
         {
             "own": Peer(num_keys=5, heads=2, topk=3, d_key=4),
             "shared": Peer(num_keys=5, heads=1, topk=2, pool="shared"),
@@ -85,6 +95,18 @@ CONTRACT: dict[type, Entry] = {
             "bfloat16": Peer(num_keys=5, heads=2, topk=3, value_dtype="bfloat16"),
         },
         width=lambda settings: 2 * D_MODEL,
+    ),
+    MoE: Entry(
+        naive_experts.moe,
+        {
+            "": MoE(experts=5, topk=2, hidden=3),
+            "of one": MoE(experts=4, topk=1, hidden=5, balance_loss=0.0),
+            "all": MoE(experts=3, topk=3, hidden=2),
+            "shared": MoE(experts=4, topk=2, hidden=3, shared=2),
+            "biased": MoE(experts=6, topk=2, hidden=3, balance_loss=0.0, balance_step=0.1),
+            "without gate": UngatedMoE(experts=4, topk=2, hidden=3, shared=1, balance_step=0.1),
+        },
+        rounding=1e-5,
     ),
     Engram: Entry(
         naive_tables.engram,
@@ -149,11 +171,14 @@ def build(ffn: Any = None, seed: int = 0, sparse: bool = True, **changes: Any) -
 
 
 def drawn(module: nn.Module) -> nn.Module:
-    """With parameters away from where they start: embeddings are small there, and filters zero."""
+    """In evaluation, with parameters and running averages away from where they start: filters are zero there."""
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.normal_(1.0 if parameter.ndim == 1 else 0.0, 0.5)
-    return module
+        for buffer in module.buffers():
+            if buffer.is_floating_point():
+                buffer.uniform_(0.5, 1.5)
+    return module.eval()
 
 
 def random_tokens(*shape: int) -> Tensor:

@@ -1,7 +1,8 @@
 """Every algorithm again, with loops, one token and one slot at a time: slow and obvious. The tests compare with these.
 
 A twin of a layer takes the layer, for its parameters, x (b, s, d_model) and tokens (b, s). Autograd goes through the
-loops. Which twin belongs to which layer stands in contract.py; those of layers that look at tokens, in naive_tables.py.
+loops. Which twin belongs to which layer stands in contract.py. Twins of layers that look at tokens are in
+naive_tables.py, those of experts in naive_experts.py.
 """
 
 import math
@@ -16,7 +17,6 @@ from memlayers.layers.feedforward import FeedForward
 from memlayers.layers.gated_memory import GatedMemory
 from memlayers.layers.lookup import ProductKeyLookup
 from memlayers.layers.memory import ProductKeyMemory
-from memlayers.layers.peer import SingleNeuronExperts
 from memlayers.layers.short_conv import ShortConvolution
 from memlayers.model import Transformer
 
@@ -109,17 +109,6 @@ def memory(layer: ProductKeyMemory | GatedMemory, x: Tensor, tokens: Tensor) -> 
     out = torch.zeros_like(x)
     for b, s in positions(x):
         out[b, s] = layer.out.weight @ (silu(layer.gate.weight @ x[b, s]) * read[b, s])
-    return out
-
-
-def peer(layer: SingleNeuronExperts, x: Tensor, tokens: Tensor) -> Tensor:
-    """Every expert hears the token, and says its vector as loudly as it was chosen and as it heard."""
-    out, d_model = torch.zeros_like(x), x.shape[-1]
-    for b, s, slot, weight in lookup(layer.lookup, x):
-        row = layer.pool.values[slot].float()
-        heard = torch.dot(row[:d_model], x[b, s])
-        gelu = heard * 0.5 * (1 + torch.erf(heard / math.sqrt(2)))
-        out[b, s] += weight * gelu * row[d_model:]
     return out
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import naive
 import pytest
 import torch
-from contract import CASES, D_MODEL, FIRST, NUM_TOKENS, SMALL, TABLES, build, drawn, random_tokens, site, twin
+from contract import CASES, D_MODEL, FIRST, NUM_TOKENS, SMALL, TABLES, build, drawn, entry_of, random_tokens, site, twin
 from torch import nn
 
 from memlayers.layers import NGram, ShortConv
@@ -63,7 +63,8 @@ def test_a_token_changes_nothing_before_it_and_nothing_in_other_documents(place,
     for position in range(6):
         other = tokens.clone()
         other[1, position] += 1
-        changed = (model(tokens).logits != model(other).logits).any(dim=-1).view(3, 6)
+        limit = 10 * entry_of(CASES[case]).rounding
+        changed = ((model(tokens).logits - model(other).logits).abs() > limit).any(dim=-1).view(3, 6)
         assert changed.nonzero().tolist() == [[1, later] for later in range(position, 6)]
 
 
@@ -72,7 +73,8 @@ def test_asking_at_some_positions_gives_their_rows_in_reading_order(place, case)
     model, tokens, where = build_at(place, CASES[case]), random_tokens(3, 6), torch.rand(3, 6) < 0.5
     everywhere, some = model(tokens), model(tokens, where)
     torch.testing.assert_close(some.logits, everywhere.logits.view(3, 6, -1)[where])
-    assert list(some.reads) == (PLACES[place][1] if case in TABLES else []) and some.aux_loss is None
+    assert list(some.reads) == (PLACES[place][1] if case in TABLES else [])
+    assert (some.aux_loss is None) == (everywhere.aux_loss is None)
     for name, reads in some.reads.items():
         assert reads.slots.shape[:2] == (3, 6) and reads.slots.equal(everywhere.reads[name].slots)
 
@@ -149,7 +151,7 @@ def test_a_state_round_trips_and_holds_each_table_once(case, tmp_path):
 
 @pytest.mark.parametrize("case", CASES)
 def test_two_models_share_nothing(case):
-    first, second, tokens = build(CASES[case]), build(CASES[case]), random_tokens(2, 4)
+    first, second, tokens = build(CASES[case]), build(CASES[case]).eval(), random_tokens(2, 4)
     before = second(tokens).logits
     with torch.no_grad():
         for parameter in first.parameters():

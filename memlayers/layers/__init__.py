@@ -6,18 +6,20 @@ Read in this order: feedforward, dense, product_keys, lookup, pool, memory, gate
 from memlayers.layers.dense import Dense
 from memlayers.layers.engram import Engram
 from memlayers.layers.memory import Memory
+from memlayers.layers.moe import MoE
 from memlayers.layers.ngram import NGram
 from memlayers.layers.oracle import Oracle
 from memlayers.layers.peer import Peer
 from memlayers.layers.short_conv import ShortConv
 
-__all__ = ["LAYERS", "Dense", "Engram", "Memory", "NGram", "Oracle", "Peer", "ShortConv", "layer_name"]
+__all__ = ["LAYERS", "Dense", "Engram", "Memory", "MoE", "NGram", "Oracle", "Peer", "ShortConv", "layer_name"]
 
 LAYERS = (
     Dense,
     Memory,
     NGram,
     Peer,
+    MoE,
     Engram,
     Oracle,
     ShortConv,

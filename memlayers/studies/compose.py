@@ -25,9 +25,9 @@ from memlayers.studies.rates import tuned_words
 
 
 def register() -> None:
-    """The schemas that YAML files extend, an arm for each feed-forward, and two resolvers.
+    """The schemas that YAML files extend, an arm for each feed-forward, and three resolvers.
 
-    ${square:3}: 9; ${checkout:}: where results/ is.
+    ${square:3}: 9; ${third:128}: 43; ${checkout:}: where results/ is.
     """
     store = ConfigStore.instance()
     schema = OmegaConf.structured(RunConfig)
@@ -44,6 +44,7 @@ def register() -> None:
         store_arm(path.stem)
     OmegaConf.register_new_resolver("checkout", checkout, replace=True)
     OmegaConf.register_new_resolver("square", lambda number: int(number) ** 2, replace=True)
+    OmegaConf.register_new_resolver("third", lambda number: max(1, round(int(number) / 3)), replace=True)
 
 
 def to_run_config(config: DictConfig, overrides: list[str]) -> RunConfig:
