@@ -79,12 +79,15 @@ def dense(layer: SwiGLU | MLP, x: Tensor, tokens: Tensor) -> Tensor:
 
 
 def lookup(layer: ProductKeyLookup, x: Tensor) -> list[tuple[int, int, int, Tensor]]:
-    """Every read as (batch, position, slot, weight), from the scores of all slots."""
+    """Every read as (batch, position, slot, weight), from the scores of all slots; as in evaluation."""
     heads, _, n, width = layer.keys.shape
-    gains = layer.gains or (None, None)
+    gains, batch = layer.gains or (None, None), layer.batch_norm
     reads = []
     for b, s in positions(x):
-        query = (layer.to_query.weight @ x[b, s]).view(heads, 2, width)
+        query = layer.to_query.weight @ x[b, s]
+        if batch is not None:
+            query = (query - batch.mean) / torch.sqrt(batch.variance + 1e-5) * batch.gain + batch.bias
+        query = query.view(heads, 2, width)
         for h in range(heads):
             scores = []
             for slot in range(n * n):
@@ -95,7 +98,14 @@ def lookup(layer: ProductKeyLookup, x: Tensor) -> list[tuple[int, int, int, Tens
                 scores.append(score)
             best = sorted(range(n * n), key=lambda slot: -scores[slot].item())[: layer.topk]
             total = sum(torch.exp(scores[slot]) for slot in best)
-            reads += [(b, s, slot, torch.exp(scores[slot]) / total) for slot in best]
+            if layer.sink_bias is not None:
+                total = total + torch.exp(layer.sink_bias[h])
+            for slot in best:
+                weight = {
+                    "sigmoid": 1 / (1 + torch.exp(-scores[slot])),
+                    "relu": scores[slot].clamp(min=0),
+                }.get(layer.score, torch.exp(scores[slot]) / total)
+                reads.append((b, s, slot, weight))
     return reads
 
 

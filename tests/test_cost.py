@@ -16,7 +16,7 @@ from memlayers.layers.dense import MLP, SwiGLU
 from memlayers.layers.engram import GatedNGrams
 from memlayers.layers.feedforward import Cost, FeedForward, Workload, matrix_cost
 from memlayers.layers.gated_memory import GatedMemory
-from memlayers.layers.lookup import ProductKeyLookup
+from memlayers.layers.lookup import NORMS, SCORES, ProductKeyLookup
 from memlayers.layers.memory import Memory, ProductKeyMemory
 from memlayers.layers.ngram import NGramTable
 from memlayers.layers.peer import Peer
@@ -69,7 +69,8 @@ def memories(draw):
         heads=heads,
         topk=draw(st.integers(1, n)),
         d_key=2 * width,
-        qk_norm=draw(st.booleans()),
+        norm=draw(st.sampled_from(NORMS)),
+        score=draw(st.sampled_from(SCORES)),
     )
     sparse, gated = draw(st.booleans()), draw(st.booleans())
     pool = MemoryPool(n * n, draw(st.integers(1, 9)) if gated else d_model, sparse=sparse)
@@ -124,7 +125,7 @@ def test_costs_add_and_a_matrix_costs_twice_its_size_forward_and_four_times_back
 
 
 def test_bytes_read_are_the_weights_and_the_rows_that_a_token_needs():
-    lookup = ProductKeyLookup(12, num_keys=9, heads=2, topk=3, d_key=4, qk_norm=False)
+    lookup = ProductKeyLookup(12, num_keys=9, heads=2, topk=3, d_key=4, norm="none")
     for dtype, size in ((torch.float32, 4), (torch.bfloat16, 2)):
         layer = ProductKeyMemory(lookup, MemoryPool(81, 12, dtype=dtype))
         weights = lookup.to_query.weight.numel() + lookup.keys.numel()

@@ -110,6 +110,8 @@ OTHERS: dict[str, tuple[Any, ...]] = {  # valid values, of which one is not the 
     "match.by": ("flops", "params"),
     "match.spend": ("depth",),
     "orders": ([2],),  # of any layer
+    "norm": ("batch", "none"),
+    "score": ("sink",),
     "num_slots": (1000,),
     "betas": ([0.8, 0.9],),  # of AdamW, or of a rule
     "world.encoding": ("latin-1",),

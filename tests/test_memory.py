@@ -5,11 +5,11 @@ from dataclasses import replace
 import naive
 import pytest
 import torch
-from contract import D_MODEL, SMALL, drawn, random_tokens, site
+from contract import D_MODEL, SMALL, build, drawn, random_tokens, site
 
-from memlayers.layers import Memory, NGram
+from memlayers.layers import Memory, NGram, Peer
 from memlayers.layers.gated_memory import GatedMemory
-from memlayers.layers.lookup import ProductKeyLookup
+from memlayers.layers.lookup import SCORES, ProductKeyLookup
 from memlayers.layers.pool import MemoryPool, weighted_read
 
 
@@ -54,10 +54,52 @@ def test_gated_values_may_be_narrower_or_wider_than_the_model(width):
 
 def test_normed_queries_do_not_see_how_large_the_input_is():
     x = torch.randn(2, 6, D_MODEL)
-    normed, plain = lookup(), lookup(qk_norm=False)
+    normed, plain = lookup(), lookup(norm="none")
     torch.testing.assert_close(normed(x), normed(50 * x), rtol=1e-4, atol=1e-5)
     assert plain(x).slots.equal(plain(50 * x).slots)  # the order of scores stays, but the softmax sharpens
     assert (plain(50 * x).weights.amax(dim=-1) > plain(x).weights.amax(dim=-1)).all()
+
+
+def test_scores_become_weights_that_compete_or_do_not():
+    x, by = torch.randn(2, 6, D_MODEL), {score: lookup(score=score) for score in SCORES}
+    for layer in by.values():
+        layer.load_state_dict(by["softmax"].state_dict(), strict=False)
+    reads = {score: layer(x) for score, layer in by.items()}
+    weights = {score: one.weights.unflatten(-1, (SMALL.heads, SMALL.topk)) for score, one in reads.items()}
+    assert all(one.slots.equal(reads["softmax"].slots) for one in reads.values())
+    odds = weights["sigmoid"] / (1 - weights["sigmoid"])  # exp(score)
+    torch.testing.assert_close(weights["softmax"], odds / odds.sum(dim=-1, keepdim=True), rtol=1e-3, atol=1e-5)
+    sink = by["sink"].sink_bias.exp()[:, None]
+    torch.testing.assert_close(weights["sink"], odds / (odds.sum(dim=-1, keepdim=True) + sink), rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(weights["relu"], odds.log().clamp(min=0), rtol=1e-3, atol=1e-5)
+    assert (weights["relu"] == 0).any() and (weights["relu"] > 0).any()
+
+
+def test_a_sink_that_rises_takes_all_weight_and_one_that_falls_none():
+    layer, x = lookup(score="sink"), torch.randn(2, 6, D_MODEL)
+    sums = []
+    for sink in (-30.0, 0.0, 30.0):
+        layer.sink_bias.data.fill_(sink)
+        sums.append(layer(x).weights.sum(dim=-1))
+    torch.testing.assert_close(sums[0], torch.full((2, 6), float(SMALL.heads)))
+    assert (sums[0] > sums[1]).all() and (sums[1] > sums[2]).all() and sums[2].max() < 1e-6
+
+
+def test_a_sink_starts_as_a_score_of_zero():
+    assert build(replace(SMALL, score="sink")).blocks[0].ffn.lookup.sink_bias.tolist() == [0.0] * SMALL.heads
+
+
+@pytest.mark.parametrize("settings", [Memory, Peer])
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"norm": "layer"}, "norm='layer' is not known; accepted: rms, batch, none"),
+        ({"score": "max"}, "score='max' is not known; accepted: softmax, sink, sigmoid, relu"),
+    ],
+)
+def test_norms_and_scores_that_are_not_known_are_refused(settings, wrong, says):
+    with pytest.raises(ValueError, match=f"^model.ffn.{says}$"):
+        settings(**wrong).validate("model.ffn", 16)
 
 
 def test_an_address_that_is_not_learned_stays_as_drawn_while_values_and_gate_learn():

@@ -38,7 +38,7 @@ def test_extra_blocks_decide_where_the_other_layers_stand():
 
 
 def test_settings_of_the_memory_reach_its_layers():
-    model = build(replace(SMALL, d_key=None, qk_norm=False, value_dtype="bfloat16", topk=4), blocks=[1])
+    model = build(replace(SMALL, d_key=None, norm="none", value_dtype="bfloat16", topk=4), blocks=[1])
     memory = model.blocks[1].ffn
     assert memory.lookup.keys.shape == (2, 2, 5, 2)  # d_key: half of d_model
     assert memory.lookup.gains is None

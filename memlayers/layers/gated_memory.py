@@ -27,7 +27,7 @@ class GatedMemory(nn.Module):
 
     def forward(self, x: Tensor, tokens: Tensor | None = None) -> FFNOutput:
         """x (b, s, d_model) -> hidden (b, s, d_model) and the reads."""
-        reads = self.lookup(x)
+        reads = self.lookup(x, tokens)
         read = self.pool(reads.slots.flatten(0, 1), reads.weights.flatten(0, 1))
         gate = F.silu(self.gate(x))
         return FFNOutput(self.out(gate * read.to(x.dtype).view_as(gate)), reads=reads)

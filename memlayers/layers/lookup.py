@@ -1,4 +1,4 @@
-"""The address of a memory: token -> query -> the topk best of n * n slots in each head -> softmax of their scores."""
+"""The address of a memory: token -> query -> the topk best of n * n slots in each head -> weights from their scores."""
 
 from collections.abc import Callable
 from typing import ClassVar
@@ -7,16 +7,26 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from memlayers.layers.batch_norm import BatchNorm
 from memlayers.layers.feedforward import Cost, Reads, Workload, matrix_cost
-from memlayers.layers.product_keys import half_scores, look_up, prepared, selection_flops, staircase
+from memlayers.layers.product_keys import best_slots, half_scores, look_up, prepared, selection_flops, staircase
+from memlayers.layers.rows import softmax_with_sink
+
+NORMS = ("rms", "batch", "none")
+SCORES = ("softmax", "sink", "sigmoid", "relu")
 
 
 class ProductKeyLookup(nn.Module):
     """Which slots a token reads, and with what weights: the half of a memory layer that comes before the values.
 
     Letters: b batch, s sequence, t = b * s tokens, h heads, two halves of a key, c half-key width, n keys a half.
-    With qk_norm, queries and keys are scaled to unit root mean square a half (RMSNorm with learned gains), so that
-    scores start at unit variance whatever the residual stream does; without it they grow with the activations.
+    norm    rms: queries and keys to unit root mean square a half, with learned gains, so that scores start at unit
+            variance whatever the residual stream does; batch: queries by layers/batch_norm.py (Lample et al. 2019,
+            section 3.1); none: scores grow with the activations
+    score   softmax: the weights of a head sum to 1; sink: to less, as one more score, learned, takes a part (Memory
+            Layers at Scale, table 4); sigmoid, relu: the reads of a head do not compete (Csordas et al. 2023, arXiv
+            2310.10837, section 3.2)
+
     Keys come uninitialised: model.init_parameters draws them. Raises ValueError for an odd d_key and for a topk of more
     than num_keys.
     """
@@ -31,34 +41,50 @@ class ProductKeyLookup(nn.Module):
         heads: int,
         topk: int,
         d_key: int,
-        qk_norm: bool = True,
-        look_up: Callable[..., tuple[Tensor, Tensor]] = look_up,  # or a faster one
+        norm: str = "rms",
+        score: str = "softmax",
+        look_up: Callable[..., tuple[Tensor, Tensor]] = look_up,  # or a faster one, for softmax
     ):
         super().__init__()
         if not 1 <= topk <= num_keys:
             raise ValueError(f"topk={topk} is out of range; accepted: 1 to num_keys={num_keys}")
         if d_key < 2 or d_key % 2:
             raise ValueError(f"d_key={d_key} has no two halves; accepted: an even number from 2")
-        self.heads, self.topk, self.look_up = heads, topk, look_up
+        self.heads, self.topk, self.score, self.look_up = heads, topk, score, look_up
         self.to_query = nn.Linear(d_model, heads * d_key, bias=False)
         self.keys = nn.Parameter(torch.empty(heads, 2, num_keys, d_key // 2))
         gains = torch.ones(d_key // 2), torch.ones(d_key // 2)  # of queries, of keys
-        self.gains = nn.ParameterList(gains) if qk_norm else None
+        self.gains = nn.ParameterList(gains) if norm == "rms" else None
+        self.batch_norm = BatchNorm(heads * d_key) if norm == "batch" else None
+        self.sink_bias = nn.Parameter(torch.zeros(heads)) if score == "sink" else None
 
-    def forward(self, x: Tensor) -> Reads:
-        """x (b, s, d_model) -> slots and weights, each (b, s, h * topk); the weights of a head sum to 1."""
-        slots, weights = self.look_up(self.queries(x), self.keys, self.gains, self.topk)
+    def forward(self, x: Tensor, tokens: Tensor | None = None) -> Reads:
+        """x (b, s, d_model) -> slots and weights, each (b, s, h * topk); tokens (b, s) say what is padding."""
+        query = self.queries(x, tokens)
+        if self.score == "softmax":
+            slots, weights = self.look_up(query, self.keys, self.gains, self.topk)
+        else:
+            slots, score = best_slots(query, self.keys, tuple(self.gains or ()), self.topk)
+            weights = self.weights(score)
         shape = *x.shape[:2], self.heads * self.topk
         return Reads(slots.reshape(shape), weights.reshape(shape))
 
-    def queries(self, x: Tensor) -> Tensor:
+    def queries(self, x: Tensor, tokens: Tensor | None = None) -> Tensor:
         """x (b, s, d_model) -> (t, h, two, c)."""
         query = self.to_query(x).to(self.keys.dtype)  # under autocast, norms are in the dtype of the parameters
+        if self.batch_norm is not None:
+            query = self.batch_norm(query, tokens)
         return rearrange(query, "b s (h two c) -> (b s) h two c", h=self.heads, two=2)
+
+    def weights(self, score: Tensor) -> Tensor:
+        """Of scores (t, h, topk) that are not for a softmax."""
+        if self.sink_bias is not None:
+            return softmax_with_sink(score, self.sink_bias)
+        return score.sigmoid() if self.score == "sigmoid" else score.relu()
 
     def scores(self, x: Tensor) -> Tensor:
         """x (b, s, d_model) -> half scores (two, h, t, n): the score of slot i * n + j is that of row i and column j,
-        and the weights of a head are the softmax over its topk best.
+        and a head reads the topk best.
         """
         gains = None if self.gains is None else list(self.gains)
         return half_scores(*prepared(self.queries(x), self.keys, gains))
@@ -68,9 +94,7 @@ class ProductKeyLookup(nn.Module):
         n = self.keys.shape[-2]
         pairs = len(staircase(self.topk, torch.device("cpu"))[0])
         chosen = self.heads * (2 * selection_flops(n, self.topk) + selection_flops(pairs, self.topk))
-        gains = sum(gain.numel() for gain in self.gains or ())
-        own = (
-            0 if self.keys.requires_grad else 2 * (self.to_query.weight.numel() + self.keys.numel())
-        )  # gradients saved
         matrices = matrix_cost(*self.to_query.weight.shape) + matrix_cost(*self.keys.shape)
-        return matrices + Cost(chosen, -own, params=gains)
+        vectors = sum(parameter.numel() for parameter in self.parameters()) - matrices.params
+        saved = 0 if self.keys.requires_grad else 2 * matrices.params  # gradients
+        return matrices + Cost(chosen, -saved, params=vectors)

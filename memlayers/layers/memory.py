@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from memlayers.checks import at_least, one_of, within
 from memlayers.layers.feedforward import Cost, FFNOutput, Workload
 from memlayers.layers.gated_memory import GatedMemory
-from memlayers.layers.lookup import ProductKeyLookup
+from memlayers.layers.lookup import NORMS, SCORES, ProductKeyLookup
 from memlayers.layers.pool import MemoryPool
 from memlayers.layers.site import Site
 
@@ -23,7 +23,8 @@ class Memory:
     heads: int = 4
     topk: int = 8
     d_key: int | None = None  # both halves together; null is d_model / 2, the paper's choice for Memory+
-    qk_norm: bool = True  # RMSNorm of queries and keys
+    norm: str = "rms"  # of queries and keys: rms; batch, of queries; none (layers/lookup.py)
+    score: str = "softmax"  # how scores become weights: softmax, sink, sigmoid or relu
     pool: str = "own"  # own, or shared by all layers of the model that ask for one of this size
     gate: bool = False  # layers/gated_memory.py
     learned: bool = True  # the address; else queries and keys stay as they were drawn, and only values learn
@@ -36,6 +37,8 @@ class Memory:
         width = self.key_width(d_model)
         if width < 2 or width % 2:
             raise ValueError(f"{key}.d_key={width} is not even; accepted: an even number, as a key has two halves")
+        one_of(f"{key}.norm", self.norm, NORMS)
+        one_of(f"{key}.score", self.score, SCORES)
         one_of(f"{key}.pool", self.pool, ("own", "shared"))
         one_of(f"{key}.value_dtype", self.value_dtype, ("float32", "bfloat16"))
 
@@ -49,7 +52,8 @@ class Memory:
             heads=self.heads,
             topk=self.topk,
             d_key=self.key_width(site.d_model),
-            qk_norm=self.qk_norm,
+            norm=self.norm,
+            score=self.score,
             look_up=site.kernels.look_up,
         ).requires_grad_(self.learned)
 
@@ -68,7 +72,7 @@ class ProductKeyMemory(nn.Module):
 
     def forward(self, x: Tensor, tokens: Tensor | None = None) -> FFNOutput:
         """x (b, s, d_model) -> hidden (b, s, d_model) and the reads."""
-        reads = self.lookup(x)
+        reads = self.lookup(x, tokens)
         hidden = self.pool(reads.slots.flatten(0, 1), reads.weights.flatten(0, 1))
         return FFNOutput(hidden.to(x.dtype).view_as(x), reads=reads)
 

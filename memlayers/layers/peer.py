@@ -27,7 +27,8 @@ class Peer:
     heads: int = 4
     topk: int = 8
     d_key: int | None = None  # both halves together; null is d_model / 2
-    qk_norm: bool = True
+    norm: str = "rms"  # batch is the paper's
+    score: str = "softmax"
     pool: str = "own"  # own, or shared by all layers of the model that ask for one of this size
     value_dtype: str = "float32"
 
@@ -52,7 +53,7 @@ class SingleNeuronExperts(nn.Module):
 
     def forward(self, x: Tensor, tokens: Tensor | None = None) -> FFNOutput:
         """x (b, s, d_model) -> hidden (b, s, d_model), and the reads: how much of each v was added up."""
-        reads = self.lookup(x)
+        reads = self.lookup(x, tokens)
         heard, said = self.pool.rows(reads.slots).to(x.dtype).chunk(2, dim=-1)  # (b, s, r, d_model) each
         weights = reads.weights.to(x.dtype) * F.gelu(einsum(heard, x, "b s r d, b s d -> b s r"))
         return FFNOutput(einsum(said, weights, "b s r d, b s r -> b s d"), reads=Reads(reads.slots, weights))

@@ -35,17 +35,25 @@ def product_key_topk(query: Tensor, keys: Tensor, k: int) -> tuple[Tensor, Tenso
 
 
 def look_up(query: Tensor, keys: Tensor, gains: Sequence[Tensor] | None, k: int) -> tuple[Tensor, Tensor]:
-    """Slots of the k best product keys and their weights: the softmax over k scores / sqrt(c), best first.
+    """Slots of the k best product keys and their weights: the softmax over their scores, best first.
 
     query (t, h, two, c), keys (h, two, n, c), k <= n  ->  slots (t, h, k) int64, weights (t, h, k) that sum to 1.
+    """
+    slots, score = best_slots(query, keys, gains, k)
+    return slots, softmax_of_sorted(score)
+
+
+def best_slots(query: Tensor, keys: Tensor, gains: Sequence[Tensor] | None, k: int) -> tuple[Tensor, Tensor]:
+    """Slots of the k best product keys and their scores / sqrt(c) in float32, each (t, h, k), best first.
+
     With gains, of queries and of keys, each (c,), both are normed half by half before they are scored.
     """
     score, slots = product_key_topk(*prepared(query, keys, gains), k)
-    return slots, softmax_of_sorted(score.float())
+    return slots, score.float()
 
 
 def prepared(query: Tensor, keys: Tensor, gains: Sequence[Tensor] | None) -> tuple[Tensor, Tensor]:
-    """Queries and keys as `look_up` scores them: normed half by half where there are gains, and over sqrt(c)."""
+    """Queries and keys as they are scored: normed half by half where there are gains, and over sqrt(c)."""
     if gains:
         query, keys = rms_norm(query, gains[0]), rms_norm(keys, gains[1])
     return query, keys * query.shape[-1] ** -0.5  # scaled once, not for every token

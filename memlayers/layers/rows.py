@@ -1,5 +1,6 @@
 """What a lookup does to each of many short rows: half queries and keys, and the scores of a head."""
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -13,3 +14,9 @@ def softmax_of_sorted(score: Tensor) -> Tensor:
     """Softmax over the last axis, whose first score is the best: torch's own is slow over rows as short as topk."""
     power = (score - score[..., :1].detach()).exp()
     return power / power.sum(dim=-1, keepdim=True)
+
+
+def softmax_with_sink(score: Tensor, sink: Tensor) -> Tensor:
+    """The same with one more score for each head, `sink` (h,), which takes weight and stands for no row: (t, h, k)."""
+    every = torch.cat([score, sink.to(score.dtype)[:, None].expand(*score.shape[:-1], 1)], dim=-1)
+    return every.softmax(dim=-1)[..., :-1]

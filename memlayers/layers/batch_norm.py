@@ -1,0 +1,34 @@
+"""Batch normalisation (Ioffe & Szegedy 2015, arXiv 1502.03167) of tokens, of which some are padding."""
+
+import torch
+from torch import Tensor, nn
+
+
+class BatchNorm(nn.Module):
+    """Each channel to mean 0 and variance 1 over the batch, times a gain, plus a bias.
+
+    In training by the statistics of the batch, padding (token 0) left out; in evaluation by their running averages,
+    where nothing depends on other tokens. The averages are buffers: they are saved with the parameters.
+    """
+
+    mean: Tensor
+    variance: Tensor
+
+    def __init__(self, width: int, momentum: float = 0.1, eps: float = 1e-5):
+        super().__init__()
+        self.momentum, self.eps = momentum, eps
+        self.gain, self.bias = nn.Parameter(torch.ones(width)), nn.Parameter(torch.zeros(width))
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("variance", torch.ones(width))
+
+    def forward(self, x: Tensor, tokens: Tensor | None = None) -> Tensor:
+        """x (b, s, width) -> the same shape; without tokens (b, s), none is padding."""
+        mean, variance = self.mean, self.variance
+        if self.training:
+            real = torch.ones_like(x[..., :1]) if tokens is None else (tokens != 0).to(x.dtype)[..., None]
+            count = real.sum().clamp(min=1)
+            mean = (x * real).sum(dim=(0, 1)) / count
+            variance = ((x - mean).square() * real).sum(dim=(0, 1)) / count
+            self.mean.lerp_(mean.detach().to(self.mean.dtype), self.momentum)
+            self.variance.lerp_(variance.detach().to(self.variance.dtype), self.momentum)
+        return (x - mean) * (variance + self.eps).rsqrt() * self.gain + self.bias
