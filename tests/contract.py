@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from memlayers.config import ModelConfig
 from memlayers.kernels import REFERENCE, Kernels
-from memlayers.layers import Dense, Engram, Memory, MoE, NGram, Oracle, Peer, ShortConv
+from memlayers.layers import Dense, Engram, Memory, MoE, NGram, Oracle, Peer, ShortConv, Stem
 from memlayers.layers.beside import Beside
 from memlayers.layers.dense import SwiGLU
 from memlayers.layers.feedforward import FeedForward
@@ -112,6 +112,11 @@ CONTRACT: dict[type, Entry] = {
             "without gate": UngatedMoE(experts=4, topk=2, hidden=3, shared=1, balance_step=0.1),
         },
         rounding=1e-5,
+    ),
+    Stem: Entry(
+        naive_tables.stem,
+        {"own": Stem(), "shared": Stem(pool="shared"), "bfloat16": Stem(value_dtype="bfloat16")},
+        width=lambda settings: HIDDEN,
     ),
     Engram: Entry(
         naive_tables.engram,

@@ -1,4 +1,4 @@
-"""Layers whose address is made of tokens, with loops: n-grams, Engram and the oracle."""
+"""Layers whose address is made of tokens, with loops: n-grams, Engram, the oracle and STEM."""
 
 import torch
 from naive import norm, positions, silu
@@ -7,6 +7,7 @@ from torch import Tensor
 from memlayers.layers.engram import GatedNGrams
 from memlayers.layers.ngram import NGramTable
 from memlayers.layers.oracle import FactTable
+from memlayers.layers.stem import TokenGLU
 
 
 def ngram(layer: NGramTable, x: Tensor, tokens: Tensor) -> Tensor:
@@ -75,4 +76,14 @@ def oracle(layer: FactTable, x: Tensor, tokens: Tensor, questions: Tensor) -> Te
             begun = tokens[b, :end].tolist()
             if begun in asked:
                 out[b, s] = layer.pool.values[1 + asked.index(begun)].float()
+    return out
+
+
+def stem(layer: TokenGLU, x: Tensor, tokens: Tensor) -> Tensor:
+    """One hidden unit at a time: its gate times the token's number for it."""
+    out = torch.zeros_like(x)
+    for b, s in positions(x):
+        row = layer.pool.values[int(tokens[b, s])].float()
+        for unit, number in enumerate(row):
+            out[b, s] += silu(torch.dot(layer.gate.weight[unit], x[b, s])) * number * layer.down.weight[:, unit]
     return out

@@ -15,7 +15,7 @@ from stubs import seeded, small_world
 
 from memlayers.config import ModelConfig
 from memlayers.facts.world import known_facts
-from memlayers.layers import Dense, Engram, NGram, Oracle
+from memlayers.layers import Dense, Engram, NGram, Oracle, Stem
 from memlayers.model import Transformer, build_model
 from memlayers.recall import usage as module
 from memlayers.recall.ask import ask
@@ -28,6 +28,7 @@ MODELS = {
     "elsewhere": {"residual": NGram(2, 50, 2), "values": NGram(1, None, 1), "extra_blocks": [1]},
     "engram": {"residual": Engram([2, 3], hashes=2, num_slots=40), "before": NGram(3, 20, 1)},
     "oracle": {"ffn": Oracle()},
+    "rows": {"ffn": Stem(), "residual": CASES["Peer own"]},  # that are not just added up
 }
 
 
@@ -40,7 +41,7 @@ def text(request) -> Text:
 def build(text: Text, name: str) -> Transformer:
     questions = text.questions() if text.questions() is not None else QUESTIONS
     config = ModelConfig(**{"ffn": Dense()} | MODELS[name], d_model=16, hidden=24)
-    return drawn(build_model(config, len(text.vocabulary), seeded(), questions=questions))
+    return drawn(build_model(config, len(text.vocabulary), seeded(), questions=questions)).train()
 
 
 def counted(model: Transformer, text: Text, facts: torch.Tensor) -> dict[str, Counter[int]]:
@@ -111,13 +112,14 @@ def test_silent_tables_read_zero_and_speak_again_even_after_an_error(case):
     layer = drawn(CASES[case].build(site()))
     model = SimpleNamespace(tables=lambda: [layer.pool])
     asked = torch.tensor([[1, 2], [0, 1]]), torch.rand(2, 2)
-    before, read = layer.pool(*asked), layer.pool.read
+    before, rows = layer.pool(*asked), layer.pool.rows(asked[0])
     with silent(model):
-        assert not layer.pool(*asked).any() and layer.pool(*asked).shape == before.shape
-    assert layer.pool.read is read and layer.pool(*asked).equal(before)
+        for silent_read, spoken in ((layer.pool(*asked), before), (layer.pool.rows(asked[0]), rows)):
+            assert not silent_read.any() and silent_read.shape == spoken.shape
+    assert layer.pool.rows(asked[0]).equal(rows) and layer.pool(*asked).equal(before)
     with pytest.raises(KeyError), silent(model):
         raise KeyError
-    assert layer.pool.read is read and layer.pool(*asked).equal(before)
+    assert layer.pool.rows(asked[0]).equal(rows) and layer.pool(*asked).equal(before)
 
 
 @pytest.mark.parametrize("name", MODELS)

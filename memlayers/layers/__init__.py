@@ -11,8 +11,9 @@ from memlayers.layers.ngram import NGram
 from memlayers.layers.oracle import Oracle
 from memlayers.layers.peer import Peer
 from memlayers.layers.short_conv import ShortConv
+from memlayers.layers.stem import Stem
 
-__all__ = ["LAYERS", "Dense", "Engram", "Memory", "MoE", "NGram", "Oracle", "Peer", "ShortConv", "layer_name"]
+__all__ = ["LAYERS", "Dense", "Engram", "Memory", "MoE", "NGram", "Oracle", "Peer", "ShortConv", "Stem", "layer_name"]
 
 LAYERS = (
     Dense,
@@ -20,6 +21,7 @@ LAYERS = (
     NGram,
     Peer,
     MoE,
+    Stem,
     Engram,
     Oracle,
     ShortConv,

@@ -35,6 +35,7 @@ class MemoryPool(nn.Module):
         self.values = nn.Parameter(torch.empty(num_slots, d_value, dtype=dtype))
         self.d_value, self.sparse, self.read = d_value, sparse, read or weighted_read
         self.update: RowUpdate | None = None
+        self.is_silent = False  # then all that is read is zero: recall/usage.py asks what a model knows without
 
     def forward(self, slots: Tensor, weights: Tensor) -> Tensor:
         """Weighted sums of rows: slots (t, r) and weights (t, r) -> (t, d_value) in the dtype of the weights.
@@ -43,10 +44,14 @@ class MemoryPool(nn.Module):
         them: values then have no gradient to clip, to add up or to look at. A read that cannot do so leaves the
         gradient, and with it the same step, to the optimizer.
         """
+        if self.is_silent:
+            return weights.new_zeros(len(slots), self.values.shape[1])
         return self.read(self.values, slots, weights, sparse=self.sparse, update=self.update)
 
     def rows(self, slots: Tensor) -> Tensor:
         """The rows themselves, for layers that do not just add them up: slots (...) -> (..., d_value)."""
+        if self.is_silent:
+            return self.values.new_zeros(*slots.shape, self.values.shape[1])
         return F.embedding(slots, self.values, sparse=self.sparse)
 
     def read_cost(self, reads: int, work: Workload, learned: bool = True) -> Cost:

@@ -35,18 +35,13 @@ def tables(model: Transformer, text: Text, facts: Tensor) -> dict[str, Any] | No
 @contextmanager
 def silent(model: Transformer) -> Iterator[None]:
     """Within, every read of a table is zero."""
-
-    def nothing(values: Tensor, slots: Tensor, weights: Tensor, **_: Any) -> Tensor:
-        return weights.new_zeros(len(slots), values.shape[1])
-
-    before = [(pool, pool.read) for pool in model.tables()]
     try:
-        for pool, _ in before:
-            pool.read = nothing
+        for pool in model.tables():
+            pool.is_silent = True
         yield
     finally:
-        for pool, read in before:
-            pool.read = read
+        for pool in model.tables():
+            pool.is_silent = False
 
 
 @torch.no_grad()
