@@ -38,6 +38,8 @@ class ShardedPool(MemoryPool):
 
     def forward(self, slots: Tensor, weights: Tensor) -> Tensor:
         """slots (t, r) and weights (t, r) of this process -> weighted sums of whole rows (t, d_value)."""
+        if self.is_silent:
+            return weights.new_zeros(len(slots), self.d_value)
         of_all = gathered(slots, self.ranks), _Gather.apply(weights, self.ranks)
         columns = self.read(self.values, *of_all, sparse=self.sparse, update=self.update)
         return _Exchange.apply(columns, self.ranks)
