@@ -5,11 +5,14 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pandas
 import pytest
+import torch
 
 import memlayers
+from memlayers.layers.pool import MemoryPool
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
@@ -50,7 +53,7 @@ def test_it_is_short_and_what_it_names_exists():
     assert all((ROOT / path).exists() for path in re.findall(r"\]\(((?!http)[^)]+)\)", README))
     named = re.findall(r"`((?:conf|memlayers|tests|results|scripts)/[\w/.]*)`", README)
     assert len(named) >= 5 and not [name for name in named if not (ROOT / name).exists()]
-    layers = set(re.findall(r"`(\w+\.py)`", README.partition("## Read the layers")[2]))
+    layers = set(re.findall(r"`(\w+\.py)`", README.partition("## Read the layers, carry them away")[2]))
     inner = {"__init__.py", "attention.py", "beside.py", "rows.py", "updates.py"}
     assert (
         layers - {"naive.py", "phrasing.py", "text.py", "model.py", "cost.py"}
@@ -58,10 +61,14 @@ def test_it_is_short_and_what_it_names_exists():
     )
 
 
-def test_the_block_for_ones_own_model_runs():
-    scope: dict[str, object] = {}
-    exec(block_with("memory.pool.update"), scope)
-    assert scope["hidden"].shape == (2, 16, 256)  # type: ignore[attr-defined]
+@pytest.mark.slow
+def test_the_block_for_models_of_others_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    scope: dict[str, Any] = {}
+    exec(block_with("memlayers.swap"), scope)
+    tables = [one for one in scope["model"].modules() if isinstance(one, MemoryPool)]
+    assert len(tables) == 1 and len(scope["rows"].param_groups[0]["params"]) == 1
+    assert scope["model"](input_ids=torch.arange(8)[None]).logits.shape == (1, 8, 500)
 
 
 def test_the_block_from_python_runs(tmp_path):
