@@ -125,6 +125,16 @@ def test_what_a_fresh_python_loads(module, forbidden):
     assert "memlayers" in loaded and not loaded & forbidden
 
 
+def test_drawing_leaves_a_notebook_the_backend_that_shows_its_own_figures(monkeypatch):
+    monkeypatch.setenv("MPLBACKEND", "svg")
+    modules = "memlayers.studies.figure, memlayers.studies.frontier_figure, memlayers.studies.trace_figure"
+    code = (
+        f"import matplotlib, sys, {modules}; print('matplotlib.pyplot' in sys.modules, matplotlib.rcParams['backend'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=PACKAGE.parent)
+    assert done.stdout.split() == ["False", "svg"]
+
+
 def test_the_reader_of_imports_sees_all_kinds():
     source = "import memlayers.training.learner as a, os\nfrom memlayers import cost\n"
     source += "def f():\n    from memlayers.studies.cli import verb\n"

@@ -6,14 +6,11 @@ from typing import Any
 
 import matplotlib
 import pandas
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure  # not pyplot, whose backend is the user's: a notebook's, or of windows
 
 from memlayers.studies.frame import READOUTS, records_on_the_way
 from memlayers.studies.table import INDEX, naming, number, table
-
-matplotlib.use("Agg")
-from matplotlib import pyplot
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 GREY = "#4C566A"  # the reference, and what is named after it, as dense_2x
 SHARES = ("recall", "held_out")  # from 0 to 1
@@ -33,8 +30,8 @@ def draw(frame: pandas.DataFrame, layout: dict[str, Any], path: Path) -> list[Pa
 
     def panels() -> Figure:
         wide = 2 if x == "training_flops" else 1
-        shape: dict[str, Any] = {"squeeze": False, "figsize": (1 + 4.2 * wide, 3.1 * len(worlds))}
-        figure, grid = pyplot.subplots(len(worlds), wide, **shape)
+        figure = Figure(figsize=(1 + 4.2 * wide, 3.1 * len(worlds)))
+        grid = figure.subplots(len(worlds), wide, squeeze=False)
         for world, panel in zip(worlds, grid, strict=True):
             own = rows[rows["world"] == world]
             against(panel[0], own, x, layout["y"], colours)
@@ -123,5 +120,4 @@ def saved(panels: Callable[[], Figure], path: Path) -> list[Path]:
         written = [path.with_suffix(".png"), path.with_suffix(".svg")]
         figure.savefig(written[0], metadata={"Software": None})
         figure.savefig(written[1], metadata={"Date": None})
-        pyplot.close(figure)
     return written

@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy
 import pandas
-from matplotlib import pyplot
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
@@ -22,7 +21,8 @@ def draw_frontiers(frame: pandas.DataFrame, layout: dict[str, Any], path: Path) 
     colours = colours_of(sorted(names, key=lambda name: name != reference), layout)
 
     def panels() -> Figure:
-        figure, grid = pyplot.subplots(len(worlds), 2, squeeze=False, figsize=(9.6, 3.4 * len(worlds)))
+        figure = Figure(figsize=(9.6, 3.4 * len(worlds)))
+        grid = figure.subplots(len(worlds), 2, squeeze=False)
         for world, (left, right) in zip(worlds, grid, strict=True):
             own = frame[(frame["world"] == world) & (frame["status"] == "ok")]
             frontiers(left, own, reference, colours, layout["y"])

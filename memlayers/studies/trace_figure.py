@@ -3,24 +3,32 @@
 import math
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import torch
 from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from memlayers.facts.world import known_facts
 from memlayers.recall.usage import read_weights
+from memlayers.studies.figure import PALETTE
 from memlayers.tracing import SlotRead
 from memlayers.trained import Trained
 
 
 def draw(model: Trained, reads: list[SlotRead], title: str, path: Path) -> None:
-    """A panel a layer: in grey how much all facts read each slot, in colour by head what this question reads.
+    """`figure_of` in a file. Raises ValueError for one that matplotlib cannot write."""
+    figure = figure_of(model, reads, title)
+    try:
+        figure.savefig(path, dpi=150)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"--figure={path}: {error}; accepted: a .png, .svg or .pdf in a folder that exists") from None
 
-    Raises ValueError for a file that matplotlib cannot write.
-    """
+
+def figure_of(model: Trained, reads: list[SlotRead], title: str) -> Figure:
+    """A panel a layer: in grey how much all facts read each slot, in colour by head what this question reads."""
     usage = read_weights(model.model, model.text, known_facts(model.text.world))
-    figure, axes = plt.subplots(1, len(usage), figsize=(5.2 * len(usage), 5.2), squeeze=False, layout="constrained")
+    figure = Figure(figsize=(5.2 * len(usage), 5.2), layout="constrained")
+    axes = figure.subplots(1, len(usage), squeeze=False)
     for axis, (place, weights) in zip(axes[0], usage.items(), strict=True):
         side = math.ceil(math.sqrt(len(weights)))
         grid = torch.zeros(side * side, dtype=weights.dtype)
@@ -30,14 +38,13 @@ def draw(model: Trained, reads: list[SlotRead], title: str, path: Path) -> None:
         for one in (one for one in reads if one.place == place):
             row, column = divmod(one.slot, side)
             size = 20 + 600 * abs(one.weight)
-            axis.scatter(column, row, s=size, color=f"C{one.heads[0]}", alpha=0.7, edgecolors="white", linewidths=0.8)
+            axis.scatter(column, row, s=size, color=colour(one.heads[0]), alpha=0.7, edgecolors="white", linewidths=0.8)
         heads = sorted({one.heads[0] for one in reads if one.place == place})
-        handles = [Line2D([], [], marker="o", ls="", color=f"C{head}", label=f"head {head}") for head in heads]
+        handles = [Line2D([], [], marker="o", ls="", color=colour(head), label=f"head {head}") for head in heads]
         axis.legend(handles=handles, frameon=False, loc="upper left", bbox_to_anchor=(0, -0.08), ncols=len(heads))
         axis.set(title=f"{title}: layer {place}", xlabel="second half of the key", ylabel="first half of the key")
-    try:
-        figure.savefig(path, dpi=150)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"--figure={path}: {error}; accepted: a .png, .svg or .pdf in a folder that exists") from None
-    finally:
-        plt.close(figure)
+    return figure
+
+
+def colour(head: int) -> str:
+    return PALETTE[head % len(PALETTE)]

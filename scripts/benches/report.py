@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from benches.level import MEMORIES
-from matplotlib import pyplot, ticker
+from matplotlib import ticker
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from memlayers.studies.figure import saved
 
@@ -83,8 +84,9 @@ def trace(found: dict[str, Any]) -> str:
 def draw(found: dict[str, Any], path: Path) -> list[Path]:
     """Step time against slots: a whole transformer's, and one layer's beside its peers. path.png and path.svg."""
 
-    def panels() -> pyplot.Figure:
-        figure, (left, right) = pyplot.subplots(1, 2, figsize=(10.5, 3.4))
+    def panels() -> Figure:
+        figure = Figure(figsize=(10.5, 3.4))
+        left, right = figure.subplots(1, 2)
         whole(left, found["flat"]["measured"]["sizes"])
         layers(right, found["peers"]["measured"])
         return figure
