@@ -20,6 +20,8 @@ def run(*overrides: str, **settings: object) -> dict[str, Any]:
 
     memlayers.run("model.ffn.topk=16", arm="memory", world="biographies", seed=1)
 
+    `path` in it is the record's file, which `load` takes after save_model=True.
+
     Raises ValueError, in one line, for a mistake in the settings, and for settings of several runs.
     """
     from memlayers.studies.cli import run_one  # not above: this import alone loads neither torch nor Hydra

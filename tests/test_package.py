@@ -8,11 +8,14 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import torch
 
 import memlayers
+from memlayers.layers.site import Site
 from memlayers.studies.compose import jobs_of
 from memlayers.studies.files import load_layers
 from memlayers.training.plan import plan
+from memlayers.training.record import read_record
 
 ROOT = Path(__file__).resolve().parent.parent
 LAYER = re.search(r"```python\n(from dataclasses.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
@@ -47,6 +50,23 @@ def test_an_arm_of_two_files_is_matched_and_identified_by_what_is_in_them(mine):
     digests = {memlayers.config.digest.digest(one) for one in (own, memory, wider)}
     mine.write_text(LAYER[1] + "# another layer now\n")
     assert len(digests | {memlayers.config.digest.digest(own)}) == 4
+
+
+def test_a_file_that_was_edited_is_read_again_in_the_same_process(mine):
+    """As in a notebook: else the old layer would run, under the digest of the new file."""
+    first, again = composed(f"arm={mine}")[0], composed(f"arm={mine}")[0]
+    assert type(first.model.ffn) is type(again.model.ffn), "what did not change stays the same class, for pickles"
+    before = output_of(first)
+    mine.write_text(
+        LAYER[1].replace("self.down(a * b)", "self.down(a * b) * 2.0").replace("class Bilinear:", "class Twice:")
+    )
+    torch.testing.assert_close(output_of(composed(f"arm={mine}")[0]), 2 * before)
+
+
+def output_of(job):
+    """Of its layer with the same draws."""
+    torch.manual_seed(0)
+    return job.model.ffn.build(Site(32, 8, 8, kernels=None))(torch.ones(1, 1, 32), None).hidden
 
 
 def test_it_may_stand_beside_others_in_a_sweep_and_elsewhere_in_a_block(mine):
@@ -90,6 +110,7 @@ def test_from_python_one_run_is_a_record_and_a_mistake_one_line(tmp_path):
     record = memlayers.run("training.steps=2", "world.num_people=60", **settings)
     assert record["status"] == "ok" and memlayers.records(tmp_path)["seed"].tolist() == [0]
     assert memlayers.run("training.steps=2", "world.num_people=60", **settings) == record
+    assert read_record(Path(record.pop("path"))) == record
     with pytest.raises(ValueError, match=r"^model.widht=3: unknown key"):
         memlayers.run("model.widht=3")
     with pytest.raises(ValueError, match="90 runs; accepted: one"):

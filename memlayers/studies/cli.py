@@ -131,14 +131,17 @@ def execute(arguments: list[str]) -> int:
 
 
 def run_one(words: list[str]) -> Record:
-    """The record of the one run that a command line describes. Raises ValueError for several, and for mistakes."""
+    """The record of the one run that a command line describes, and under `path` its file.
+
+    Raises ValueError for several, and for mistakes.
+    """
     from memlayers.training.run import run
 
     words = words_of(words)
     jobs = jobs_of(words, multirun=False)
     if len(jobs) != 1:
         raise ValueError(f"{' '.join(words)}: {len(jobs)} runs; accepted: one (scripts/train.py runs a study)")
-    return run(jobs[0])
+    return run(jobs[0]) | {"path": str(record_path(jobs[0]))}
 
 
 def study(jobs: list[RunConfig], application: Callable[[], None], arguments: list[str]) -> int:

@@ -80,7 +80,7 @@ def load_layer(name: str) -> str:
 
 
 def settings_in(path: Path) -> Any:
-    """The dataclass with a `build` in a Python file, whose folder is importable from now on, also by workers."""
+    """The dataclass with a `build` in a Python file as it is now, whose folder becomes importable, also by workers."""
     taken = importlib.util.find_spec(path.stem)
     if taken is not None and Path(str(taken.origin)).resolve() != path:
         raise ValueError(f"{path}: {taken.origin} has that name already; accepted: a file of another name")
@@ -88,10 +88,14 @@ def settings_in(path: Path) -> Any:
     if folder not in sys.path:
         sys.path.append(folder)
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), folder]))
+    source = path.read_bytes()
+    if path.stem in sys.modules and vars(sys.modules[path.stem]).get("__source__") != source:
+        del sys.modules[path.stem]  # edited since, as one does beside a notebook
     try:
         module = importlib.import_module(path.stem)
     except Exception as error:
         raise ValueError(f"{path}: cannot be imported ({type(error).__name__}: {error})") from None
+    vars(module)["__source__"] = source
     own = [one for one in vars(module).values() if getattr(one, "__module__", None) == path.stem]
     found = [one for one in own if dataclasses.is_dataclass(one) and hasattr(one, "build")]
     if len(found) != 1:
