@@ -47,6 +47,7 @@ def frontiers(panel: Axes, frame: pandas.DataFrame, reference: str, colours: dic
     panel.axhline(1.0, ls=":", lw=0.8, color="#999999", label="lookup in the facts")
     panel.axhline(frame["recall.floor"].iloc[0], ls="--", lw=0.8, color="#999999", label="commonest object")
     panel.set(xscale="log", xlabel="training FLOPs", ylabel=y.replace("_", " "), ylim=(0, 1.04))
+    panel.tick_params(axis="x", which="minor", labelsize=6)  # labelled in a small study, of less than a decade
     panel.legend(fontsize=6, frameon=False)
 
 
