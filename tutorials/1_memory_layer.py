@@ -187,7 +187,7 @@ figure.tight_layout()
 # %%
 D_MODEL, NUM_KEYS, HEADS, TOPK, D_HALF = 32, 64, 4, 8, 8
 ours = OurMemory(D_MODEL, NUM_KEYS, HEADS, TOPK, D_HALF)
-settings = Memory(num_keys=NUM_KEYS, heads=HEADS, topk=TOPK, d_key=2 * D_HALF, qk_norm=False)
+settings = Memory(num_keys=NUM_KEYS, heads=HEADS, topk=TOPK, d_key=2 * D_HALF, norm="none")
 theirs = settings.build(Site(D_MODEL, hidden=0, num_tokens=0, kernels=kernels.choose("auto")))
 with torch.no_grad():
     theirs.lookup.to_query.weight.copy_(ours.to_query.weight)
