@@ -6,8 +6,8 @@
 # **Question.** A mixture of experts also has many more parameters than it computes with: a router sends each token to
 # one of several small feed-forwards. Does it recall as a memory layer does, at the same FLOPs?
 #
-# The library has no such layer. We write it in two files, check it, and let it stand in the table beside dense and
-# memory. Nothing in the library is changed for that.
+# The library has one with more settings (`memlayers/layers/moe.py`, `arm=moe`). We write a smaller one in two files,
+# check it, and let it stand in the table beside dense and memory. Nothing in the library is changed for that.
 
 # %%
 import sys
