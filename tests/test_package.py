@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import memlayers
+from memlayers.__main__ import VERBS, main
 from memlayers.layers.site import Site
 from memlayers.studies.compose import jobs_of
 from memlayers.studies.files import load_layers
@@ -138,10 +139,11 @@ def test_a_wheel_carries_conf_and_runs_in_any_folder(tmp_path):
     page = {path.name for path in (tmp_path / "installed/memlayers/studies/page").iterdir()}
     assert page >= {"template.html", "explorer.html", "style.css", "page.js", "explorer.js"}
     words = [*SMALL, "training.steps=2", "progress=none"]
+    environment = os.environ | {"PYTHONPATH": str(tmp_path / "installed")}
     done = subprocess.run(
-        [sys.executable, "-m", "memlayers", *words],
+        [sys.executable, "-m", "memlayers", "train", *words],
         cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(tmp_path / "installed")},
+        env=environment,
         capture_output=True,
         text=True,
         timeout=300,
@@ -149,3 +151,21 @@ def test_a_wheel_carries_conf_and_runs_in_any_folder(tmp_path):
     assert done.returncode == 0, done.stderr
     record = next((tmp_path / "results/local/single/biographies").glob("*.json"))
     assert f'"version": "{memlayers.__version__}"' in record.read_text()
+    assert (tmp_path / "installed/memlayers/py.typed").exists()
+    verbs = {path.stem for path in (tmp_path / "installed/memlayers/scripts").glob("*.py")}
+    assert verbs == set(VERBS)
+    shown = [sys.executable, "-m", "memlayers", "report", str(record.parent)]
+    done = subprocess.run(shown, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0 and "biographies" in done.stdout, done.stderr
+
+
+def test_the_command_says_its_verbs_and_refuses_others(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["memlayers"])
+    main()
+    said = capsys.readouterr().out
+    assert all(re.search(rf"^  {verb} +\S", said, re.MULTILINE) for verb in VERBS)
+    monkeypatch.setattr(sys, "argv", ["memlayers", "trian"])
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert left.value.code == 2
+    assert capsys.readouterr().err == f"memlayers: trian: no such verb; accepted: {', '.join(VERBS)}\n"
