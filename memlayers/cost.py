@@ -12,9 +12,7 @@ from torch import Tensor
 
 from memlayers.config import MatchConfig, ModelConfig
 from memlayers.layers.feedforward import Cost, Workload
-from memlayers.layers.pool import MemoryPool
-from memlayers.layers.sharded_pool import wire_bytes
-from memlayers.model import Transformer, build_model
+from memlayers.model import build_model
 
 
 class Rule(Protocol):
@@ -116,62 +114,16 @@ def model_cost(
         return build_model(config, num_tokens, sparse=sparse, questions=questions).cost(work)
 
 
-@dataclasses.dataclass(frozen=True)
-class Share:
-    """What one of several processes at a run holds, and sends to the others in a step."""
-
-    table_bytes: int
-    state_bytes: int  # of the tables' rule
-    other_bytes: int  # all other parameters, their gradients and AdamW's two moments
-    sent_bytes: float
-
-
-def share_of(
-    config: ModelConfig, num_tokens: int, work: Workload, rule: Rule, ranks: int, questions: Tensor | None = None
-) -> Share:
-    """Of a model whose tables are sharded over `ranks` processes, of which each has its part of the `work.tokens`.
-
-    Counted: what tables exchange (layers/sharded_pool.py), with a number of four bytes for each row that a step may
-    read, and the gradients of all else, summed in a ring.
+def refuse_too_large(
+    config: ModelConfig, num_tokens: int, rule: Rule, questions: Tensor | None = None, copies: int = 1, shards: int = 1
+) -> None:
+    """Raises ValueError, before anything is allocated, for tables that with their state do not fit into memory, where
+    `copies` processes on this machine each have one of `shards` parts.
     """
     with torch.device("meta"):
-        model = build_model(config, num_tokens, questions=questions).to("meta")
-        tokens = torch.zeros(1, 4, dtype=torch.long)
-    tables = model.tables()
-    reads = [(pool, *count) for pool in tables for count in reads_of(model, tokens, pool)]
-    size = sum(pool.values.numel() * pool.values.element_size() for pool in tables)
-    state = sum(len(pool.values) * rule.state_bytes(pool.d_value, pool.values.element_size()) for pool in tables)
-    others = sum(p.numel() for p in model.parameters()) - sum(pool.values.numel() for pool in tables)
-    each, ring = round(work.tokens / ranks), 2 * (ranks - 1) / ranks
-    sent = ring * 4 * others
-    for pool, sums, count in reads:
-        sent += wire_bytes(each * sums, count, pool.d_value, ranks)
-        sent += ring * 4 * min(len(pool.values), work.tokens * sums * count)
-    return Share(size // ranks, state // ranks, 16 * others, sent)
-
-
-def reads_of(model: Transformer, tokens: Tensor, pool: MemoryPool) -> list[tuple[int, int]]:
-    """Of each layer that reads this table: how many sums it asks for a token, and of how many rows each."""
-    found: list[tuple[int, int]] = []
-
-    def rows(slots: Tensor) -> Tensor:  # each a sum of its own
-        found.append((slots.numel() // tokens.numel(), 1))
-        return MemoryPool.rows(pool, slots)
-
-    hook = pool.register_forward_pre_hook(lambda _, given: found.append((1, given[0].shape[1])))
-    pool.rows = rows  # type: ignore[method-assign]
-    model(tokens)
-    hook.remove()
-    del pool.rows
-    return found
-
-
-def refuse_too_large(config: ModelConfig, num_tokens: int, rule: Rule, questions: Tensor | None = None) -> None:
-    """Raises ValueError, before anything is allocated, for tables that with their state do not fit into memory."""
-    with torch.device("meta"):
         tables = [pool.values for pool in build_model(config, num_tokens, questions=questions).tables()]
-    size = sum(table.numel() * table.element_size() for table in tables)
-    state = sum(len(table) * rule.state_bytes(table.shape[1], table.element_size()) for table in tables)
+    size = copies * sum(table.numel() * table.element_size() for table in tables) // shards
+    state = copies * sum(len(one) * rule.state_bytes(one.shape[1] // shards, one.element_size()) for one in tables)
     free = available_memory()
     if size + state > free:
         rows = sum(len(table) for table in tables)

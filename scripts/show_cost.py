@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 from memlayers.config import RunConfig
-from memlayers.cost import share_of
 from memlayers.layers import Dense
+from memlayers.shares import share_of
 from memlayers.studies.cli import fail, jobs_from, verb
 from memlayers.training.plan import Plan, plan
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from stubs import seeded
 
 from memlayers.config import AtlasConfig, ModelConfig
-from memlayers.cost import model_cost, reads_of, share_of
+from memlayers.cost import model_cost
 from memlayers.facts import build_world
 from memlayers.layers.attention import Attention
 from memlayers.layers.dense import MLP, SwiGLU
@@ -25,6 +25,7 @@ from memlayers.layers.sharded_pool import wire_bytes
 from memlayers.layers.short_conv import ShortConvolution
 from memlayers.model import build_model
 from memlayers.optim.rules import LazyAdam, RowwiseAdagrad
+from memlayers.shares import reads_of, share_of
 from memlayers.text import Text
 
 WORK = Workload(sequence=4.0, scored=2.0, tokens=1024)
@@ -172,16 +173,19 @@ def test_a_process_holds_its_columns_and_sends_what_each_layer_reads():
     found = share_of(config, 30, work, RowwiseAdagrad(), ranks)
     model = build_model(config, 30)
     others = sum(p.numel() for p in model.parameters()) - 64 * 16
-    assert found.table_bytes == 4 * 64 * 16 // ranks and found.state_bytes == 4 * 64 // ranks
+    assert found.table_bytes == 4 * 64 * 16 // ranks and found.state_bytes == 4 * 64, "the number a row is whole"
     assert found.other_bytes == 16 * others
     ring = 2 * 3 / 4 * 4
-    assert found.sent_bytes == 2 * wire_bytes(16, 8, 16, ranks) + ring * (others + 2 * 64)
-    assert share_of(config, 30, work, LazyAdam(), ranks).state_bytes == 2 * found.table_bytes
+    assert found.sent_bytes == 2 * wire_bytes(16, 8, 16, ranks) + ring * (others + 64)
+    lazily = share_of(config, 30, work, LazyAdam(), ranks)
+    assert lazily.state_bytes == 2 * found.table_bytes and lazily.sent_bytes == found.sent_bytes - ring * 64
+    with pytest.raises(ValueError, match="a table 16 wide cannot be cut into columns for 3 processes"):
+        share_of(config, 30, work, LazyAdam(), 3)
 
 
 def test_rows_that_are_not_summed_are_sent_one_by_one():
     with torch.device("meta"):
         config = ModelConfig(d_model=16, depth=2, blocks=[0], ffn=Peer(num_keys=8, heads=2, topk=4))
-        model, tokens = build_model(config, 30), torch.zeros(1, 4, dtype=torch.long)
-    assert [reads_of(model, tokens, pool) for pool in model.tables()] == [[(8, 1)]]
+        model = build_model(config, 30)
+    assert [reads_of(model, pool) for pool in model.tables()] == [[(8, 1)]]
     assert wire_bytes(10, 1, 32, 2) == 10 * (16 + 4 * 32)

@@ -21,6 +21,7 @@ SCIENCE = {
     "text": {"config", "facts", "phrasing"},
     "model": {"config", "kernels", "layers"},
     "cost": {"config", "layers", "model"},
+    "shares": {"config", "layers", "model"},
     "optim": {"checks", "config", "kernels", "layers", "model"},
     "recall": {"facts", "layers", "model", "text"},
 }

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from commands import called, one, refusal, small
 
+import memlayers
 from memlayers.training.checkpoint import step_kept
 from memlayers.training.record import read_record, record_path
 from memlayers.training.run import run
@@ -53,6 +54,9 @@ KINDS = [
     "ffn=memory values=lazy_adam shard_tables=true",
     "ffn=memory values=adamw",
     "ffn=peer shard_tables=true",
+    "ffn=memory_plus shard_tables=true",
+    "ffn=stem shard_tables=true",
+    "ffn=dense extra@model.residual=engram shard_tables=true",
     "ffn=memory model.ffn.pool=shared model.blocks=[0,1] shard_tables=true",
     "ffn=memory training.batch_tokens=41",  # of documents, one process has fewer
 ]
@@ -134,6 +138,20 @@ def test_ddp_without_torchrun_is_refused_with_the_command(tmp_path):
     command = "torchrun --standalone --nproc-per-node=2 scripts/train.py trainer=ddp"
     assert done.returncode != 0 and f"accepted: {command}" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(("arm", "layer"), [("moe", "MixtureOfExperts"), ("pkm", "BatchNorm")])
+def test_layers_of_a_whole_batch_are_refused_for_parts_of_it(arm, layer, tmp_path):
+    train = Path(__file__).parent.parent / "scripts" / "train.py"
+    words = ["trainer=ddp", f"arm={arm}", "training.steps=2", "world.num_subjects=300", "logger=none"]
+    said = torchrun(2, *words, f"results={tmp_path}", script=train, expect=1)
+    assert said.count(f"trainer=ddp: {layer} computes over a whole batch") == 1
+
+
+def test_a_model_is_kept_once(tmp_path):
+    torchrun(2, "train", tmp_path, 0, "trainer=ddp training.steps=2 save_model=true")
+    (kept,) = tmp_path.rglob("*.safetensors")
+    assert not [*tmp_path.rglob("*.tmp")] and memlayers.load(kept).model.tables()
 
 
 def test_settings_that_do_not_go_together_are_refused():

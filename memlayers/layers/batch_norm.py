@@ -1,5 +1,7 @@
 """Batch normalisation (Ioffe & Szegedy 2015, arXiv 1502.03167) of tokens, of which some are padding."""
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
@@ -11,6 +13,7 @@ class BatchNorm(nn.Module):
     where nothing depends on other tokens. The averages are buffers: they are saved with the parameters.
     """
 
+    needs_whole_batch: ClassVar[bool] = True
     mean: Tensor
     variance: Tensor
 

@@ -56,7 +56,7 @@ class GatedNGrams(nn.Module):
         super().__init__()
         self.pool, self.orders, self.hashes = pool, orders, hashes
         self.rows = len(orders) * hashes
-        width = self.rows * pool.values.shape[1]
+        width = self.rows * pool.d_value
         self.to_value = nn.Linear(width, d_model, bias=False)
         self.to_key = nn.Linear(width, d_model, bias=False) if gate else None
         self.key_norm, self.norm = (nn.RMSNorm(d_model) if gate else None for _ in range(2))

@@ -21,7 +21,7 @@ class GatedMemory(nn.Module):
     def __init__(self, d_model: int, lookup: ProductKeyLookup, pool: MemoryPool):
         super().__init__()
         self.lookup, self.pool = lookup, pool
-        d_value = pool.values.shape[1]
+        d_value = pool.d_value
         self.gate = nn.Linear(d_model, d_value, bias=False)
         self.out = nn.Linear(d_value, d_model, bias=False)
 

@@ -57,6 +57,7 @@ class MixtureOfExperts(nn.Module):
     """
 
     param_roles: ClassVar[dict[str, str]] = {"down": "output"}
+    needs_whole_batch: ClassVar[bool] = True  # for the load of experts
     bias: Tensor | None
 
     def __init__(self, settings: MoE, d_model: int, gated: bool, shared: FeedForward | None):

@@ -60,5 +60,5 @@ class SingleNeuronExperts(nn.Module):
 
     def cost(self, work: Workload) -> Cost:
         """Two products of `heads * topk` rows a token, and the gradients of rows and of what they are multiplied by."""
-        size = self.lookup.heads * self.lookup.topk * self.pool.values.shape[1]
+        size = self.lookup.heads * self.lookup.topk * self.pool.d_value
         return self.lookup.cost(work) + Cost(2 * size, 4 * size, size * self.pool.values.element_size())

@@ -45,13 +45,13 @@ class MemoryPool(nn.Module):
         gradient, and with it the same step, to the optimizer.
         """
         if self.is_silent:
-            return weights.new_zeros(len(slots), self.values.shape[1])
+            return weights.new_zeros(len(slots), self.d_value)
         return self.read(self.values, slots, weights, sparse=self.sparse, update=self.update)
 
     def rows(self, slots: Tensor) -> Tensor:
         """The rows themselves, for layers that do not just add them up: slots (...) -> (..., d_value)."""
         if self.is_silent:
-            return self.values.new_zeros(*slots.shape, self.values.shape[1])
+            return self.values.new_zeros(*slots.shape, self.d_value)
         return F.embedding(slots, self.values, sparse=self.sparse)
 
     def read_cost(self, reads: int, work: Workload, learned: bool = True) -> Cost:
@@ -59,7 +59,7 @@ class MemoryPool(nn.Module):
 
         Weights that are not learned have no gradient.
         """
-        size = reads * self.values.shape[1]
+        size = reads * self.d_value
         sort = reads * math.ceil(math.log2(max(2, reads * work.tokens))) if self.sparse else 0
         return Cost(2 * size, (4 if learned else 2) * size + sort, size * self.values.element_size())
 

@@ -28,11 +28,7 @@ class ShardedPool(MemoryPool):
 
     def __init__(self, num_slots: int, d_value: int, **settings: Any):
         self.ranks = dist.get_world_size()
-        if d_value % self.ranks or d_value == self.ranks:
-            raise ValueError(
-                f"shard_tables=true: a table {d_value} wide cannot be cut into columns for {self.ranks} processes; "
-                "accepted: a number of processes that divides the width, and two columns or more each"
-            )
+        refuse_columns(d_value, self.ranks)
         super().__init__(num_slots, d_value // self.ranks, **settings)
         self.d_value = d_value
 
@@ -47,7 +43,7 @@ class ShardedPool(MemoryPool):
     def rows(self, slots: Tensor) -> Tensor:
         """slots (...) -> whole rows (..., d_value)."""
         one_each = slots.reshape(-1, 1)
-        return self(one_each, self.values.new_ones(one_each.shape)).reshape(*slots.shape, self.d_value)
+        return self(one_each, torch.ones(one_each.shape, device=slots.device)).reshape(*slots.shape, self.d_value)
 
     @torch.no_grad()
     def draw(self, std: float, generator: torch.Generator, rows: int = 4096) -> None:
@@ -57,6 +53,15 @@ class ShardedPool(MemoryPool):
         for part in self.values.split(rows):
             whole = torch.empty(len(part), self.d_value).normal_(std=std, generator=generator)
             part.copy_(whole[:, first : first + width])
+
+
+def refuse_columns(d_value: int, ranks: int) -> None:
+    """Raises ValueError for a table that cannot be cut."""
+    if d_value % ranks or d_value == ranks:
+        raise ValueError(
+            f"shard_tables=true: a table {d_value} wide cannot be cut into columns for {ranks} processes; "
+            "accepted: a number of processes that divides the width, and two columns or more each"
+        )
 
 
 def gathered(own: Tensor, ranks: int) -> Tensor:

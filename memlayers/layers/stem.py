@@ -39,7 +39,7 @@ class TokenGLU(nn.Module):
     def __init__(self, d_model: int, pool: MemoryPool):
         super().__init__()
         self.pool = pool
-        hidden = pool.values.shape[1]
+        hidden = pool.d_value
         self.gate = nn.Linear(d_model, hidden, bias=False)
         self.down = nn.Linear(hidden, d_model, bias=False)
 
@@ -51,5 +51,5 @@ class TokenGLU(nn.Module):
         return FFNOutput(hidden, reads=Reads(slots, torch.ones_like(slots, dtype=x.dtype)))
 
     def cost(self, work: Workload) -> Cost:
-        row = Cost(bytes_read=self.pool.values.shape[1] * self.pool.values.element_size())
+        row = Cost(bytes_read=self.pool.d_value * self.pool.values.element_size())
         return matrix_cost(*self.gate.weight.shape) + matrix_cost(*self.down.weight.shape) + row

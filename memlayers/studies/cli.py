@@ -50,6 +50,7 @@ def verb(main: Callable[[], int]) -> None:
 def job(config: DictConfig) -> None:
     """What a launcher runs, possibly in another process. A failure is in the record; the parent reports it."""
     register()
+    from memlayers.training.divergence import Diverged
     from memlayers.training.run import run
 
     keep_freed_memory()
@@ -57,8 +58,10 @@ def job(config: DictConfig) -> None:
         words = list(HydraConfig.get().overrides.task)
         run(to_run_config(composed(words), words))
     except Exception as error:
-        if config.progress != "none":  # else the parent reports it
+        if config.progress != "none" or ranks.count() > 1:  # else the parent reports it
             fail(error)
+        if ranks.count() > 1 and not isinstance(error, Diverged):
+            os._exit(1)  # others may be in the middle of this run; torchrun ends them
 
 
 def keep_freed_memory() -> None:
@@ -126,7 +129,8 @@ def execute(arguments: list[str]) -> int:
         kept = "finished runs are kept, and the same command goes on from there"
         if jobs is not None and len(jobs) == 1:
             kept = "nothing is kept" if step is None else f"the same command goes on from step {step}"
-        print(f"\nmemlayers: interrupted; {kept}", file=sys.stderr, flush=True)
+        if ranks.is_first():
+            print(f"\nmemlayers: interrupted; {kept}", file=sys.stderr, flush=True)
         os._exit(128 + number)  # workers of a launcher must not keep us waiting
 
 
@@ -158,10 +162,11 @@ def study(jobs: list[RunConfig], application: Callable[[], None], arguments: lis
         for folder in {record_path(one).parent for one in todo}:
             check_writable(folder)
         write_layout(jobs, arguments)
+    insert(ranks.one_after_another(arguments))
     if len(jobs) == 1:
         application()
     else:
-        insert(["progress=none", axes_override(list(jobs[0].axes)), *ranks.one_after_another(arguments)])
+        insert(["progress=none", axes_override(list(jobs[0].axes))])
         with StudyDisplay(jobs):
             application()
     failed = 0
@@ -170,7 +175,7 @@ def study(jobs: list[RunConfig], application: Callable[[], None], arguments: lis
         if record is not None and record["status"] == "ok":
             continue
         failed += 1
-        if len(jobs) > 1 or one.progress == "none" or record is None:
+        if ranks.is_first() and (len(jobs) > 1 or one.progress == "none" or record is None):
             print(f"memlayers: {name} failed: {record['error'] if record else 'it left no record'}", file=sys.stderr)
     if len(jobs) > 1:
         print_where(jobs)

@@ -65,7 +65,7 @@ class Checkpointer(lightning.Callback):
             self.before = {number: signal.signal(number, self.stop) for number in SIGNALS}
 
     def stop(self, number: int, frame: FrameType | None) -> None:
-        if self.asked:
+        if self.asked and ranks.count() == 1:  # torchrun passes a signal on that a process may have, too
             raise KeyboardInterrupt
         self.asked = number
 
@@ -82,10 +82,11 @@ class Checkpointer(lightning.Callback):
         # At the start of a step all progress counters of Lightning agree; at the end of one they do not yet.
         self.step = batch_idx
         due = self.seconds is not None and time.monotonic() - self.last >= self.seconds
-        saves, self.asked = ranks.most(due, self.asked)  # processes save and stop at the same step
-        if batch_idx and self.seconds is not None and (saves or self.asked):
+        saves, asked = ranks.most(due, self.asked)  # processes save and stop at the same step
+        if batch_idx != (self.kept or 0) and self.seconds is not None and (saves or asked):
             self.save(trainer)
-        if self.asked:
+        if asked:
+            self.asked = asked  # never back to 0: a signal may have come since
             self.leave()
 
     def leave(self) -> None:
@@ -111,15 +112,16 @@ class Checkpointer(lightning.Callback):
         Raises Diverged instead of keeping a model that is not finite: what was kept before is better.
         """
         model = cast(FactLearner, trainer.lightning_module).model
-        if not is_finite(model):
+        (broken,) = ranks.most(not is_finite(model))
+        if broken:
             raise Diverged(f"the model is not finite at step {self.step}", noticed(model, self.step, None))
         try:
             trainer.save_checkpoint(self.path)
-            if cast(CheckedFile, trainer.strategy.checkpoint_io).is_written:
-                self.kept = self.step
-                tidy(self.path, self.step)
+            (written,) = ranks.most(cast(CheckedFile, trainer.strategy.checkpoint_io).is_written)
+            self.kept = self.step if written else self.kept
         except CheckpointException as error:  # of all processes, as shards are written together
             tell(self.path, str(next(iter(error.failures.values()))[0]))
+        tidy(self.path, self.kept)
         self.last = time.monotonic()
 
     def on_save_checkpoint(self, trainer: lightning.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:

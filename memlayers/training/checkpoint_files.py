@@ -46,11 +46,11 @@ def tell(path: Path, why: str) -> None:
         print(f"memlayers: {path}: not written ({why}); the run goes on", file=sys.stderr, flush=True)
 
 
-def tidy(checkpoint: Path, step: int) -> None:
-    """Remove the tables of all other steps than that of the checkpoint."""
+def tidy(checkpoint: Path, step: int | None) -> None:
+    """Remove the tables of all other steps than that of the checkpoint; None: of all."""
     if ranks.is_first():
         for folder in checkpoint.with_suffix(".tables").glob("*"):
-            if folder != tables_path(checkpoint, step):
+            if step is None or folder != tables_path(checkpoint, step):
                 shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -46,7 +46,11 @@ class Batches:
 
 
 def part_of(documents: Documents, rank: int, count: int) -> Documents:
-    """Every `count`-th document from this rank's on: as many for each process, the last perhaps of padding alone."""
+    """Every `count`-th document from this rank's on: as many for each process, the last perhaps of padding alone.
+
+    Rows that such padding reads have a gradient of zero: a rule with momentum moves them, as it does after the end of
+    shorter documents.
+    """
     parts = (one[rank::count] for one in documents)
     missing = -(-len(documents.tokens) // count) - len(documents.tokens[rank::count])
     return Documents(*(F.pad(one, (0, 0, 0, missing), value=PAD) for one in parts)) if missing else Documents(*parts)

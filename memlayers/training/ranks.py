@@ -41,13 +41,18 @@ def check(trainer: dict[str, Any]) -> None:
     if not several and size is not None and size > 1:
         strategy = trainer.get("strategy", "auto")
         raise ValueError(f"trainer.strategy={strategy}: {size} processes at one run; accepted: trainer=ddp")
+    if several and trainer.get("accelerator") not in ("cpu", *(("gpu", "cuda") if torch.cuda.is_available() else ())):
+        raise ValueError(
+            f"trainer.accelerator={trainer.get('accelerator')}: not with trainer=ddp here; accepted: cpu, and gpu on "
+            "machines that have one"
+        )
 
 
 def join(trainer: dict[str, Any]) -> None:
     """Make this process one of a group, once, where trainer=ddp asks for it; raises as `check` does."""
     check(trainer)
     if trainer.get("strategy") == "ddp" and not dist.is_initialized():
-        on_gpu = str(trainer.get("accelerator")) in ("gpu", "cuda")
+        on_gpu = trainer.get("accelerator") != "cpu"
         dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo", timeout=PATIENCE)
 
 
@@ -62,7 +67,7 @@ def rank() -> int:
 
 
 def one_after_another(arguments: list[str]) -> list[str]:
-    """Under torchrun, which has started all processes that there are to be: a word of the command line, or none.
+    """Under torchrun, which has started all processes that there are to be, the override by which Hydra runs jobs here.
 
     Raises ValueError for a launcher that starts others.
     """
@@ -74,17 +79,27 @@ def one_after_another(arguments: list[str]) -> list[str]:
     return [] if "hydra/launcher=basic" in arguments else ["hydra/launcher=basic"]
 
 
+def on_this_machine() -> int:
+    """Processes at the run here."""
+    return int(os.environ["LOCAL_WORLD_SIZE"]) if count() > 1 else 1
+
+
 def of_first(call: Callable[[], T]) -> T:
-    """What the call gives the first process, or its ValueError, in all of them; the others wait for it."""
+    """The first process makes the call, and all return its result. Where it raises, so does it, and the others raise
+    ValueError with the same text.
+    """
     if count() == 1:
         return call()
     said: list[Any] = [None, None]
+    failed: Exception | None = None
     if rank() == 0:
         try:
             said[0] = call()
-        except ValueError as error:
-            said[1] = str(error)
+        except Exception as error:
+            said[1], failed = str(error), error
     dist.broadcast_object_list(said)
+    if failed is not None:
+        raise failed
     if said[1] is not None:
         raise ValueError(said[1])
     result: T = said[0]
@@ -127,7 +142,7 @@ def mean_gradient(grad: Tensor) -> Tensor:
 
 
 def for_shards(kernels: Kernels) -> Kernels:
-    """For tables whose columns are on several processes: a number kept for a row is of the whole row."""
+    """For tables whose columns are on several processes: what a rule keeps once for a row is of the whole row."""
 
     def squares(grad: Tensor) -> Tensor:
         return mean(mean_squares(grad))

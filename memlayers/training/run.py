@@ -26,7 +26,17 @@ from memlayers.training.plan import Plan, plan
 from memlayers.training.probe import FinalMeasurement, RecallProbe
 from memlayers.training.process import alone, threads
 from memlayers.training.progress import RunProgress, terminal_bar
-from memlayers.training.record import SCHEMA, Record, code_version, finished, keep_record, machine, record_path
+from memlayers.training.record import (
+    SCHEMA,
+    Record,
+    check_writable,
+    code_version,
+    finished,
+    keep_record,
+    machine,
+    record_path,
+)
+from memlayers.training.refusals import refuse_device, refuse_parts, room_for
 from memlayers.training.saved_model import save
 from memlayers.training.trainer import build_trainer, fit
 
@@ -43,6 +53,7 @@ def run(config: RunConfig) -> Record:
     if done is not None:
         return done
     path = record_path(config)
+    ranks.of_first(lambda: check_writable(path.parent))
     with alone(path) if ranks.is_first() else nullcontext():
         return ranks.of_first(lambda: finished(config)) or run_alone(config, path)
 
@@ -73,9 +84,7 @@ def run_alone(config: RunConfig, path: Path) -> Record:
         first = ranks.of_first(lambda: step_kept(config))
         chosen = plan(config)
         if config.optim.values is not None:
-            refuse_too_large(
-                chosen.matched.model, len(chosen.text.vocabulary), config.optim.values, chosen.text.questions()
-            )
+            ranks.of_first(lambda: refuse_too_large(*room_for(config, chosen)))
         if config.progress == "auto" and ranks.is_first():
             for note in chosen.text.world.notes:
                 print(f"note: {note}", flush=True)
@@ -86,7 +95,7 @@ def run_alone(config: RunConfig, path: Path) -> Record:
     except Exception as error:
         record["error"] = f"{type(error).__name__}: {error}"
         if isinstance(error, Diverged):
-            record["diverged"] = error.noticed | {"checkpoint": step_kept(config)}
+            record["diverged"] = error.noticed | {"checkpoint": ranks.of_first(lambda: step_kept(config))}
         raise
     finally:
         known = record["status"] == "ok" or record["error"] is not None  # not after Ctrl-C
@@ -104,6 +113,7 @@ def train(config: RunConfig, chosen: Plan, progress: RunProgress, first: int) ->
     sparse = config.optim.values is None or config.optim.values.sparse
     vocabulary, shards = len(text.vocabulary), config.shard_tables
     model = build_model(matched.model, vocabulary, generator, kernels, sparse, text.questions(), shards)
+    refuse_parts(model)
     learner = FactLearner(model, config.optim, config.training.loss, chosen.steps, kernels)
     learner.shards_at = tables_path(checkpoint_path(config), first)
     batches = Batches(text, chosen.batch_size, chosen.steps, (config.world.seed, config.seed))
@@ -123,7 +133,7 @@ def train(config: RunConfig, chosen: Plan, progress: RunProgress, first: int) ->
         found = noticed(model, chosen.steps - 1, learner.logged_loss)
         raise Diverged("the model is not finite after its last step", found)
     if config.save_model:
-        save(model, text, config)
+        ranks.of_first(lambda: save(model, text, config))
     tokens = chosen.tokens
     left = left_plateau([(point["exposures"], point["recall"]) for point in probe.curve], recall["floor"])
     flops = matched.cost.flops * tokens
@@ -160,22 +170,6 @@ def train(config: RunConfig, chosen: Plan, progress: RunProgress, first: int) ->
             "tokens_per_second": tokens / end.seconds if end.seconds else None,
         },
     }
-
-
-def refuse_device(device: str, kernels: str, model: Transformer) -> None:
-    """Raises ValueError, before training, for what the device cannot do."""
-    if device != "cuda":
-        return
-    if kernels == "native":
-        raise ValueError(
-            "kernels=native is for the CPU, and the trainer is on a GPU; accepted: auto, reference, triton"
-        )
-    in_bfloat16 = any(pool.values.dtype == torch.bfloat16 for pool in model.tables())
-    if in_bfloat16 and kernels != "triton":
-        raise ValueError(
-            f"model.ffn.value_dtype=bfloat16 with kernels={kernels}: torch has no gradient for such reads on a GPU; "
-            "accepted: kernels=triton, or value_dtype=float32"
-        )
 
 
 def optimizer_of_roles(model: Transformer, optim: OptimConfig) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
-from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.tensor import DTensor, Shard
 
 TABLES = "tables"  # key of a checkpoint: the names of what is beside it
@@ -23,6 +23,7 @@ def keep(checkpoint: dict[str, Any], tables: list[nn.Parameter], folder: Path) -
         shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed while it wrote
     dist.barrier()
     found: dict[str, Tensor] = {}
+    assert all(table.requires_grad for table in tables), "the optimizer numbers those that learn"
     for index, table in enumerate(tables):
         found[f"{index}"] = table.detach()
         state = checkpoint["optimizer_states"][-1]["state"]
@@ -34,15 +35,16 @@ def keep(checkpoint: dict[str, Any], tables: list[nn.Parameter], folder: Path) -
     whole = {name: one for name, one in checkpoint["state_dict"].items() if one.data_ptr() not in places}
     checkpoint["state_dict"], checkpoint[TABLES] = whole, sorted(found)
     writer = HuggingFaceStorageWriter(str(folder), save_distributed=True)  # safetensors, and no pickle that runs code
-    save({name: columns(one) for name, one in found.items()}, storage_writer=writer)
+    mesh = processes(tables[0])
+    save({name: columns(one, mesh) for name, one in found.items()}, storage_writer=writer)
 
 
 def put_back(checkpoint: dict[str, Any], module: nn.Module, tables: list[nn.Parameter], folder: Path) -> None:
     """Fill a checkpoint with this process's columns of what is sharded, for `module`, which holds the tables."""
-    found = {}
+    found, mesh = {}, processes(tables[0])
     for name in checkpoint[TABLES]:
         table = tables[int(name.partition(".")[0])]
-        found[name] = columns(torch.empty_like(table, dtype=torch.float32 if "." in name else table.dtype))
+        found[name] = columns(torch.empty_like(table, dtype=torch.float32 if "." in name else table.dtype), mesh)
     load(found, storage_reader=HuggingFaceStorageReader(str(folder)))
     for name, one in found.items():
         index, _, moment = name.partition(".")
@@ -58,12 +60,20 @@ def is_cut_as(table: Tensor, state: Any) -> bool:
     return isinstance(state, Tensor) and state.shape == table.shape
 
 
-def columns(own: Tensor) -> DTensor:
+def processes(table: Tensor) -> DeviceMesh:
+    return init_device_mesh(table.device.type, (dist.get_world_size(),))
+
+
+def columns(own: Tensor, mesh: DeviceMesh) -> DTensor:
     """The whole of which this process has some columns."""
-    mesh = init_device_mesh(own.device.type, (dist.get_world_size(),))
     return DTensor.from_local(own.detach(), mesh, [Shard(1)], run_check=False)
 
 
 def checksums(folder: Path) -> dict[str, str]:
     """File name -> SHA-256, of the files in a folder."""
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
+    return {path.name: digest_of(path) for path in sorted(folder.iterdir())}
+
+
+def digest_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -17,19 +17,25 @@ Written by `python scripts/bench.py shards`, on {processor}.
 
     torchrun --standalone --nproc-per-node=2 scripts/train.py trainer=ddp     # each its part of every batch
     torchrun --standalone --nproc-per-node=2 scripts/train.py trainer=ddp shard_tables=true   # and of tables
-    torchrun --nnodes=4 --nproc-per-node=8 --rdzv-backend=c10d --rdzv-endpoint=HOST:29500 \\
-        scripts/train.py trainer=ddp trainer.accelerator=gpu shard_tables=true results=/shared/results
-    srun --nodes=4 --ntasks-per-node=1 torchrun --nnodes=4 --nproc-per-node=8 --rdzv-backend=c10d \\
-        --rdzv-endpoint=$(scontrol show hostnames | head -n 1):29500 scripts/train.py trainer=ddp ...
     python scripts/show_cost.py --processes 2,4,8 arm=memory     # what each holds and sends
 
-A batch is the same whatever the number of processes, and so is the curve, but for the order of sums. All write to one
-folder, which several nodes have to share. A run that is stopped goes on by the same command, with another number of
-processes if need be. Only gloo, on CPUs, has been tried.
+On several nodes, the same on each of them, or once by `srun` within a Slurm job:
+
+    torchrun --nnodes=4 --nproc-per-node=8 --rdzv-backend=c10d --rdzv-endpoint=HOST:29500 \\
+        --signals-to-handle=SIGTERM,SIGINT,SIGUSR1,SIGUSR2 \\
+        scripts/train.py trainer=ddp trainer.accelerator=gpu shard_tables=true results=/shared/results
+
+    srun --nodes=4 --ntasks-per-node=1 torchrun --nnodes=4 ... --rdzv-endpoint=$(hostname):29500 ...
+
+A batch is the same whatever the number of processes, and so is the curve, but for the order of sums. Layers that look
+at a whole batch (batch normalisation, the load of experts) are refused. All processes write to one folder, which the
+nodes have to share. A run that is stopped goes on by the same command, with another number of processes if need be;
+torchrun gives it 30 seconds to save, and what takes longer goes back to the last checkpoint. Only gloo, on CPUs, has
+been tried.
 
 Tables are cut into columns (layers/sharded_pool.py). The alternative cuts them into rows: its messages depend on what
-is read, and every owner sends a sum as wide as the model for each token. Step time is the median ratio of steps that
-take turns.
+is read, and every owner sends a sum as wide as the model for each token. The last column is the time of a step by rows
+over that by columns, the median of steps in turns; above 1, columns are faster.
 
 """
 PAPER = """
@@ -37,8 +43,8 @@ PAPER = """
 
 A model of Memory Layers at Scale with {parameters:.0f} billion parameters in one table: {slots:.0f} million slots,
 {width} wide, read by {layers} layers with {reads} reads a token. Of {tokens:,} tokens a GPU and step; rows in bfloat16,
-Adagrad with a number a row. Computed from the formula that the bytes above follow, and the rates in the heads; none of
-it was run. A GPU has 80 GB. Columns over a node, and copies of the table between nodes, keep the exchange on NVLink.
+Adagrad with a number a row. Held are table and state alone; sent is what reads exchange. Computed from the formula that
+the bytes above follow, and the rates in the column heads; none of it was run. A GPU has 80 GB.
 
 """
 

@@ -1,0 +1,83 @@
+"""What each of several processes at a run holds and sends, where tables are sharded over them."""
+
+import dataclasses
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from memlayers.config import ModelConfig
+from memlayers.layers.feedforward import Workload
+from memlayers.layers.pool import MemoryPool
+from memlayers.layers.sharded_pool import refuse_columns, wire_bytes
+from memlayers.model import Transformer, build_model
+
+
+class Rule(Protocol):
+    """Of value tables: optim/rules.py."""
+
+    def state_bytes(self, d_value: int, bytes_each: int) -> int: ...
+
+    def columns(self, width: int) -> dict[str, int]: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Share:
+    """What one of several processes at a run holds, and sends to the others in a step."""
+
+    table_bytes: int
+    state_bytes: int  # of the tables' rule
+    other_bytes: int  # all other parameters, their gradients and AdamW's two moments
+    sent_bytes: float
+
+
+def share_of(
+    config: ModelConfig, num_tokens: int, work: Workload, rule: Rule, ranks: int, questions: Tensor | None = None
+) -> Share:
+    """Of a model whose tables are sharded over `ranks` processes, of which each has its part of the `work.tokens`.
+
+    Sent: what tables exchange (layers/sharded_pool.py), a number of four bytes for each row that a step may read where
+    the rule keeps one, and the gradients of all else; sums go around in a ring. Raises ValueError as the tables do.
+    """
+    with torch.device("meta"):
+        model = build_model(config, num_tokens, questions=questions).to("meta")
+    tables = model.tables()
+    for pool in tables:
+        refuse_columns(pool.d_value, ranks)
+    others = sum(p.numel() for p in model.parameters()) - sum(pool.values.numel() for pool in tables)
+    each, ring = round(work.tokens / ranks), 2 * (ranks - 1) / ranks
+    size, state, sent = 0, 0, ring * 4 * others
+    for pool in tables:
+        width, bytes_each, reads = pool.d_value // ranks, pool.values.element_size(), reads_of(model, pool)
+        size += len(pool.values) * width * bytes_each
+        state += len(pool.values) * rule.state_bytes(width, bytes_each)
+        sent += sum(wire_bytes(each * sums, count, pool.d_value, ranks) for sums, count in reads)
+        if 1 in rule.columns(width).values():
+            read = work.tokens * sum(sums * count for sums, count in reads)
+            sent += ring * 4 * min(len(pool.values), read)
+    return Share(size, state, 16 * others, sent)
+
+
+def reads_of(model: Transformer, pool: MemoryPool) -> list[tuple[int, int]]:
+    """Of each layer of a model on the meta device that reads this table: how many sums it asks for a token, and of how
+    many rows each.
+    """
+    found: list[tuple[int, int]] = []
+    tokens = torch.zeros(1, 4, dtype=torch.long, device="meta")
+    x = torch.zeros(1, 4, model.embedding.embedding_dim, device="meta")
+
+    def rows(slots: Tensor) -> Tensor:  # each a sum of its own
+        found.append((slots.numel() // tokens.numel(), 1))
+        return MemoryPool.rows(pool, slots)
+
+    def summed(_: object, given: tuple[Tensor, ...]) -> None:
+        found.append((len(given[0]) // tokens.numel(), given[0].shape[1]))
+
+    hook = pool.register_forward_pre_hook(summed)
+    pool.rows = rows  # type: ignore[method-assign]
+    for layer in model.modules():
+        if getattr(layer, "pool", None) is pool:
+            layer(x, tokens)
+    hook.remove()
+    del pool.rows
+    return found

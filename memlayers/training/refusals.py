@@ -1,0 +1,43 @@
+"""What a run refuses before it trains: what its device, its memory or its processes cannot do."""
+
+from typing import Any
+
+import torch
+
+from memlayers.config import RunConfig
+from memlayers.model import Transformer
+from memlayers.training import ranks
+from memlayers.training.plan import Plan
+
+
+def room_for(config: RunConfig, chosen: Plan) -> tuple[Any, ...]:
+    """What refuse_too_large asks for."""
+    shards = ranks.count() if config.shard_tables else 1
+    words = len(chosen.text.vocabulary), config.optim.values, chosen.text.questions()
+    return chosen.matched.model, *words, ranks.on_this_machine(), shards
+
+
+def refuse_parts(model: Transformer) -> None:
+    """Raises ValueError for layers that look at a whole batch, where each process has a part of it."""
+    whole = [module for module in model.modules() if getattr(module, "needs_whole_batch", False)]
+    if ranks.count() > 1 and whole:
+        name = type(whole[0]).__name__
+        raise ValueError(
+            f"trainer=ddp: {name} computes over a whole batch, of which a process has a part; accepted: trainer=cpu"
+        )
+
+
+def refuse_device(device: str, kernels: str, model: Transformer) -> None:
+    """Raises ValueError, before training, for what the device cannot do."""
+    if device != "cuda":
+        return
+    if kernels == "native":
+        raise ValueError(
+            "kernels=native is for the CPU, and the trainer is on a GPU; accepted: auto, reference, triton"
+        )
+    in_bfloat16 = any(pool.values.dtype == torch.bfloat16 for pool in model.tables())
+    if in_bfloat16 and kernels != "triton":
+        raise ValueError(
+            f"model.ffn.value_dtype=bfloat16 with kernels={kernels}: torch has no gradient for such reads on a GPU; "
+            "accepted: kernels=triton, or value_dtype=float32"
+        )
