@@ -33,7 +33,7 @@ class MoE:
     topk: int = 2
     hidden: int = 44  # of an expert; a token passes topk of them
     shared: int = 0  # more experts, which every token passes (DeepSeekMoE, arXiv 2401.06066, section 3.2)
-    balance_loss: float = 0.01  # times the loss that an even load makes least (Switch, equation 4)
+    balance_loss: float = 0.01  # times a loss that is 1 for an even load (Switch, equation 4)
     balance_step: float = 0.0  # how far the bias of an expert moves a step (arXiv 2408.15664); 0: no biases
 
     def validate(self, key: str, d_model: int) -> None:
