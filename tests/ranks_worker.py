@@ -130,7 +130,7 @@ if __name__ == "__main__":
     if check == "train":
         train(*words)
     else:
-        ranks.join({"strategy": "ddp"})
+        ranks.join({"strategy": "ddp", "accelerator": "cpu"})
         {"layer": check_layer, "wire": check_wire, "steps": check_steps, "ranks": check_ranks}[check]()
     if dist.is_initialized():
         dist.destroy_process_group()

@@ -137,7 +137,7 @@ def test_layers_in_several_places_are_several_axes():
 
 @pytest.mark.parametrize("line", ["arm=dense,memory", "seed=range(3)", "seed=choice(1,2)"])
 def test_several_values_need_a_sweep(line):
-    assert refusal(line) == f"{line} names several values; accepted with -m (a sweep), or in an experiment of runs"
+    assert refusal(line) == f"{line} names several values; accepted with -m (a sweep), or in a study"
     assert len(composed("-m", line)) > 1
 
 

@@ -105,6 +105,7 @@ def test_a_layer_where_a_choice_should_be_is_answered_with_how_to_choose():
     said = refusal("model.residual=ngram")
     assert said == "model.residual='ngram' is no layer; accepted: a choice such as extra@model.residual=ngram"
     assert one("extra@model.residual=ngram").model.residual is not None
+    assert refusal("arm=[1,2]").startswith("arm=[1,2]: no such choice; accepted: ")
     assert refusal("model.ffn=0.5") == "model.ffn=0.5 is no layer; accepted: a choice such as arm=memory"
     assert refusal("optim.values=0.5") == "optim.values=0.5 is no rule; accepted: a choice such as values=sgd"
 

@@ -105,7 +105,7 @@ def test_a_script_is_called_with_such_names(tmp_path):
 @pytest.mark.parametrize("line", ["world.path=a,b.csv", "results=choice(a,b)"])
 def test_a_comma_names_several_and_needs_a_sweep(line, tmp_path):
     said = refusal("world=triples", *(["world.path=x"] if "results" in line else []), line)
-    assert said == f"{line} names several values; accepted with -m (a sweep), or in an experiment of runs"
+    assert said == f"{line} names several values; accepted with -m (a sweep), or in a study"
 
 
 def test_a_comma_in_a_sweep_is_a_sweep_and_in_quotes_a_sign():

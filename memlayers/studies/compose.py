@@ -104,7 +104,8 @@ def split_sweep(overrides: list[str], multirun: bool) -> tuple[list[list[str]], 
     parsed = parser.parse_overrides(overrides)
     for override in parsed:
         choices = options(override.key_or_group.partition("@")[0])
-        if choices and not override.is_delete() and not override.is_sweep_override() and override.value() is None:
+        is_one = not override.is_delete() and not override.is_sweep_override()
+        if choices and is_one and (override.value() is None or isinstance(override.value(), list)):
             raise ValueError(f"{override.input_line}: no such choice; accepted: {', '.join(choices)}")
     fixed = [override.input_line or "" for override in parsed if not override.is_sweep_override()]
     try:
@@ -116,8 +117,7 @@ def split_sweep(overrides: list[str], multirun: bool) -> tuple[list[list[str]], 
     swept = [override for override in parsed if override.is_sweep_override()]
     if not multirun and base.hydra.mode != RunMode.MULTIRUN:
         if swept:
-            line = swept[0].input_line
-            raise ValueError(f"{line} names several values; accepted with -m (a sweep), or in an experiment of runs")
+            raise ValueError(f"{swept[0].input_line} names several values; accepted with -m (a sweep), or in a study")
         return [fixed], []
     params = [f"{key}={value}" for key, value in (base.hydra.sweeper.params or {}).items()]
     given = {place_of(override) for override in parsed}
