@@ -142,7 +142,7 @@ def test_a_resumed_rule_goes_on_in_backward_with_the_saved_rate():
         assert mine.equal(theirs)
 
 
-ADDED_UP = [case for case in FIRST if case in TABLES and not case.startswith("Peer")]
+ADDED_UP = [case for case in FIRST if case in TABLES and not case.startswith(("Peer", "Stem"))]
 SHARED, GATED = replace(SMALL, pool="shared"), replace(SMALL, pool="shared", gate=True)
 
 
@@ -156,7 +156,7 @@ SHARED, GATED = replace(SMALL, pool="shared"), replace(SMALL, pool="shared", gat
         ({"ffn": GATED, "blocks": "all"}, None, False),  # one pool, two readers
         ({"ffn": SMALL, "blocks": [1]}, 1.0, False),
         *(({"residual": CASES[case], "values": CASES[case]}, None, True) for case in ADDED_UP),
-        ({"residual": CASES["Peer own"]}, None, False),  # what it reads is not just added up
+        *(({"residual": CASES[case]}, None, False) for case in ("Peer own", "Stem own")),  # not just added up
         ({"residual": SHARED, "extra_blocks": [0]}, None, True),
         ({"residual": SHARED, "values": GATED, "extra_blocks": [0]}, None, False),  # one block, two places
     ],
