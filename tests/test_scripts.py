@@ -1,9 +1,10 @@
 """Scripts as one calls them: exit codes, one line for a mistake, what stands beside the records."""
 
+import os
 from pathlib import Path
 
 import pytest
-from commands import called, small
+from commands import SMALL, called, small
 
 from memlayers.studies.cli import verb
 from memlayers.training.run import run
@@ -18,6 +19,15 @@ def test_a_report_of_own_records_has_a_row_for_each_configuration(tmp_path: Path
         assert words in done.stdout
     empty = called("report.py", str(tmp_path / "none"))
     assert empty.returncode == 2 and empty.stderr.startswith(f"memlayers: {tmp_path / 'none'}: no record")
+
+
+def test_a_log_gets_plain_lines_even_where_colours_are_forced(tmp_path: Path) -> None:
+    """As in a notebook, whose kernel sets FORCE_COLOR for all processes that it starts."""
+    words = [*SMALL, "training.steps=2", "-m", "seed=1,2", f"results={tmp_path}"]
+    done = called(
+        "train.py", *[word for word in words if word != "progress=none"], env=os.environ | {"FORCE_COLOR": "1"}
+    )
+    assert done.returncode == 0 and "\x1b" not in done.stdout and "run 2 of 2" in done.stdout, done.stderr
 
 
 def test_ctrl_c_in_a_script_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:

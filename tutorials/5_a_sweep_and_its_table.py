@@ -42,15 +42,15 @@ def command(script: str, *words: str) -> str:
 # With `-m`, several values of a setting are a sweep, and several settings span a grid. The setting here is
 # `training.exposures`, how often a fact is shown. Any key may stand there, such as `model.ffn.topk=4,8,16`.
 #
-# `dense_2x` is a dense model with twice the FLOPs per token. Dense may spend more in two ways then, by width and by
-# showings, and gets the better of both: an arm must be compared with the best that the other can do.
+# `dense_4x` is a dense model with four times the FLOPs per token. Dense may spend more in two ways then, by width and
+# by showings, and gets the better of both: an arm must be compared with the best that the other can do.
 #
 # With `hydra/launcher=joblib` the runs are spread over all cores.
 
 # %%
 sweep = [
     "-m",
-    "arm=dense,dense_2x,memory",
+    "arm=dense,dense_4x,memory",
     "training.exposures=2,4,8",
     "seed=range(3)",
     "world=atlas_airports",

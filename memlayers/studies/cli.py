@@ -40,6 +40,8 @@ def fail(error: Exception) -> None:
 def verb(main: Callable[[], int]) -> None:
     """Run a script's main to an exit code; Ctrl-C is one line, and a closed pipe nothing to fail by."""
     sys.stdout = cast(TextIO, Unread(sys.stdout))
+    if not sys.stdout.isatty():  # else FORCE_COLOR, which notebooks and CI set, has Rich redraw a display in their logs
+        os.environ.setdefault("TTY_COMPATIBLE", "0")
     try:
         sys.exit(main())
     except KeyboardInterrupt:
