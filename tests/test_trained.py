@@ -128,6 +128,9 @@ def test_what_cannot_be_loaded_is_one_line(kept, tmp_path):
     other["model"]["ffn"]["kind"] = "Bilinear"
     save_file(tensors, path, said | {"settings": json.dumps(other)})
     assert one_line(lambda: memlayers.load(path)).startswith("Bilinear is no layer or rule of ours; accepted: with")
+    other["model"]["ffn"] |= {"kind": "Memory", "of_before": False}
+    save_file(tensors, path, said | {"settings": json.dumps(other)})
+    assert one_line(lambda: memlayers.load(path)).startswith("Memory has no setting 'of_before'; accepted: as saved by")
 
 
 def asked(*words: str, lines: str = "") -> subprocess.CompletedProcess[str]:

@@ -14,7 +14,7 @@ from memlayers.optim.rules import RULES
 def restored(given: dict[str, Any], others: tuple[type, ...] = ()) -> RunConfig:
     """The RunConfig of these settings; `others` are the settings' classes of layers in the user's own files.
 
-    Raises ValueError for a layer or a rule that is not there, and for a file that has changed since.
+    Raises ValueError for a layer, a rule or a setting that is not there, and for a file that has changed since.
     """
     own = [one for one in vars(worlds).values() if isinstance(one, type)]
     kinds = {kind.__name__: kind for kind in (*own, *LAYERS, *RULES.values(), *others)}
@@ -43,5 +43,8 @@ def filled(hint: Any, given: Any, kinds: dict[str, type]) -> Any:
 
 def _of_class(kind: Any, given: dict[str, Any], kinds: dict[str, type]) -> Any:
     hints = typing.get_type_hints(kind)
+    unknown = given.keys() - hints.keys() - {"kind", "source"}
+    if unknown:
+        raise ValueError(f"{kind.__name__} has no setting {min(unknown)!r}; accepted: as saved by this version")
     fields = [field.name for field in dataclasses.fields(kind) if field.name in given]
     return kind(**{name: filled(hints[name], given[name], kinds) for name in fields})
