@@ -127,8 +127,14 @@ OTHERS: dict[str, tuple[Any, ...]] = {  # valid values, of which one is not the 
     "pool": ("own", "shared"),  # of any layer
     "value_dtype": ("bfloat16",),
 }
-REFUSED = ("has no effect", "has nothing to match", "accepted: bytes", "a run has one device", "model.tied_head=true")
-REFUSED += ("num_slots=null is one for each token", "needs one vocabulary for all")
+REFUSED = (
+    "has no effect",
+    "has nothing to match",
+    "accepted: bytes",
+    "a process has one device",
+    "model.tied_head=true",
+)
+REFUSED += ("num_slots=null is one for each token", "needs one vocabulary for all", "accepted: with trainer=ddp")
 
 
 def another(key: str, value: Any) -> Any:
