@@ -127,14 +127,9 @@ OTHERS: dict[str, tuple[Any, ...]] = {  # valid values, of which one is not the 
     "pool": ("own", "shared"),  # of any layer
     "value_dtype": ("bfloat16",),
 }
-REFUSED = (
-    "has no effect",
-    "has nothing to match",
-    "accepted: bytes",
-    "a process has one device",
-    "model.tied_head=true",
-)
+REFUSED = ("has no effect", "has nothing to match", "accepted: bytes", "a process has one device")
 REFUSED += ("num_slots=null is one for each token", "needs one vocabulary for all", "accepted: with trainer=ddp")
+REFUSED += ("model.tied_head=true",)
 
 
 def another(key: str, value: Any) -> Any:
