@@ -138,7 +138,8 @@ def mean_gradient(grad: Tensor) -> Tensor:
         dist.all_gather(parts, one)
         of_all.append(torch.cat(parts))
     kept = of_all[0] >= 0
-    return torch.sparse_coo_tensor(of_all[0][None, kept], of_all[1][kept] / count(), grad.shape).coalesce()
+    indices, values = of_all[0][None, kept], of_all[1][kept] / count()
+    return torch.sparse_coo_tensor(indices, values, grad.shape, check_invariants=False).coalesce()
 
 
 def for_shards(kernels: Kernels) -> Kernels:
