@@ -56,7 +56,7 @@ KINDS = [
     "ffn=peer shard_tables=true",
     "ffn=memory_plus shard_tables=true",
     "ffn=stem shard_tables=true",
-    "ffn=dense extra@model.residual=engram model.residual.hashes=2 shard_tables=true",
+    "ffn=dense extra@model.residual=engram model.residual.hashes=2 optim.values.lr=0.5 shard_tables=true",
     "ffn=memory model.ffn.pool=shared model.blocks=[0,1] shard_tables=true",
     "ffn=memory training.batch_tokens=41",  # of documents, one process has fewer
 ]

@@ -59,6 +59,7 @@ class ReportConfig:
     """How the records of a study are laid out as table and figure."""
 
     question: str = ""
+    literature: str = ""  # what papers found, with their numbers
     reference: dict[str, Any] = field(
         default_factory=lambda: {"arm": "dense"}
     )  # the runs that others are compared with

@@ -88,7 +88,8 @@ def section(folder: Path) -> str:
     frame = framed(list(read_all(folder)))
     rows = table(frame, layout)
     commands = "\n".join(f"    {command}" for command in layout["commands"])
-    parts = [f"## {folder.name}", layout["question"].strip(), verdict_of(frame, rows, layout), commands]
+    literature = layout["literature"] and f"In the literature: {layout['literature'].strip()}"
+    parts = [f"## {folder.name}", layout["question"].strip(), verdict_of(frame, rows, layout), literature, commands]
     if layout["frontier"]:
         parts += [as_markdown(one) for one in frontier_tables(frame, rows, layout)]
         parts += [f"{title}:\n\n{as_markdown(one)}" for title, one in by_relation(frame, layout).items()]
