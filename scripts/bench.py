@@ -1,10 +1,11 @@
 """Measure speed, sides taking turns in one process, as medians of their ratios round by round: see scripts/benches/.
 
 python scripts/bench.py                # everything, about half an hour; saves results/bench/*.json and summary.json
-python scripts/bench.py level limit    # these: flat, level, peers, limit, parts, trace, shards
+python scripts/bench.py level limit    # these: flat, level, peers, limit, parts, trace, shards, gpu
 python scripts/bench.py --quick        # every part on small shapes, nothing saved: for function, not for speed
 
-The peers come with  pip install -e ".[peers]" -c constraints.txt ; without them that part is left out, and says so.
+The peers come with  pip install -e ".[peers]" -c constraints.txt ; without them that part is left out, and says so, as
+gpu is where torch finds none.
 """
 
 import argparse
@@ -20,7 +21,7 @@ if "peers" in sys.argv:  # huge pages for the tables of all sides; ours alone ha
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 import torch
-from benches import flat, level, limit, parts, peers, scaling, shards, trace
+from benches import flat, gpu, level, limit, parts, peers, scaling, shards, trace
 from rich.console import Console
 from rich.table import Table
 
@@ -30,6 +31,7 @@ from memlayers.training.record import code_version, machine, write_json
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "results" / "bench"
 PARTS = {"flat": flat, "level": level, "peers": peers, "limit": limit, "parts": parts, "trace": trace, "shards": shards}
+PARTS["gpu"] = gpu
 
 
 def measured(part: str, quick: bool) -> Any:
@@ -43,6 +45,8 @@ def measured(part: str, quick: bool) -> Any:
         return parts.measure(4, ("the study's",)) if quick else parts.measure(30)
     if part == "shards":
         return shards.measure(6, (2,), shards.SHAPES[:1]) if quick else shards.measure(60)
+    if part == "gpu":
+        return gpu.measure(2 if quick else 12)
     if part == "trace":
         return trace.measure(10 if quick else 400)
     return limit.measure(6, [(12, 64)]) if quick else limit.measure(40)
@@ -90,6 +94,9 @@ def main() -> int:
     if "peers" in chosen and not all(find_spec(name) for name in ("product_key_memory", "PEER_pytorch", "fbgemm_gpu")):
         print('peers: left out; pip install -e ".[peers]" -c constraints.txt brings them', flush=True)
         chosen.remove("peers")
+    if "gpu" in chosen and not torch.cuda.is_available():
+        print("gpu: left out; torch finds no GPU here", flush=True)
+        chosen.remove("gpu")
     if len(chosen) > 1:  # each in a process of its own
         extra = ["--quick"] if given.quick else []
         codes = [subprocess.call([sys.executable, __file__, part, *extra]) for part in chosen]

@@ -12,7 +12,19 @@ BENCH = [sys.executable, str(ROOT / "scripts" / "bench.py")]
 sys.path.insert(0, str(ROOT / "scripts"))
 
 import bench  # noqa: E402
-from benches import report  # noqa: E402
+from benches import gpu, report  # noqa: E402
+
+
+def test_without_a_gpu_that_part_is_left_out_in_a_line():
+    done = subprocess.run([*BENCH, "gpu"], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (0, "gpu: left out; torch finds no GPU here\n")
+
+
+def test_kernels_for_a_gpu_are_exact_by_the_interpreter():
+    """The check that the part on GPUs begins with."""
+    pytest.importorskip("triton")
+    errors = gpu.exact("cpu", 4, (8,), reads=3, slots=16)
+    assert sorted(errors) == ["read", "rows", "step", "weights"] and max(errors.values()) < 1e-5
 
 
 @pytest.mark.slow
@@ -21,7 +33,7 @@ def test_quick_runs_every_part_and_saves_nothing():
     done = subprocess.run([*BENCH, "--quick"], capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     parts = re.findall(r"^(\w+)(?: \.\.\.|: left out)", done.stdout, re.MULTILINE)
-    assert sorted(parts) == ["flat", "level", "limit", "parts", "peers", "shards", "trace"]
+    assert sorted(parts) == ["flat", "gpu", "level", "limit", "parts", "peers", "shards", "trace"]
     assert re.search(r"width 64: read [\d.]+ MB, [\d.]+ GB/s, [\d.]+ of the limit\n", done.stdout)
     assert {path: path.stat().st_mtime_ns for path in (ROOT / "results" / "bench").iterdir()} == before
 

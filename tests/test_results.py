@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 from records import layout, record, write
 
 from memlayers.studies.figure import colours_of, draw
@@ -71,12 +72,14 @@ def test_another_configuration_of_a_committed_run_is_refused(tmp_path):
 
 def test_results_md_holds_question_command_table_and_verdict_of_each_study(tmp_path):
     local = write(tmp_path / "local", *RUNS)
-    (local / FILE).write_text("question: Does it hold?\ncommands: [python scripts/train.py a=b]\n")
+    asked = {"question": "Does it hold?", "literature": "12 of 24.", "commands": ["python a=b"]}
+    OmegaConf.save(asked, local / FILE)
     commit(local, tmp_path / "results")
     text = render(tmp_path / "results", ("## speed",))
     rows = table(framed(RUNS), layout())
-    for part in ("## s\n", "Does it hold?", "    python scripts/train.py a=b", markdown(rows, layout()), "## speed"):
+    for part in ("## s\n", "Does it hold?", "In the literature: 12 of 24.", "    python a=b", "## speed"):
         assert part in text
+    assert markdown(rows, layout()) in text
     with pytest.raises(ValueError, match="no markers"):
         filled("README", "table")
     assert filled("<!-- results -->\nold\n<!-- /results -->", "new") == "<!-- results -->\nnew\n<!-- /results -->"

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, fields
 from functools import cache
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from memlayers.kernels import build, look_up, reads, updates
@@ -44,18 +45,26 @@ IN_C = Kernels(
 
 @dataclass(frozen=True)
 class Faster:
-    """The function of this name in C or Triton; for tensors that it cannot take an error, or by auto the reference."""
+    """The function of this name in C, and on a GPU in Triton; for tensors that it cannot take an error, or by auto the
+    reference.
+    """
 
     choice: str
     name: str
-    function: Callable[..., Any]
-    ran: set[str] = field(default_factory=set)  # native or triton, reference: what the calls ran
+    in_c: Callable[..., Any] | None = None
+    in_triton: Callable[..., Any] | None = None
+    ran: set[str] = field(default_factory=set)  # native, triton, reference: what the calls ran
 
     def __call__(self, *arguments: Any, **settings: Any) -> Any:
         if settings.get("sparse", True):  # a read with a dense gradient is the reference's
+            first = next(iter((*arguments, *settings.values())))
+            on_gpu = self.in_triton and (first.is_cuda or not self.in_c)
+            function = self.in_triton if on_gpu else self.in_c
             try:
-                out = self.function(*arguments, **settings)
-                self.ran.add("triton" if self.choice == "triton" else "native")
+                if function is None:
+                    raise Unsupported(f"{self.name} without a compiler or triton; accepted: tensors on a cpu")
+                out = function(*arguments, **settings)
+                self.ran.add("triton" if on_gpu else "native")
                 return out
             except Unsupported as error:
                 if self.choice != "auto":
@@ -66,36 +75,58 @@ class Faster:
 
 
 def choose(choice: str) -> Kernels:
-    """What stands behind `kernels=`: reference; native, in C; triton, the read in Triton; auto, native where it can be.
+    """What stands behind `kernels=`: reference; native, in C; triton, for a GPU; auto, each where it can be.
 
     Raises ValueError for another choice, for native where it cannot be built and for triton where it is not installed;
-    auto says so once and takes the reference, never triton. So it is with tensors that they cannot take: native and
-    triton then raise ValueError, auto gives notice once.
+    auto says so once and takes the reference. So it is with tensors that they cannot take: native and triton then raise
+    ValueError, auto gives notice once.
     """
     if choice == "reference":
         return REFERENCE
-    if choice == "triton":
-        return _in_triton()
-    if choice not in ("auto", "native"):
+    if choice not in ("auto", "native", "triton"):
         raise ValueError(f"kernels={choice!r} is not known; accepted: auto, native, reference, triton")
+    in_c = _in_c(choice) if choice != "triton" else None
+    in_triton = _in_triton(choice) if choice != "native" else None
+    if not in_c and not in_triton:
+        return REFERENCE
+    made = {
+        one.name: Faster(choice, one.name, getattr(in_c, one.name, None), (in_triton or {}).get(one.name))
+        for one in fields(Kernels)
+        if one.name != "huge_pages"
+    }
+    return Kernels(**made, huge_pages=in_c.huge_pages if in_c else leave)
+
+
+def _in_c(choice: str) -> Kernels | None:
     try:
         build.library()
     except OSError as error:
         if choice == "native":
             raise ValueError(f"kernels=native: {error}; accepted: reference, auto") from None
         _notice(str(error))
-        return REFERENCE
-    names = [one.name for one in fields(Kernels)]
-    return Kernels(**{name: Faster(choice, name, getattr(IN_C, name)) for name in names})
+        return None
+    return IN_C
 
 
-def _in_triton() -> Kernels:
-    """Rows are left to the step of the optimizer, as by the reference."""
+def _in_triton(choice: str) -> dict[str, Callable[..., Any]] | None:
+    """By auto only where there is a GPU: triton takes a second to import."""
+    if choice == "auto" and not torch.cuda.is_available():
+        return None
     try:
-        from memlayers.kernels import triton_reads  # not above: triton is an extra
+        from memlayers.kernels import triton_look_up, triton_reads, triton_updates  # not above: triton is an extra
     except ImportError as error:
-        raise ValueError(f"kernels=triton: no triton ({error}); accepted: native, reference, auto") from None
-    return Kernels(weighted_read=Faster("triton", "weighted_read", triton_reads.weighted_read))
+        if choice == "triton":
+            raise ValueError(f"kernels=triton: no triton ({error}); accepted: native, reference, auto") from None
+        _notice(f"no triton ({error})")
+        return None
+    found: dict[str, Callable[..., Any]] = {
+        "look_up": triton_look_up.look_up,
+        "weighted_read": triton_reads.weighted_read,
+        "adam_rows": triton_updates.adam_rows,
+        "adagrad_rows": triton_updates.adagrad_rows,
+        "sgd_rows": triton_updates.sgd_rows,
+    }
+    return found
 
 
 def ran(kernels: Kernels) -> dict[str, str]:
@@ -109,10 +140,11 @@ def ran(kernels: Kernels) -> dict[str, str]:
 
 
 def in_use(choice: str) -> str:
-    """Which implementation `kernels=` selects on this machine, tensors allowing: reference, native or triton."""
-    if choose(choice) is REFERENCE:
+    """Which implementation `kernels=` selects for the CPU, or for a GPU by triton: reference, native or triton."""
+    chosen = choose(choice).weighted_read
+    if not isinstance(chosen, Faster):
         return "reference"
-    return "native" if choice == "auto" else choice
+    return "native" if chosen.in_c else "triton"
 
 
 @cache

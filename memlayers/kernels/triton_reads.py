@@ -1,4 +1,4 @@
-"""Weighted reads in Triton, for a GPU. Tested with Triton's interpreter on the CPU, and not seen on a GPU here.
+"""Weighted reads in Triton, for a GPU. Tested with Triton's interpreter on the CPU.
 
 TRITON_INTERPRET=1 has its effect when triton is first imported, and Lightning does that: set it before Python starts.
 """
@@ -10,58 +10,65 @@ import triton
 import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.autograd.graph import increment_version
 from torch.nn import functional as F
 
-from memlayers.kernels.checks import Unsupported, accept_indices
+from memlayers.kernels.checks import Unsupported
+from memlayers.kernels.triton_backward import backward_with_update
+from memlayers.kernels.triton_checks import accept_on_gpu, inside
+from memlayers.kernels.triton_updates import accept_rows
 from memlayers.layers import pool
+from memlayers.layers.pool import RowUpdate
 
 MOST_COLUMNS = 1024  # of a row that one program holds at once
 
 
 def weighted_read(
-    values: Tensor, slots: Tensor, weights: Tensor, *, sparse: bool = True, update: object = None
+    values: Tensor, slots: Tensor, weights: Tensor, *, sparse: bool = True, update: RowUpdate | None = None
 ) -> Tensor:
     """As memlayers.layers.pool.weighted_read, summed in float32 whatever values and weights are.
 
-    No two programs add to the same number, so sums have one order. A dense gradient is the reference's, and an
-    `update` is left to the optimizer's step.
+    No two programs add to the same number, so sums have one order. With an `update` backward moves the rows
+    (triton_backward.py), and no gradient of rows is made. A dense gradient is the reference's.
     Raises Unsupported for tensors that are not on a GPU, where Triton does not interpret, and for other dtypes.
     """
     if not sparse:
         return pool.weighted_read(values, slots, weights, sparse=False)
-    _accept("values", values, torch.float32, torch.bfloat16)
-    _accept("slots", slots, torch.int64)
-    _accept("weights", weights, torch.float32, torch.bfloat16)
+    accept_on_gpu("values", values, torch.float32, torch.bfloat16)
+    accept_on_gpu("slots", slots, torch.int64)
+    accept_on_gpu("weights", weights, torch.float32, torch.bfloat16)
     if not values.device == slots.device == weights.device:
         raise Unsupported(f"tensors on {values.device}, {slots.device} and {weights.device}; accepted: one device")
     if slots.shape != weights.shape or slots.ndim != 2 or slots.numel() >= 2**31:
         shapes = f"slots {tuple(slots.shape)} and weights {tuple(weights.shape)}"
         raise Unsupported(f"{shapes}; accepted: the same shape (t, r), fewer than 2**31 reads")
-    accept_indices("slots", slots, len(values))  # waits for the GPU: Triton would read whatever lies beyond the table
-    read: Tensor = _Read.apply(values, slots, weights)
+    inside("slots", slots, len(values))
+    if update:
+        accept_rows(values)
+    read: Tensor = _Read.apply(values, slots, weights, update)
     return read
-
-
-def _accept(name: str, tensor: Tensor, *dtypes: torch.dtype) -> None:
-    if tensor.dtype not in dtypes or not (tensor.is_cuda or INTERPRETED):
-        accepted = f"{' or '.join(map(str, dtypes))} on a GPU, or anywhere if TRITON_INTERPRET=1 is set"
-        raise Unsupported(f"{name} of {tensor.dtype} on {tensor.device.type}; accepted: {accepted}")
 
 
 class _Read(torch.autograd.Function):
     """slots and weights (t, r) of values (n, d)."""
 
     @staticmethod
-    def forward(ctx: Any, values: Tensor, slots: Tensor, weights: Tensor) -> Tensor:
+    def forward(ctx: Any, values: Tensor, slots: Tensor, weights: Tensor, update: RowUpdate | None) -> Tensor:
         ctx.save_for_backward(values, slots, weights)
+        ctx.update = update
         t, r = slots.shape
         first = torch.arange(t + 1, device=slots.device) * r
         return _bags(values, slots.flatten(), weights.flatten(), first, weights.dtype)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, Tensor | None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, Tensor | None, None]:
         values, slots, weights = ctx.saved_tensors
+        if ctx.update and ctx.needs_input_grad[0]:
+            total, rate, eps = ctx.update()
+            moved = backward_with_update(values, slots, weights, grad, total, rate, eps)
+            increment_version([values] if total is None else [values, total])  # a second read of old rows is refused
+            return None, None, moved, None
         (n, d), r = values.shape, slots.shape[1]
         grad_rows = grad_weights = None
         if ctx.needs_input_grad[0]:
@@ -75,7 +82,7 @@ class _Read(torch.autograd.Function):
             arguments = values, *values.stride(), slots.flatten(), grad, *grad.stride(), r, d, _columns(d)
             with torch.cuda.device_of(values):
                 _dot_rows[slots.numel(),](grad_weights, *arguments)
-        return grad_rows, None, grad_weights
+        return grad_rows, None, grad_weights, None
 
 
 def _bags(source: Tensor, index: Tensor, weights: Tensor, first: Tensor, dtype: torch.dtype) -> Tensor:
@@ -119,6 +126,3 @@ def _dot_rows(out, source, to_row, to_column, index, grad, to_token, to_entry, r
         left = tl.load(row + columns * to_column, mask=inside, other=0.0).to(tl.float32)
         total += left * tl.load(token + columns * to_entry, mask=inside, other=0.0).to(tl.float32)
     tl.store(out + j, tl.sum(total))
-
-
-INTERPRETED = not isinstance(_sum_rows, triton.JITFunction)

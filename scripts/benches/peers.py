@@ -28,9 +28,12 @@ BUILDS = 2  # of every layer and table, each for as many rounds
 SHAPES = [(width, bits, k) for width in (128, 256) for bits in (14, 18, 20) for k in (8, 32)]
 
 
-def stepping(layer: nn.Module, optimizers: list[Optimizer], width: int) -> Side:
+Trained = tuple[nn.Module, list[Optimizer]]
+
+
+def stepping(layer: nn.Module, optimizers: list[Optimizer], width: int, tokens: int = TOKENS) -> Side:
     """One training step of a layer that maps (1, tokens, width) to itself."""
-    inputs, upstream = torch.randn(SETS, 1, TOKENS, width), torch.randn(1, TOKENS, width)
+    inputs, upstream = torch.randn(SETS, 1, tokens, width), torch.randn(1, tokens, width)
     turns = itertools.cycle(inputs)
 
     def run() -> None:
@@ -43,8 +46,8 @@ def stepping(layer: nn.Module, optimizers: list[Optimizer], width: int) -> Side:
     return run
 
 
-def ours(width: int, bits: int, k: int, adam: bool = False) -> Side:
-    fast, keys = choose("auto"), 2 ** (bits // 2)
+def ours(width: int, bits: int, k: int, adam: bool = False, kernels: str = "auto") -> Trained:
+    fast, keys = choose(kernels), 2 ** (bits // 2)
     pool = MemoryPool(keys**2, width, read=fast.weighted_read)
     fast.huge_pages(pool.values)
     lookup = ProductKeyLookup(width, num_keys=keys, heads=HEADS, topk=k, d_key=width // 2, look_up=fast.look_up)
@@ -53,7 +56,7 @@ def ours(width: int, bits: int, k: int, adam: bool = False) -> Side:
     rest = AdamW(lookup.parameters(), 1e-3, fused=True)
     update = (LazyAdam(lr=1e-2) if adam else RowwiseAdagrad(lr=1e-2)).build([pool.values], fast)
     pool.update = update.update_of(pool.values)
-    return stepping(ProductKeyMemory(lookup, pool), [rest, update], width)
+    return ProductKeyMemory(lookup, pool), [rest, update]
 
 
 class BagMemory(nn.Module):
@@ -71,30 +74,30 @@ class BagMemory(nn.Module):
         return self.bag(reads.slots.flatten(0, 1), per_sample_weights=reads.weights.flatten(0, 1))[None]
 
 
-def bag_dense(width: int, bits: int, k: int, fused: bool | None = None) -> Side:
+def bag_dense(width: int, bits: int, k: int, fused: bool | None = None) -> Trained:
     layer = BagMemory(width, bits, k, sparse=False)
-    return stepping(layer, [AdamW(layer.parameters(), 1e-3, fused=fused)], width)
+    return layer, [AdamW(layer.parameters(), 1e-3, fused=fused)]
 
 
-def bag_sparse(width: int, bits: int, k: int) -> Side:
+def bag_sparse(width: int, bits: int, k: int) -> Trained:
     layer = BagMemory(width, bits, k, sparse=True)
     rest = AdamW(layer.lookup.parameters(), 1e-3, fused=True)
-    return stepping(layer, [rest, SparseAdam(layer.bag.parameters(), 1e-2)], width)
+    return layer, [rest, SparseAdam(layer.bag.parameters(), 1e-2)]
 
 
-def lucidrains_pkm(width: int, bits: int, k: int, fused: bool | None = None) -> Side:
+def lucidrains_pkm(width: int, bits: int, k: int, fused: bool | None = None) -> Trained:
     from product_key_memory import PKM, fetch_optimizer_parameters
 
     layer = nn.Sequential(PKM(dim=width, heads=HEADS, num_keys=2 ** (bits // 2), topk=k, dim_head=width // 4))
-    return stepping(layer, [torch.optim.Adam(fetch_optimizer_parameters(layer), lr=1e-3, fused=fused)], width)
+    return layer, [torch.optim.Adam(fetch_optimizer_parameters(layer), lr=1e-3, fused=fused)]
 
 
-def lucidrains_peer(width: int, bits: int, k: int) -> Side:
+def lucidrains_peer(width: int, bits: int, k: int) -> Trained:
     from PEER_pytorch import PEER
 
     settings = {"heads": HEADS, "num_experts": 2**bits, "num_experts_per_head": k, "dim_key": width // 4}
     layer = PEER(dim=width, non_competing_scores=False, **settings)  # else one expert a head is left of k
-    return stepping(layer, [AdamW(layer.parameters(), 1e-3, fused=True)], width)
+    return layer, [AdamW(layer.parameters(), 1e-3, fused=True)]
 
 
 def values_only(width: int, bits: int, k: int) -> dict[str, Side]:
@@ -134,7 +137,7 @@ def values_only(width: int, bits: int, k: int) -> dict[str, Side]:
     return {"memlayers, row-wise Adagrad": mine, "fbgemm TBE, row-wise Adagrad": theirs}
 
 
-LAYERS: dict[str, Callable[[int, int, int], Side]] = {
+LAYERS: dict[str, Callable[[int, int, int], Trained]] = {
     "memlayers, lazy Adam": partial(ours, adam=True),
     "product-key-memory + Adam": lucidrains_pkm,
     "product-key-memory + fused Adam": partial(lucidrains_pkm, fused=True),
@@ -157,7 +160,11 @@ def measure(rounds: int, shapes: list[tuple[int, int, int]], budget: float) -> l
         ratios, own = {}, []
         for name, make in LAYERS.items():
             pair = joined(
-                take_turns({"memlayers": ours(width, bits, k), name: make(width, bits, k)}, rounds, budget)
+                take_turns(
+                    {"memlayers": stepping(*ours(width, bits, k), width), name: stepping(*make(width, bits, k), width)},
+                    rounds,
+                    budget,
+                )
                 for _ in range(BUILDS)
             )
             own.append(pair["memlayers"])

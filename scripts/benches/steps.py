@@ -9,6 +9,7 @@ from memlayers.kernels import choose
 from memlayers.model import build_model, parameters_with_roles
 from memlayers.optim import build_optimizers, clip_gradients, fused_updates
 from memlayers.studies.compose import jobs_of
+from memlayers.text import Documents
 from memlayers.training.learner import Batches, answer_loss
 from memlayers.training.plan import plan
 
@@ -24,15 +25,16 @@ def configured(*overrides: str) -> RunConfig:
 class TrainingStep:
     """Calling it takes one step of the run; widths are solved to match as in the study."""
 
-    def __init__(self, config: RunConfig):
+    def __init__(self, config: RunConfig, device: str = "cpu"):
         self.config, self.plan = config, plan(config)
         text, kernels = self.plan.text, choose(config.kernels)
         generator = torch.Generator().manual_seed(config.seed)
-        self.model = build_model(self.plan.matched.model, len(text.vocabulary), generator, kernels)
+        self.model = build_model(self.plan.matched.model, len(text.vocabulary), generator, kernels).to(device)
         self.optimizers = build_optimizers(self.model, config.optim, kernels)
         roles = list(parameters_with_roles(self.model))
         self.others = [parameter for _, role, parameter in roles if role != "memory_value"]
-        self.batches = list(Batches(text, self.plan.batch_size, BATCHES, (config.world.seed, config.seed)))
+        drawn = Batches(text, self.plan.batch_size, BATCHES, (config.world.seed, config.seed))
+        self.batches = [Documents(*(one.to(device) for one in batch)) for batch in drawn]
         self.taken = 0
         self.while_training = ExitStack()
         self.while_training.enter_context(fused_updates(self.model, self.optimizers, config.optim))

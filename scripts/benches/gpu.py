@@ -1,0 +1,156 @@
+"""On a GPU: kernels against float64, then one layer's training step beside SwiGLU's and the peers', then whole models.
+
+16,384 tokens, 4 heads, keys half as wide as the model, float32 with TF32 products; forward, backward, step. Sides take
+turns on one device, and the clock waits for it. What does not fit into its memory is left out, and not guessed.
+"""
+
+import gc
+from collections.abc import Callable
+from functools import partial
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from benches import peers
+from benches.clock import Side, ratio, take_turns
+from benches.steps import BATCHES, TrainingStep, configured
+from torch.optim import AdamW
+
+from memlayers.kernels import REFERENCE, choose
+from memlayers.layers.dense import SwiGLU
+
+TOKENS = 16_384
+SHAPES = [(256, 14, 8), (256, 20, 8), (1024, 14, 8), (1024, 20, 8), (1024, 20, 32), (1024, 24, 8)]
+MODELS = [(512, [4]), (1024, [4]), (1024, [1, 4, 6])]  # width, blocks with a memory, of 8
+OURS, DENSE = "memlayers, triton", "SwiGLU + fused AdamW"
+
+
+def swiglu(width: int, *_: int) -> peers.Trained:
+    layer = SwiGLU(width, 8 * width // 3)
+    return layer, [AdamW(layer.parameters(), 1e-3, fused=True)]
+
+
+SIDES: dict[str, Callable[[int, int, int], peers.Trained]] = {
+    DENSE: swiglu,
+    OURS: partial(peers.ours, kernels="triton"),
+    "memlayers, triton, lazy Adam": partial(peers.ours, kernels="triton", adam=True),
+    "memlayers, reference": partial(peers.ours, kernels="reference"),
+    "EmbeddingBag + fused AdamW": partial(peers.bag_dense, fused=True),
+}
+if find_spec("product_key_memory") and find_spec("PEER_pytorch"):
+    SIDES |= {
+        "product-key-memory + fused Adam": partial(peers.lucidrains_pkm, fused=True),
+        "PEER-pytorch (two tables) + fused AdamW": peers.lucidrains_peer,
+    }
+
+
+def waiting(side: Side) -> Side:
+    def run() -> None:
+        side()
+        torch.cuda.synchronize()
+
+    return run
+
+
+def exact(device: str, tokens: int, widths: tuple[int, ...], reads: int = 32, slots: int = 4096) -> dict[str, float]:
+    """Largest error of a read, of its gradients and of a step, beside float64, over the largest number there."""
+    worst: dict[str, float] = {}
+    triton = choose("triton")
+    for width in widths:
+        generator = torch.Generator(device).manual_seed(width)
+        draw = partial(torch.randn, generator=generator, device=device)
+        values, weights, upstream = draw(slots, width), draw(tokens, reads), draw(tokens, width)
+        at = torch.randint(slots, (tokens, reads), generator=generator, device=device)
+        found = []
+        for kernels, dtype in ((REFERENCE, torch.float64), (triton, torch.float32)):
+            table, mix = (one.to(dtype).requires_grad_() for one in (values, weights))
+            out = kernels.weighted_read(table, at, mix, sparse=kernels is triton)
+            out.backward(upstream.to(dtype))
+            rows = at.unique()
+            grad = table.grad.coalesce().values() if table.grad.is_sparse else table.grad[rows]
+            moved, total = table.detach().clone(), torch.zeros(slots, 1, device=device, dtype=dtype)
+            kernels.adagrad_rows(moved, total, rows, grad, rate=0.1, eps=1e-8)
+            found.append({"read": out, "rows": grad, "weights": mix.grad, "step": moved})
+        wanted, got = found
+        for name, number in wanted.items():
+            error = (got[name].double() - number.double()).abs().max() / number.double().abs().max()
+            worst[name] = max(worst.get(name, 0.0), float(error))
+    return worst
+
+
+def copied(bytes_each: int = 2**31) -> float:
+    """GB/s that a copy moves, reading and writing."""
+    one = torch.empty(bytes_each, dtype=torch.uint8)
+    other = torch.empty_like(one)
+    times = take_turns({"copy": waiting(lambda: other.copy_(one))}, 12)
+    return 2 * bytes_each / times["copy"]["ms"] / 1e6
+
+
+def layers(width: int, bits: int, k: int, rounds: int, tokens: int = TOKENS) -> dict[str, Any]:
+    """Times of every side, and how many times as long as SwiGLU each takes."""
+    times: dict[str, dict[str, Any]] = {}
+    for name, make in SIDES.items():
+        try:
+            both = {DENSE: SIDES[DENSE], name: make}
+            sides = {one: waiting(peers.stepping(*build(width, bits, k), width, tokens)) for one, build in both.items()}
+            pair = take_turns(sides, rounds, 5.0)
+            times[name] = pair[name] | {"times_dense": ratio(pair[name], pair[DENSE])}
+        except torch.cuda.OutOfMemoryError:
+            times[name] = {"left_out": "out of memory"}
+        sides = {}
+        gc.collect()
+        torch.cuda.empty_cache()
+    return {"width": width, "log2_slots": bits, "topk": k, "times": times}
+
+
+def models(width: int, blocks: list[int], rounds: int) -> dict[str, Any]:
+    """Tokens per second of whole models at equal FLOPs a token: with memories, and dense."""
+    shape = ["model.depth=8", f"model.blocks={blocks}".replace(" ", ""), "match.reference.d_key=null"]
+    shape += ["world=biographies", "num_keys=1024", "match.multiple_of=64", "rates.arm=null"]
+    shape += [f"model.d_model={width}", f"model.num_heads={width // 64}", f"model.hidden={8 * width // 3}"]
+    shape += [f"training.batch_tokens={TOKENS}"]
+    of_memory = ["model.ffn.d_key=null", "model.ffn.pool=shared"]
+    steps = {
+        "memory": TrainingStep(configured("arm=memory", *shape, *of_memory), "cuda"),
+        "dense": TrainingStep(configured("arm=dense", *shape), "cuda"),
+    }
+    times = take_turns({name: waiting(step) for name, step in steps.items()}, rounds, 15.0)
+    documents = {name: sum(batch.tokens.numel() for batch in step.batches) / BATCHES for name, step in steps.items()}
+    return {
+        "width": width,
+        "memories": len(blocks),
+        "tokens_per_second": {name: 1e3 * documents[name] / times[name]["ms"] for name in steps},
+        "times_dense": ratio(times["memory"], times["dense"]),
+    }
+
+
+def measure(rounds: int) -> dict[str, Any]:
+    torch.backends.cuda.matmul.allow_tf32 = True
+    found: dict[str, Any] = {
+        "device": torch.cuda.get_device_name(),
+        "errors": exact("cuda", 512, (32, 256, 1100)),
+        "layers": [],
+        "models": [],
+    }
+    with torch.device("cuda"):
+        found["copy_gb_per_second"] = copied()
+        for width, bits, k in SHAPES:
+            found["layers"].append(layers(width, bits, k, rounds))
+    for width, blocks in MODELS:
+        found["models"].append(models(width, blocks, rounds))
+    return found
+
+
+def targets(found: dict[str, Any]) -> list[tuple[str, float, float]]:
+    """(name, value, limit): value at most the limit."""
+    by_shape = {(one["width"], one["log2_slots"], one["topk"]): one["times"] for one in found["layers"]}
+    made = [(f"gpu: error of {name} beside float64", value, 1e-5) for name, value in found["errors"].items()]
+    for shape, times in by_shape.items():
+        own = times[OURS].get("times_dense", float("inf"))
+        if shape == (1024, 20, 8):
+            made.append(("gpu: step at width 1,024, 2**20 slots, k 8, times SwiGLU's", own, 1.5))
+        for name, one in times.items():
+            if not name.startswith("memlayers") and name != DENSE and "ms" in one:
+                own_ms = times[OURS].get("ms", float("inf"))
+                made.append((f"gpu: step beside {name} at {shape}, ratio", own_ms / one["ms"], 1.0))
+    return made
