@@ -31,6 +31,7 @@ NUMBERS = {  # lowest and highest accepted, None where there is no limit
     "training.probes": (1, None),
     "training.max_probed_facts": (1, None),
     "training.steps": (1, None),
+    "quantize.noise": (0, None),
     "optim.schedule.warmup": (0, 1),
     "optim.schedule.final": (0, 1),
     "optim.values.schedule.warmup": (0, 1),
@@ -52,6 +53,9 @@ WORDS = {
     "training.loss": ("answers", "all"),
     "optim.schedule.shape": ("linear", "cosine", "constant", "trapezoid"),
     "optim.values.schedule.shape": ("linear", "cosine", "constant", "trapezoid"),
+    "quantize.tables": ("float32", "bfloat16", "int8", "int4", "int2", "ternary"),
+    "quantize.weights": ("float32", "bfloat16", "int8", "int4", "int2", "ternary"),
+    "quantize.when": ("after", "trained"),
     "kernels": ("auto", "native", "reference", "triton"),
     "progress": ("auto", "none"),
 }
@@ -134,6 +138,22 @@ COMBINATIONS = [
     ({"optim.muon_lr": 0.0}, "optim.muon_lr=0.0 is not positive; accepted: a number above 0, or null"),
     ({"optim.clip": 0.0}, "optim.clip=0.0 is not positive; accepted: a number above 0, or null"),
     ({"optim.clip_values": -1.0}, "optim.clip_values=-1.0 is not positive"),
+    (
+        {"quantize.tables": "int8", "model.ffn.value_dtype": "bfloat16"},
+        "model.ffn.value_dtype=bfloat16: quantize rounds tables in float32; accepted: float32",
+    ),
+    (
+        {"quantize.noise": 0.1, "model.residual.value_dtype": "bfloat16"},
+        "model.residual.value_dtype=bfloat16: quantize rounds tables in float32; accepted: float32",
+    ),
+    (
+        {"quantize.weights": "int8", "trainer.precision": "bf16-true"},
+        "trainer.precision=bf16-true: quantize rounds parameters in float32; accepted: 32-true, bf16-mixed",
+    ),
+    (
+        {"quantize.weights": "int8", "trainer": {"strategy": "ddp", "devices": "auto"}},
+        "trainer=ddp: quantize rounds a model of one process; accepted: trainer=cpu, trainer=gpu",
+    ),
     ({"training.exposures": 0.0}, "training.exposures=0.0 is not positive"),
     ({"world.cardinalities": []}, "world.cardinalities=[] is empty"),
     ({"world.cardinalities": [4, 1]}, "world.cardinalities=1 is out of range; accepted: 2 to 65536"),
@@ -173,6 +193,7 @@ def test_settings_that_cannot_be_are_refused_in_one_line(settings, begins):
             "model.values": Engram([1, 16]),
         },
         {"match.reference": None},
+        {"quantize.weights": "int8", "model.ffn.value_dtype": "bfloat16"},
         {"match.reference": Dense(), "model.ffn": Dense()},
         {"world": AtlasConfig(source="airports", spelling="bpe", num_bpe_tokens=500, num_subjects=2)},
         {"world": TriplesConfig(templates="templates.json", text="prose")},

@@ -58,6 +58,7 @@ CHANGES = {
     "optim.roles.vector.weight_decay": 0.1,
     "optim.values.schedule.warmup": 0.5,
     "training.exposures": 3.0,
+    "quantize.tables": "int8",
     "trainer.precision": "bf16-mixed",
     "threads": 2,
 }

@@ -24,6 +24,10 @@ HAS_NO_EFFECT = "has no effect here; accepted: without it, or with the setting t
         ["optim.values.schedule.final=0.1", "rates.arm=null"],  # constant by default
         ["model.extra_blocks=[1]", "rates.arm=null"],  # nothing stands there
         ["training.exposures=12", "training.steps=5"],
+        ["quantize.tables=int8", "arm=dense"],
+        ["quantize.noise=0.1", "arm=dense"],
+        ["quantize.when=trained"],
+        ["quantize.when=trained", "quantize.noise=0.1"],
         ["optim.values.lr=1", "arm=dense"],
         ["optim.values.schedule.warmup=0.1", "arm=dense"],
         ["optim.clip_values=1", "arm=dense"],
@@ -122,6 +126,9 @@ OTHERS: dict[str, tuple[Any, ...]] = {  # valid values, of which one is not the 
     "optim.values.schedule.shape": ("cosine", "linear"),
     "training.loss": ("all", "answers"),
     "training.steps": (5,),
+    "quantize.tables": ("int8",),
+    "quantize.weights": ("int8",),
+    "quantize.when": ("trained",),
     "trainer.accelerator": ("gpu",),
     "trainer.precision": ("bf16-mixed",),
     "pool": ("own", "shared"),  # of any layer

@@ -22,6 +22,7 @@ SCIENCE = {
     "model": {"config", "kernels", "layers"},
     "cost": {"config", "layers", "model"},
     "shares": {"config", "layers", "model"},
+    "quantize": {"config", "model"},
     "optim": {"checks", "config", "kernels", "layers", "model"},
     "recall": {"facts", "layers", "model", "text"},
 }

@@ -5,6 +5,7 @@ A user's mistake raises ValueError with one line that names the key, the value a
 
 from memlayers.config.model import MatchConfig, ModelConfig
 from memlayers.config.optim import OptimConfig, RoleConfig, ScheduleConfig
+from memlayers.config.quantize import QuantizeConfig
 from memlayers.config.run import RunConfig, TrainingConfig
 from memlayers.config.worlds import AtlasConfig, BiographiesConfig, TriplesConfig, WorldConfig
 
@@ -14,6 +15,7 @@ __all__ = [
     "MatchConfig",
     "ModelConfig",
     "OptimConfig",
+    "QuantizeConfig",
     "RoleConfig",
     "RunConfig",
     "ScheduleConfig",

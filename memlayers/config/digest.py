@@ -43,9 +43,12 @@ def without_effect(config: Any) -> set[str]:
     extras = [one for one in (model.residual, model.values, model.before) if one is not None]
     layers = [model.ffn, *extras]
     if not any(hasattr(layer, "pool") for layer in layers) and all(is_ours(layer) for layer in layers):
-        found |= {"optim.values", "optim.clip_values", "optim.roles.memory_key"}
+        found |= {"optim.values", "optim.clip_values", "optim.roles.memory_key", "quantize.tables", "quantize.noise"}
     if isinstance(model.ffn, Dense) and (match.reference is None or isinstance(match.reference, Dense)):
         found |= {"model.blocks", "model.placement"}
+    widths = {"quantize.weights": config.quantize.weights, "quantize.tables": config.quantize.tables}
+    if all(width == "float32" for key, width in widths.items() if key not in found):
+        found.add("quantize.when")
     if not extras:
         found.add("model.extra_blocks")
     if config.training.steps is not None:

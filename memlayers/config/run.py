@@ -6,8 +6,9 @@ from typing import Any
 
 from memlayers.checks import at_least, one_of, within
 from memlayers.config.digest import flatten, settings
-from memlayers.config.model import MatchConfig, ModelConfig
+from memlayers.config.model import PLACES, MatchConfig, ModelConfig
 from memlayers.config.optim import OptimConfig
+from memlayers.config.quantize import QuantizeConfig
 from memlayers.config.worlds import WorldConfig
 
 
@@ -91,6 +92,7 @@ class RunConfig:
     match: MatchConfig = field(default_factory=MatchConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
+    quantize: QuantizeConfig = field(default_factory=QuantizeConfig)
     trainer: dict[str, Any] = field(default_factory=lambda: dict(ON_CPU))  # arguments of lightning.Trainer
     threads: int = 1  # of torch; one a process is fastest for tiny models, and makes digits repeatable
     seed: int = 0  # of the model and of the order of documents; facts follow from world.seed. Not in the digest
@@ -139,11 +141,25 @@ class RunConfig:
         one_of(
             "trainer.precision", str(self.trainer.get("precision", "32-true")), ("32-true", "bf16-mixed", "bf16-true")
         )
+        self.validate_quantize()
         self.validate_devices()
         one_of("kernels", self.kernels, ("auto", "native", "reference", "triton"))
         one_of("progress", self.progress, ("auto", "none"))
         if self.checkpoint_minutes is not None and self.checkpoint_minutes < 0:
             raise ValueError(f"checkpoint_minutes={self.checkpoint_minutes} is negative; accepted: 0 or more, or null")
+
+    def validate_quantize(self) -> None:
+        self.quantize.validate()
+        for place in ("ffn", *PLACES):
+            dtype = getattr(getattr(self.model, place), "value_dtype", "float32")
+            if self.quantize.touches_tables and dtype != "float32":
+                raise ValueError(
+                    f"model.{place}.value_dtype={dtype}: quantize rounds tables in float32; accepted: float32"
+                )
+        if self.quantize.touches_any and self.trainer.get("precision") == "bf16-true":
+            raise ValueError(
+                "trainer.precision=bf16-true: quantize rounds parameters in float32; accepted: 32-true, bf16-mixed"
+            )
 
     def validate_devices(self) -> None:
         strategy, devices = str(self.trainer.get("strategy", "auto")), self.trainer.get("devices", 1)
@@ -160,5 +176,7 @@ class RunConfig:
                 f"optim.clip_values={self.optim.clip_values}: no process has a whole gradient of a table; "
                 "accepted: null, or shard_tables=false"
             )
+        if strategy == "ddp" and self.quantize.touches_any:
+            raise ValueError("trainer=ddp: quantize rounds a model of one process; accepted: trainer=cpu, trainer=gpu")
         if self.shard_tables and self.save_model:
             raise ValueError("save_model=true: no process has the whole model; accepted: false with shard_tables")

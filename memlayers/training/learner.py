@@ -1,7 +1,7 @@
 """Lightning: wiring only. What is trained, on which batches, with which optimizers, and when it is asked."""
 
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,13 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
-from memlayers.config import OptimConfig
+from memlayers.config import OptimConfig, QuantizeConfig
 from memlayers.facts.world import PAD
 from memlayers.kernels import REFERENCE, Kernels
 from memlayers.layers.sharded_pool import ShardedPool
 from memlayers.model import Transformer, parameters_with_roles
 from memlayers.optim import build_optimizers, build_schedules, clip_gradients, fused_updates
+from memlayers.quantize import rounded
 from memlayers.text import Documents, Text
 from memlayers.training import ranks, shards
 from memlayers.training.divergence import Diverged, noticed
@@ -61,10 +62,19 @@ class FactLearner(lightning.LightningModule):
 
     diverged_at: Tensor
 
-    def __init__(self, model: Transformer, optim: OptimConfig, loss: str, steps: int, kernels: Kernels = REFERENCE):
+    def __init__(
+        self,
+        model: Transformer,
+        optim: OptimConfig,
+        loss: str,
+        steps: int,
+        kernels: Kernels = REFERENCE,
+        quantize: QuantizeConfig | None = None,
+    ):
         super().__init__()
         self.automatic_optimization = False
         self.model, self.optim, self.loss, self.steps = model, optim, loss, steps
+        self.quantize = quantize if quantize is not None and quantize.when == "trained" else None
         self.logged_loss: float | None = None  # of the last step that was logged
         self.register_buffer("diverged_at", torch.tensor(-1), persistent=False)  # step of the first such loss
         self.while_training = ExitStack()  # closed by trainer.fit, however it ends
@@ -79,11 +89,12 @@ class FactLearner(lightning.LightningModule):
         DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(self, names)
 
     def training_step(self, batch: Documents, batch_idx: int) -> None:
-        loss = answer_loss(self.model, Documents(*batch), self.loss)
+        with self.as_read():
+            loss = answer_loss(self.model, Documents(*batch), self.loss)
+            self.manual_backward(loss)
         is_first = ~loss.detach().isfinite() & (self.diverged_at < 0)
         self.diverged_at = torch.where(is_first, batch_idx, self.diverged_at)  # looked at where the loss is logged
         optimizers = listed(self.optimizers())
-        self.manual_backward(loss)
         if ranks.count() > 1:
             self.share_gradients_of_tables()
         clip_gradients(self.other_parameters, self.optim.clip)
@@ -102,6 +113,10 @@ class FactLearner(lightning.LightningModule):
             self.log("loss", value, prog_bar=True)
             self.logged_loss = value
 
+    def as_read(self) -> AbstractContextManager[None]:
+        """Within, the model has the rounded parameters that it is trained to be read with, if it is."""
+        return nullcontext() if self.quantize is None else rounded(self.model, self.quantize)
+
     def share_gradients_of_tables(self) -> None:
         """The mean over processes; all others' gradients are DistributedDataParallel's."""
         for values in self.value_parameters:
@@ -109,8 +124,8 @@ class FactLearner(lightning.LightningModule):
                 values.grad = values.grad / ranks.count() if self.shards else ranks.mean_gradient(values.grad)
 
     def on_train_start(self) -> None:
-        if ranks.count() > 1:
-            return  # backward has no more than one process's gradient of a row
+        if ranks.count() > 1 or (self.quantize is not None and self.quantize.tables != "float32"):
+            return  # backward has one process's part of a gradient; or a rounded table, which is not the one to move
         rules = listed(self.optimizers(use_pl_optimizer=False))
         self.while_training.enter_context(fused_updates(self.model, rules, self.optim))
 

@@ -5,10 +5,13 @@ from statistics import fmean
 from typing import Any
 
 import lightning
+import torch
 from torch import Tensor
 
+from memlayers.config import RunConfig
 from memlayers.layers.feedforward import Reads
 from memlayers.model import Transformer
+from memlayers.quantize import quantize
 from memlayers.recall.addresses import reads_of, shared
 from memlayers.recall.ask import ask, sample_facts
 from memlayers.recall.measure import measure
@@ -57,9 +60,10 @@ class RecallProbe(lightning.Callback):
         if step not in self.at:
             return
         started = time.perf_counter()
-        answers = ask(pl_module.model, self.text, self.facts, "training")
-        held_out = ask(pl_module.model, self.text, self.facts, "held_out").exact
-        reads = reads_at_answers(pl_module.model, self.text, self.facts[:MOVED])
+        with pl_module.as_read():
+            answers = ask(pl_module.model, self.text, self.facts, "training")
+            held_out = ask(pl_module.model, self.text, self.facts, "held_out").exact
+            reads = reads_at_answers(pl_module.model, self.text, self.facts[:MOVED])
         now = time.perf_counter()
         self.curve.append(
             {
@@ -87,13 +91,20 @@ class RecallProbe(lightning.Callback):
 
 
 class FinalMeasurement(lightning.Callback):
-    """All read-outs at the end of training, on its device: Lightning moves the model to the CPU afterwards."""
+    """Rounds the model, if it is to be, and asks for all read-outs at the end of training, on its device: Lightning
+    moves the model to the CPU afterwards.
+    """
 
-    def __init__(self, text: Text, documents: int, probe: RecallProbe):
-        self.text, self.documents, self.probe = text, documents, probe
+    def __init__(self, text: Text, documents: int, probe: RecallProbe, config: RunConfig):
+        self.text, self.documents, self.probe, self.config = text, documents, probe, config
         self.seconds = 0.0  # of training, without probes
         self.recall: dict[str, Any] | None = None  # None where nothing was left to train: resumed at its last step
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
         self.seconds = time.perf_counter() - self.probe.began - self.probe.seconds
-        self.recall = measure(pl_module.model, self.text, self.documents)
+        self.recall = self.measured(pl_module.model)
+
+    def measured(self, model: Transformer) -> dict[str, Any]:
+        # A table is drawn from the seed itself: noise from it would be the table once more.
+        quantize(model, self.config.quantize, torch.Generator().manual_seed(self.config.seed + 2**31))
+        return measure(model, self.text, self.documents)

@@ -9,13 +9,13 @@ from typing import Any
 import lightning
 import torch
 
-from memlayers.config import OptimConfig, RunConfig
+from memlayers.config import OptimConfig, QuantizeConfig, RunConfig
 from memlayers.config.digest import NAMES_AND_PLACES, digest, settings
 from memlayers.cost import refuse_too_large
 from memlayers.kernels import choose, in_use, ran
 from memlayers.model import Transformer, build_model, parameters_with_roles
 from memlayers.optim.groups import peak_rate, rule_of
-from memlayers.recall.measure import measure
+from memlayers.quantize import stored_bytes
 from memlayers.recall.plateau import left_plateau
 from memlayers.training import ranks
 from memlayers.training.checkpoint import Checkpointer, step_kept
@@ -114,11 +114,11 @@ def train(config: RunConfig, chosen: Plan, progress: RunProgress, first: int) ->
     vocabulary, shards = len(text.vocabulary), config.shard_tables
     model = build_model(matched.model, vocabulary, generator, kernels, sparse, text.questions(), shards)
     refuse_parts(model)
-    learner = FactLearner(model, config.optim, config.training.loss, chosen.steps, kernels)
+    learner = FactLearner(model, config.optim, config.training.loss, chosen.steps, kernels, config.quantize)
     learner.shards_at = tables_path(checkpoint_path(config), first)
     batches = Batches(text, chosen.batch_size, chosen.steps, (config.world.seed, config.seed))
     probe = RecallProbe(text, batches, config.training.probes, config.training.max_probed_facts)
-    end = FinalMeasurement(text, chosen.steps * chosen.batch_size, probe)
+    end = FinalMeasurement(text, chosen.steps * chosen.batch_size, probe, config)
     minutes = config.checkpoint_minutes
     keeper = Checkpointer(config, None if minutes is None else 60 * minutes, first)
     callbacks: list[lightning.Callback] = [probe, progress, keeper]
@@ -128,7 +128,7 @@ def train(config: RunConfig, chosen: Plan, progress: RunProgress, first: int) ->
     trainer = build_trainer(config, chosen.steps, first, [*callbacks, end])
     refuse_device(trainer.strategy.root_device.type, config.kernels, model)
     fit(trainer, learner, batches, keeper)
-    recall = end.recall or measure(model, text, end.documents)
+    recall = end.recall or end.measured(model)
     if not math.isfinite(recall["stored_bits"]):
         found = noticed(model, chosen.steps - 1, learner.logged_loss)
         raise Diverged("the model is not finite after its last step", found)
@@ -164,12 +164,20 @@ def train(config: RunConfig, chosen: Plan, progress: RunProgress, first: int) ->
         },
         "optimizer": optimizer_of_roles(model, config.optim),
         "recall": recall | {"bits_per_parameter": recall["stored_bits"] / matched.cost.params},
+        "storage": storage(model, config.quantize, recall),
         "timing": {
             "seconds": end.seconds,
             "probe_seconds": probe.seconds,
             "tokens_per_second": tokens / end.seconds if end.seconds else None,
         },
     }
+
+
+def storage(model: Transformer, settings: QuantizeConfig, recall: dict[str, Any]) -> dict[str, float | None]:
+    """Bytes of tables and of weights, and bits of both for each fact of the world that is recalled."""
+    found = stored_bytes(model, settings)
+    facts = recall["exact"] * recall["num_facts"]
+    return {**found, "bits_per_fact": 8 * sum(found.values()) / facts if facts else None}
 
 
 def optimizer_of_roles(model: Transformer, optim: OptimConfig) -> list[dict[str, Any]]:
