@@ -201,8 +201,8 @@ def test_rows_move_in_backward_only_where_they_are_not_rounded(tables, monkeypat
 # --------------------------------------------------------------------------- runs
 
 
-def of(folder: Path, steps: int = 20, ffn: object = MODEL.ffn, **changes):
-    optim = OptimConfig(lr=1e-2, values=RowwiseAdagrad(lr=2))
+def of(folder: Path, steps: int = 20, ffn: object = MODEL.ffn, rate: float = 2.0, **changes):
+    optim = OptimConfig(lr=1e-2, values=RowwiseAdagrad(lr=rate))
     training = TrainingConfig(steps=steps, batch_tokens=128, probes=2)
     model = ModelConfig(ffn=ffn, d_model=16, hidden=24)
     return tiny(folder, model=model, optim=optim, training=training, **changes)
@@ -238,10 +238,10 @@ def test_nothing_recalled_has_no_bits(tmp_path):
 
 
 def test_noise_is_not_the_draw_of_the_table_itself(tmp_path):
-    """A run of next to no training: with noise as large as the table, rows are hardly what they were drawn as."""
+    """Of rows that hardly moved."""
     kept = {}
     for noise in (0.0, 1.0):
-        config = of(tmp_path, steps=1, quantize=QuantizeConfig(noise=noise), save_model=True)
+        config = of(tmp_path, 1, rate=1e-6, quantize=QuantizeConfig(noise=noise), save_model=True)
         run(config)
         kept[noise] = finished_model(config).tables()[0].values.detach().flatten()
     assert abs(float(torch.corrcoef(torch.stack([kept[0.0], kept[1.0] - kept[0.0]]))[0, 1])) < 0.2

@@ -19,6 +19,7 @@ from memlayers.training.run import run
 from memlayers.training.trainer import build_logger
 
 KINDS = [["ffn=dense"], ["ffn=memory"], ["ffn=memory", "model.ffn.value_dtype=bfloat16"]]
+KINDS += [["ffn=memory", "quantize.tables=int4", "quantize.noise=0.1", "quantize.when=trained"]]
 
 
 def stop_at(monkeypatch: pytest.MonkeyPatch, step: int, number: int = signal.SIGTERM) -> None:
