@@ -29,6 +29,13 @@ def test_the_layout_of_an_experiment_comes_back_with_its_command(experiment, tmp
     assert [path.name for path in tmp_path.rglob("*.*")] == [FILE]
 
 
+def test_a_reference_may_be_of_every_arm_its_own():
+    (job, *_) = composed("experiment=quantization")
+    assert set(job.report.reference) == {"quantize.tables", "quantize.weights", "quantize.when"}
+    (other,) = composed("arm=dense")
+    assert other.report.reference == {"arm": "dense"}
+
+
 def test_commands_are_added_once_each_and_can_be_typed_again(tmp_path):
     (tmp_path / "mine").mkdir()
     job = tiny(tmp_path, study="mine")

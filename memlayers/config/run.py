@@ -63,7 +63,7 @@ class ReportConfig:
     literature: str = ""  # what papers found, with their numbers
     reference: dict[str, Any] = field(
         default_factory=lambda: {"arm": "dense"}
-    )  # the runs that others are compared with
+    )  # the runs that others are compared with; arm: null, in YAML: with those of their own arm
     rows: list[str] = field(default_factory=list)  # axes; empty: all but the seed
     columns: str | None = None  # an axis whose values stand side by side
     readouts: list[str] = field(default_factory=lambda: list(READOUTS))

@@ -56,6 +56,7 @@ def to_run_config(config: DictConfig, overrides: list[str]) -> RunConfig:
     assert isinstance(run, RunConfig)
     given = {place_of(one): one.value() for one in OverridesParser.create().parse_overrides(overrides)}
     run.axes = {key: given.get(key) for key in run.axes or ()}
+    run.report.reference = {axis: value for axis, value in run.report.reference.items() if value is not None}
     run.validate()
     return run
 
