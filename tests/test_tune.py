@@ -6,6 +6,7 @@ import pytest
 from optuna.trial import FixedTrial
 from searches import DENSE, MOST, Call, finish, made_up, pretend, rate_in
 
+from memlayers.studies import rates
 from memlayers.studies import tune as module
 from memlayers.studies.space import start_of, suggest
 from memlayers.studies.tune import FINALISTS, SEEDS, Search
@@ -39,6 +40,14 @@ def test_a_search_begins_at_the_start_and_runs_the_best_again_on_further_seeds(c
     assert calls[MOST:] == again and len(set(calls)) == len(calls)
     assert [trial.number for trial in search.finalists()] == ranked
     assert not search.step(MOST) and len(calls) == MOST + len(again)
+
+
+def test_a_search_begins_where_its_space_does_whatever_was_found_at_another_budget(tmp_path, monkeypatch):
+    found = {"memory": [{"budget": {"times": 1.0, "exposures": 24.0}, "words": ["model.blocks=[3]"]}]}
+    monkeypatch.setattr(rates, "table_of", lambda _: found)
+    search = Search(["arm=memory", "world=biographies_prose", "training.exposures=16"], tmp_path)
+    assert search.config.model.blocks == [3]
+    assert search.space["model.blocks"]["start"] == "[2]"
 
 
 @pytest.mark.parametrize("stops", [[1, 2], [5, 6, 7, 8], [6, 7], [13, 14]])

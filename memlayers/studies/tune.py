@@ -46,7 +46,7 @@ class Search:
         folder.mkdir(parents=True, exist_ok=True)
         with composing():
             self.config = compose_one(self.words)
-        self.space = space_of(self.config)
+            self.space = space_of(compose_one([*self.words, "rates.arm=null"]))  # not from what was found before
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
         sampler = optuna.samplers.TPESampler(n_startup_trials=8, multivariate=True, group=True, constant_liar=True)

@@ -14,9 +14,10 @@ import torch
 from benches import peers
 from benches.clock import Side, ratio, take_turns
 from benches.steps import BATCHES, TrainingStep, configured
+from torch import Tensor
 from torch.optim import AdamW
 
-from memlayers.kernels import REFERENCE, choose
+from memlayers.kernels import REFERENCE, Kernels, choose
 from memlayers.layers.dense import SwiGLU
 
 TOKENS = 16_384
@@ -53,29 +54,43 @@ def waiting(side: Side) -> Side:
 
 
 def exact(device: str, tokens: int, widths: tuple[int, ...], reads: int = 32, slots: int = 4096) -> dict[str, float]:
-    """Largest error of a read, of its gradients and of a step, beside float64, over the largest number there."""
+    """Largest error of every kernel beside float64, over the largest number there."""
     worst: dict[str, float] = {}
-    triton = choose("triton")
     for width in widths:
         generator = torch.Generator(device).manual_seed(width)
         draw = partial(torch.randn, generator=generator, device=device)
-        values, weights, upstream = draw(slots, width), draw(tokens, reads), draw(tokens, width)
+        tensors = [
+            draw(slots, width),
+            draw(tokens, reads),
+            draw(tokens, width),
+            draw(tokens, 2, 2, 8),
+            draw(2, 2, 64, 8),
+        ]
         at = torch.randint(slots, (tokens, reads), generator=generator, device=device)
-        found = []
-        for kernels, dtype in ((REFERENCE, torch.float64), (triton, torch.float32)):
-            table, mix = (one.to(dtype).requires_grad_() for one in (values, weights))
-            out = kernels.weighted_read(table, at, mix, sparse=kernels is triton)
-            out.backward(upstream.to(dtype))
-            rows = at.unique()
-            grad = table.grad.coalesce().values() if table.grad.is_sparse else table.grad[rows]
-            moved, total = table.detach().clone(), torch.zeros(slots, 1, device=device, dtype=dtype)
-            kernels.adagrad_rows(moved, total, rows, grad, rate=0.1, eps=1e-8)
-            found.append({"read": out, "rows": grad, "weights": mix.grad, "step": moved})
-        wanted, got = found
+        wanted = outputs(REFERENCE, at, [one.double() for one in tensors])
+        got = outputs(choose("triton"), at, tensors)
         for name, number in wanted.items():
-            error = (got[name].double() - number.double()).abs().max() / number.double().abs().max()
+            error = (got[name].double() - number).abs().max() / number.abs().max()
             worst[name] = max(worst.get(name, 0.0), float(error))
     return worst
+
+
+def outputs(kernels: Kernels, at: Tensor, tensors: list[Tensor]) -> dict[str, Tensor]:
+    """A look-up; a read, its gradients, and the table after a step: on the gradient, and within backward."""
+    values, weights, upstream, query, keys = tensors
+    table, mix = values.clone().requires_grad_(), weights.clone().requires_grad_()
+    out = kernels.weighted_read(table, at, mix)
+    out.backward(upstream)
+    grad = table.grad.coalesce()  # type: ignore[union-attr]
+    stepped, sums = values.clone(), torch.zeros_like(values[:, :1])
+    kernels.adagrad_rows(stepped, sums, grad.indices()[0], grad.values(), rate=0.1, eps=1e-8)
+    found = {"look-up": kernels.look_up(query, keys, None, 8)[1], "read": out.detach(), "rows": grad.values()}
+    found |= {"weights": mix.grad, "step": stepped}
+    if kernels is REFERENCE:  # whose backward leaves rows to the step
+        return found | {"step in backward": stepped}
+    moved, sums = values.clone().requires_grad_(), torch.zeros_like(values[:, :1])
+    kernels.weighted_read(moved, at, weights, update=lambda: (sums, 0.1, 1e-8)).backward(upstream)
+    return found | {"step in backward": moved.detach()}
 
 
 def copied(bytes_each: int = 2**31) -> float:
