@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from memlayers.config import MatchConfig, ModelConfig
+from memlayers.config.model import PLACES
 from memlayers.layers.feedforward import Cost, Workload
 from memlayers.model import build_model
 
@@ -60,7 +61,7 @@ def solve(
         found = cost(config)
         return Matched(config, 1.0, found, size(found), size(found))
 
-    plain: dict[str, Any] = {"gated": True, "residual": None, "values": None, "before": None}
+    plain: dict[str, Any] = {"gated": True, **dict.fromkeys(PLACES)}
     # With sparse gradients, too, whatever the rule of this arm's own tables.
     plainly = dataclasses.replace(config, ffn=match.reference, **plain)
     reference = size(model_cost(plainly, num_tokens, work, questions=questions))

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from memlayers.config import ModelConfig
 from memlayers.config.model import chosen
 from memlayers.kernels import REFERENCE, Kernels
-from memlayers.layers.attention import Attention
 from memlayers.layers.beside import Beside
+from memlayers.layers.block import Block
 from memlayers.layers.dense import Dense
-from memlayers.layers.feedforward import Cost, FeedForward, FFNOutput, Reads, Workload, matrix_cost
+from memlayers.layers.feedforward import Cost, FeedForward, Reads, Workload, matrix_cost
 from memlayers.layers.pool import MemoryPool
 from memlayers.layers.sharded_pool import ShardedPool
 from memlayers.layers.site import Site
@@ -22,50 +22,6 @@ class Output(NamedTuple):
     logits: Tensor  # (m, vocabulary) at the m positions that were asked for, in reading order
     aux_loss: Tensor | None  # (), the sum over all layers that return one
     reads: dict[str, Reads]  # by the layer's place: "0.ffn", "1.residual"
-
-
-class Block(nn.Module):
-    """x + residual(x), then x + attention(norm(x)), then x + ffn(norm(x)); `before` maps what the last two read."""
-
-    def __init__(
-        self,
-        d_model: int,
-        num_heads: int,
-        ffn: FeedForward,
-        residual: FeedForward | None = None,
-        values: FeedForward | None = None,  # added to attention's
-        before: tuple[FeedForward | None, FeedForward | None] = (None, None),  # of attention, of ffn
-    ):
-        super().__init__()
-        self.attention_norm, self.ffn_norm = nn.RMSNorm(d_model), nn.RMSNorm(d_model)
-        self.attention, self.ffn = Attention(d_model, num_heads), ffn
-        self.residual, self.values = residual, values
-        self.before_attention, self.before_ffn = before
-
-    def forward(self, x: Tensor, tokens: Tensor) -> tuple[Tensor, dict[str, FFNOutput]]:
-        """x (b, s, d_model) and tokens (b, s) -> the new x, and what each layer made, by its place."""
-        made: dict[str, FFNOutput] = {}
-
-        def apply(place: str, x: Tensor) -> Tensor:
-            made[place] = getattr(self, place)(x, tokens)
-            return made[place].hidden
-
-        if self.residual is not None:
-            x = x + apply("residual", x)
-        normed = self.attention_norm(x)
-        if self.before_attention is not None:
-            normed = apply("before_attention", normed)
-        x = x + self.attention(normed, None if self.values is None else apply("values", normed))
-        normed = self.ffn_norm(x)
-        if self.before_ffn is not None:
-            normed = apply("before_ffn", normed)
-        return x + apply("ffn", normed), made
-
-    def cost(self, work: Workload) -> Cost:
-        total = Cost(params=self.attention_norm.weight.numel() + self.ffn_norm.weight.numel())
-        for layer in (self.attention, self.ffn, self.residual, self.values, self.before_attention, self.before_ffn):
-            total += layer.cost(work) if layer is not None else Cost()
-        return total
 
 
 class Transformer(nn.Module):
@@ -137,9 +93,10 @@ def build_model(
         ffn = build_ffn(index)
         if index not in with_extras:
             return Block(config.d_model, config.num_heads, ffn)
-        residual, values = (layer and layer.build(site) for layer in (config.residual, config.values))
+        extras = config.residual, config.values, config.beside
+        residual, values, beside = (layer and layer.build(site) for layer in extras)
         before = (None, None) if config.before is None else (config.before.build(site), config.before.build(site))
-        return Block(config.d_model, config.num_heads, ffn, residual, values, before)
+        return Block(config.d_model, config.num_heads, ffn, residual, values, before, beside)
 
     blocks = [build_block(index) for index in range(config.depth)]
     model = Transformer(num_tokens, config.d_model, blocks, site.pools, config.tied_head)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from memlayers.config import ModelConfig
 from memlayers.kernels import REFERENCE, Kernels
-from memlayers.layers import Dense, Engram, Memory, MoE, NGram, Oracle, Peer, ShortConv, Stem
+from memlayers.layers import PLE, Dense, Engram, Memory, MoE, NGram, Oracle, Peer, ShortConv, Stem, UltraMemV2
 from memlayers.layers.beside import Beside
 from memlayers.layers.dense import SwiGLU
 from memlayers.layers.feedforward import FeedForward
@@ -101,6 +101,16 @@ CONTRACT: dict[type, Entry] = {
         },
         width=lambda settings: 2 * D_MODEL,
     ),
+    UltraMemV2: Entry(
+        naive_experts.ultramem,
+        {
+            "own": UltraMemV2(num_keys=5, topk=3, d_key=4, d_row=8),
+            "shared": UltraMemV2(num_keys=4, topk=4, rank=3, pool="shared", d_row=9),
+            "of rank one": UltraMemV2(num_keys=6, topk=2, rank=1, d_row=8),
+            "bfloat16": UltraMemV2(num_keys=5, topk=3, d_row=8, value_dtype="bfloat16"),
+        },
+        width=lambda settings: settings.d_row,
+    ),
     MoE: Entry(
         naive_experts.moe,
         {
@@ -129,6 +139,16 @@ CONTRACT: dict[type, Entry] = {
         },
         lambda settings: max(settings.orders) - 1 + (3 * max(settings.orders) if settings.convolution else 0),
         width=lambda settings: D_MODEL // (len(settings.orders) * settings.hashes),
+    ),
+    PLE: Entry(
+        naive_tables.ple,
+        {
+            "own": PLE(d_row=12),
+            "shared": PLE(d_row=3, pool="shared"),
+            "of Gemma's width": PLE(),
+            "bfloat16": PLE(d_row=12, value_dtype="bfloat16"),
+        },
+        width=lambda settings: settings.d_row or D_MODEL // 8,
     ),
     Oracle: Entry(
         lambda layer, x, tokens: naive_tables.oracle(layer, x, tokens, QUESTIONS),

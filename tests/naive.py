@@ -173,7 +173,7 @@ def transformer(model: Transformer, tokens: Tensor, twin: Twin) -> Tensor:
         heard = norm_all(block.ffn_norm, x)
         if block.before_ffn is not None:
             heard = twin(block.before_ffn, heard, tokens)
-        x = x + twin(block.ffn, heard, tokens)
+        x = x + twin(block.ffn, heard, tokens) + (0 if block.beside is None else twin(block.beside, heard, tokens))
     head = model.embedding if model.head is None else model.head
     return norm_all(model.norm, x) @ head.weight.T
 

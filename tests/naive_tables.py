@@ -1,12 +1,13 @@
-"""Layers whose address is made of tokens, with loops: n-grams, Engram, the oracle and STEM."""
+"""Layers whose address is made of tokens, with loops: n-grams, Engram, the oracle, STEM and per-layer embeddings."""
 
 import torch
-from naive import norm, positions, silu
+from naive import gelu, norm, positions, silu
 from torch import Tensor
 
 from memlayers.layers.engram import GatedNGrams
 from memlayers.layers.ngram import NGramTable
 from memlayers.layers.oracle import FactTable
+from memlayers.layers.ple import PerLayerEmbedding
 from memlayers.layers.stem import TokenGLU
 
 
@@ -86,4 +87,15 @@ def stem(layer: TokenGLU, x: Tensor, tokens: Tensor) -> Tensor:
         row = layer.pool.values[int(tokens[b, s])].float()
         for unit, number in enumerate(row):
             out[b, s] += silu(torch.dot(layer.gate.weight[unit], x[b, s])) * number * layer.down.weight[:, unit]
+    return out
+
+
+def ple(layer: PerLayerEmbedding, x: Tensor, tokens: Tensor) -> Tensor:
+    """The numbers of the token's row, each as loud as the stream lets it be, mapped to the stream and normed."""
+    out = torch.zeros_like(x)
+    for b, s in positions(x):
+        total = torch.zeros(x.shape[-1])
+        for unit, number in enumerate(layer.pool.values[int(tokens[b, s])].float()):
+            total = total + gelu(torch.dot(layer.gate.weight[unit], x[b, s])) * number * layer.up.weight[:, unit]
+        out[b, s] = norm(total, layer.norm.weight)
     return out

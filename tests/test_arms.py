@@ -6,6 +6,7 @@ from stubs import leaves
 
 from memlayers.config import RunConfig
 from memlayers.config.digest import NOT_DECISIVE, decisive, digest, flatten, settings
+from memlayers.config.model import PLACES
 from memlayers.layers import Dense, layer_name
 from memlayers.studies.summary import SHOWINGS
 from memlayers.training.plan import Plan, plan
@@ -79,7 +80,7 @@ def test_arms_differ_in_their_layers_and_the_match_only():
         job = one(f"arm={arm}", "rates.arm=null")
         flat = flatten(decisive(job))
         different = {key for key in own.keys() | flat.keys() if own.get(key, "none") != flat.get(key, "none")}
-        layers = ("model.ffn.", "model.residual.", "model.values.", "model.extra_blocks", "match.")
+        layers = ("model.ffn.", "model.residual.", "model.values.", "model.beside.", "model.extra_blocks", "match.")
         assert all(key.startswith((*layers, "optim.values.")) for key in different), (arm, different)
         assert bool(different) == (arm != "memory")
         assert isinstance(job.model.ffn, Dense) == (arm not in CHOICES["ffn"] or arm == "dense")
@@ -115,7 +116,7 @@ def test_another_name_for_a_world_changes_nothing_but_the_name(world, arm):
 
 def sizes(config: RunConfig) -> set[int]:
     """How many slots, of the width of the model, each table of a run has that does not have one a token or a fact."""
-    layers = [config.model.ffn, config.model.residual, config.model.values, config.match.reference]
+    layers = [config.model.ffn, *(getattr(config.model, place) for place in PLACES), config.match.reference]
     slots = [getattr(layer, "num_slots", None) or getattr(layer, "num_keys", 0) ** 2 for layer in layers]
     return set(slots) - {0}
 

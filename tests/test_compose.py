@@ -10,6 +10,7 @@ from commands import ARMS, CHOICES, STUDY, composed, one, refusal
 
 from memlayers.config import BiographiesConfig, RunConfig, TriplesConfig
 from memlayers.config.digest import decisive, digest
+from memlayers.config.model import PLACES
 from memlayers.layers import LAYERS, Dense, Memory
 from memlayers.optim.rules import RULES, rule_name
 from memlayers.studies import cli
@@ -28,7 +29,7 @@ def test_every_file_of_conf_composes_and_is_valid(turn, tmp_path):
     """Each turn takes the next choice of every group; arms bring their own ffn."""
     lines = {group: CHOICES[group][turn % len(CHOICES[group])] for group in GROUPS if group != "ffn"}
     lines["arm"], extra = ARMS[turn % len(ARMS)], lines.pop("extra")
-    lines |= {f"extra@model.{place}": extra for place in ("residual", "values", "before")}
+    lines |= {f"extra@model.{place}": extra for place in PLACES}
     lines |= {"world.path": f"{tmp_path}/facts.csv"} if lines["world"] == "triples" else {}
     run = one(*(f"{key}={value}" for key, value in lines.items()))
     json.dumps(decisive(run), allow_nan=False)

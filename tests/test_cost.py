@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from stubs import seeded
 
 from memlayers.config import AtlasConfig, ModelConfig
+from memlayers.config.model import PLACES
 from memlayers.cost import model_cost
 from memlayers.facts import build_world
 from memlayers.layers.attention import Attention
@@ -151,7 +152,7 @@ def text():
 )
 @pytest.mark.parametrize("sparse", [True, False])
 def test_a_whole_model_costs_what_the_counter_sees_and_has_the_parameters_it_says(text, case, where, sparse):
-    places = ("residual", "values", "before") if "extra_blocks" in where else ("ffn",)
+    places = PLACES if "extra_blocks" in where else ("ffn",)
     config = ModelConfig(**where, **dict.fromkeys(places, CASES[case]), d_model=16, depth=3, hidden=22)
     num_tokens = len(text.vocabulary)
     model = build_model(config, num_tokens, seeded(), sparse=sparse, questions=QUESTIONS)

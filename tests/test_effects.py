@@ -8,6 +8,7 @@ from stubs import changed, leaves
 
 from memlayers.config import RunConfig
 from memlayers.config.digest import NOT_DECISIVE, digest, without_effect
+from memlayers.config.model import PLACES
 from memlayers.layers import NGram, ShortConv
 from memlayers.optim.rules import RULES
 from memlayers.training.plan import plan
@@ -111,6 +112,7 @@ OTHERS: dict[str, tuple[Any, ...]] = {  # valid values, of which one is not the 
     "model.residual": (NGram(),),
     "model.values": (NGram(),),
     "model.before": (ShortConv(),),
+    "model.beside": (NGram(),),
     "match.by": ("flops", "params"),
     "match.spend": ("depth",),
     "orders": ([2],),  # of any layer
@@ -174,7 +176,7 @@ def of_world(world: str, *words: str) -> RunConfig:
 def test_every_setting_of_an_arm_makes_another_experiment_or_is_known_to_have_no_effect(arm):
     config = one(f"arm={arm}", "rates.arm=null")
     without, found = without_effect(config), unaffected(config)
-    layers = (config.model.ffn, config.model.residual, config.model.values)
+    layers = (config.model.ffn, *(getattr(config.model, place) for place in PLACES))
     assert {key for key in found if not any(f"{key}.".startswith(f"{one}.") for one in without)} == set()
     assert "optim.schedule.final" not in found and ("model.blocks" not in found)
     assert ("optim.values.lr" in found) == (not any(hasattr(layer, "pool") for layer in layers))

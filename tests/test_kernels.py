@@ -13,7 +13,7 @@ from torch import nn
 
 from memlayers import kernels
 from memlayers.config import ModelConfig
-from memlayers.layers import Memory, Peer, Stem
+from memlayers.layers import PLE, Memory, Peer, Stem, UltraMemV2
 from memlayers.model import build_model
 
 
@@ -195,7 +195,7 @@ def test_what_ran_in_a_training_step_of_a_model(compiled, case, rule, choice):
     model(torch.arange(8).view(2, 4)).logits.sum().backward()
     optimizer.step()
     rows = {"lazy_adam": "adam_rows", "rowwise_adam": "adam_rows", "rowwise_adagrad": "adagrad_rows", "sgd": "sgd_rows"}
-    called = {Memory: ("look_up", "weighted_read"), Peer: ("look_up",), Stem: ()}
+    called = {Memory: ("look_up", "weighted_read"), Peer: ("look_up",), Stem: (), PLE: (), UltraMemV2: ()}
     parts = called.get(type(TABLES[case]), ("weighted_read",))
     if getattr(TABLES[case], "score", "softmax") != "softmax":
         parts = parts[1:]  # the lookup in C is for softmax

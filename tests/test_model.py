@@ -20,6 +20,7 @@ PLACES = {
     "scaled ffn": ({"blocks": [1], "placement": "add_from_zero"}, ["1.ffn"]),
     "residual": ({}, ["0.residual", "1.residual"]),
     "values": ({"extra_blocks": [1]}, ["1.values"]),
+    "beside": ({"extra_blocks": [1]}, ["1.beside"]),
     "before": ({"extra_blocks": [0]}, ["0.before_attention", "0.before_ffn"]),
 }
 EVERYWHERE = pytest.mark.parametrize(
@@ -44,13 +45,15 @@ def test_logits_equal_those_of_the_twin(place, case):
 
 
 def test_logits_of_a_model_with_a_layer_at_every_place_equal_those_of_the_twin():
-    extras = {"residual": NGram(2, 50, 2), "values": NGram(1, 30, 1), "before": ShortConv(3)}
+    extras = {"residual": NGram(2, 50, 2), "values": NGram(1, 30, 1), "before": ShortConv(3), "beside": NGram(3, 40, 1)}
     model, tokens = drawn(build(SMALL, placement="add", depth=3, **extras)), random_tokens(2, 4)
     with torch.no_grad():
         got, wanted = model(tokens).logits.unflatten(0, (2, 4)), naive.transformer(model, tokens, twin)
     torch.testing.assert_close(got, wanted, rtol=1e-3, atol=1e-4)
-    assert list(model(tokens).reads) == [f"{i}.{place}" for i in range(3) for place in ("residual", "values", "ffn")]
-    for place in ("residual", "values", "before_attention", "before_ffn"):
+    assert list(model(tokens).reads) == [
+        f"{i}.{place}" for i in range(3) for place in ("residual", "values", "ffn", "beside")
+    ]
+    for place in ("residual", "values", "before_attention", "before_ffn", "beside"):
         without = copy.deepcopy(model)
         for block in without.blocks:
             setattr(block, place, None)
@@ -128,7 +131,7 @@ def test_what_one_block_writes_into_a_shared_pool_the_other_reads(case):
     asked = torch.ones(1, 1, D_MODEL), torch.tensor([[4]])  # a question of the oracle
     before = [model.blocks[index].ffn(*asked).hidden for index in (0, 1)]
     with torch.no_grad():
-        model.blocks[0].ffn.pool.values.mul_(2)
+        model.blocks[0].ffn.pool.values.normal_()
     for index in (0, 1):
         assert not model.blocks[index].ffn(*asked).hidden.allclose(before[index], rtol=0.1)
     out = model(tokens)

@@ -11,6 +11,7 @@ from memlayers.layers.dense import MLP, SwiGLU
 from memlayers.layers.gated_memory import GatedMemory
 from memlayers.layers.memory import ProductKeyMemory
 from memlayers.layers.ngram import NGramTable
+from memlayers.layers.short_conv import ShortConvolution
 
 
 def test_blocks_and_placement_decide_what_stands_where():
@@ -28,12 +29,12 @@ def test_blocks_and_placement_decide_what_stands_where():
 
 
 def test_extra_blocks_decide_where_the_other_layers_stand():
-    extras = {"residual": NGram(), "values": NGram(), "before": ShortConv()}
+    extras = {"residual": NGram(), "values": NGram(), "before": ShortConv(), "beside": NGram()}
     blocks = build(depth=4, extra_blocks=[1, 3], **extras).blocks
     for index, block in enumerate(blocks):
-        kinds = [type(getattr(block, name)) for name in ("residual", "values", "before_attention", "before_ffn")]
-        there = [NGramTable, NGramTable, type(blocks[1].before_ffn), type(blocks[1].before_ffn)]
-        assert kinds == (there if index in (1, 3) else [type(None)] * 4)
+        names = ("residual", "values", "beside", "before_attention", "before_ffn")
+        kinds = [type(getattr(block, name)) for name in names]
+        assert kinds == ([NGramTable] * 3 + [ShortConvolution] * 2 if index in (1, 3) else [type(None)] * 5)
     assert blocks[1].before_attention is not blocks[1].before_ffn
 
 

@@ -9,6 +9,7 @@ from stubs import leaves
 
 from memlayers.config import RunConfig
 from memlayers.config.digest import digest
+from memlayers.config.model import PLACES
 from memlayers.studies import rates
 from memlayers.studies.cli import execute, jobs_from
 from memlayers.studies.compose import compose_one, composing
@@ -86,11 +87,21 @@ def test_a_rule_that_the_command_names_has_its_own_settings(tables):
 @pytest.mark.parametrize("arm", [arm for arm in ARMS if arm not in ("ngram", "memory")])
 def test_an_arm_that_was_never_searched_has_those_of_its_kind(tables, arm):
     found = job(f"arm={arm}", "training.exposures=16")
-    tabled = any(hasattr(layer, "pool") for layer in (found.model.ffn, found.model.residual, found.model.values))
+    tabled = any(hasattr(layer, "pool") for layer in (found.model.ffn, *(getattr(found.model, p) for p in PLACES)))
     if found.match.times <= 1:
         assert found.optim.lr == (0.05 if tabled else 0.02)
     assert (found.optim.muon_lr is None) == tabled == (type(found.optim.values).__name__ == "LazyAdam")
     assert job("arm=ngram").optim.lr == 0.06
+
+
+def test_of_the_words_of_its_kind_an_arm_leaves_out_what_its_file_says(monkeypatch):
+    """UltraMemV2's values fall, whatever memory's do."""
+    words = ["optim.lr=0.05", "optim.values.schedule.shape=constant"]
+    entry = {"budget": {"times": 1, "exposures": 16}, "words": words}
+    monkeypatch.setattr(rates, "table_of", lambda world: {"memory": [entry]})
+    shapes = {arm: job(f"arm={arm}").optim.values.schedule.shape for arm in ("memory", "peer", "ultramem_v2")}
+    assert shapes == {"memory": "constant", "peer": "constant", "ultramem_v2": "linear"}
+    assert job("arm=ultramem_v2").optim.lr == 0.05
 
 
 def test_without_an_arm_or_a_world_or_a_file_nothing_is_tuned(tables):

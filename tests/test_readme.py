@@ -54,7 +54,7 @@ def test_it_is_short_and_what_it_names_exists():
     named = re.findall(r"`((?:conf|memlayers|tests|results|scripts)/[\w/.]*)`", README)
     assert len(named) >= 5 and not [name for name in named if not (ROOT / name).exists()]
     layers = set(re.findall(r"`(\w+\.py)`", README.partition("## Read the layers, carry them away")[2]))
-    inner = {"__init__.py", "attention.py", "beside.py", "rows.py", "updates.py"}
+    inner = {"__init__.py", "attention.py", "beside.py", "block.py", "rows.py", "updates.py"}
     assert (
         layers - {"naive.py", "phrasing.py", "text.py", "model.py", "cost.py"}
         == {path.name for path in (ROOT / "memlayers/layers").glob("*.py")} - inner

@@ -9,6 +9,7 @@ from optuna.trial import FixedTrial, FrozenTrial, create_trial
 from stubs import leaves
 
 from memlayers.config import RunConfig
+from memlayers.config.model import PLACES
 from memlayers.studies.compose import compose_one, composing
 from memlayers.studies.files import CONF
 from memlayers.studies.space import edges, ranges, space_of, start_of, suggest, widened
@@ -35,7 +36,7 @@ def with_words(arm: str, words: list[str]) -> RunConfig:
 def test_an_arm_is_searched_for_what_its_kind_has(arm):
     config = one(f"arm={arm}")
     space = space_of(config)
-    layers = (config.model.ffn, config.model.residual, config.model.values)
+    layers = (config.model.ffn, *(getattr(config.model, place) for place in PLACES))
     tabled = any(hasattr(layer, "pool") for layer in layers)
     assert ("values" in space, "match.spend" in space) == (tabled, not tabled)
     assert {"optim.lr", "optim.muon_lr", "model.gated", "extra@model.before"} <= set(space)

@@ -11,10 +11,10 @@ from stubs import seeded
 import memlayers
 from memlayers.config import ModelConfig
 from memlayers.foreign.swapped import Swapped
-from memlayers.layers import Dense, Engram, Memory, NGram, Oracle, Peer, ShortConv
+from memlayers.layers import PLE, Dense, Engram, Memory, NGram, Oracle, Peer, ShortConv, UltraMemV2
 from memlayers.model import build_model
 
-ALONE = {name: case for name, case in CASES.items() if type(case) in (Dense, Memory, Peer)}
+ALONE = {name: case for name, case in CASES.items() if type(case) in (Dense, Memory, Peer, UltraMemV2)}
 
 
 @pytest.mark.parametrize("case", ALONE)
@@ -37,7 +37,7 @@ def test_every_feed_forward_that_needs_no_tokens_may_stand_there(case):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
-@pytest.mark.parametrize("ffn", [SMALL, Memory(5, 2, 3, gate=True), Peer(5, 2, 3)], ids=["memory", "gate", "peer"])
+@pytest.mark.parametrize("ffn", [SMALL, Memory(5, 2, 3, gate=True), Peer(5, 2, 3), UltraMemV2(5, 3, d_row=8)])
 def test_dtype_and_device_are_those_of_what_was_there(dtype, ffn):
     model = foreign().to(dtype).eval()
     memlayers.swap(model, "blocks.*.mlp", ffn)
@@ -150,7 +150,7 @@ def test_what_cannot_be_is_one_line_and_changes_nothing(case):
     assert all(p.requires_grad for p in model.parameters()) and model.training
 
 
-@pytest.mark.parametrize("ffn", [NGram(), Engram(), Oracle(), ShortConv()])
+@pytest.mark.parametrize("ffn", [NGram(), Engram(), PLE(), Oracle(), ShortConv()])
 def test_all_other_layers_of_ours_are_refused(ffn):
     with pytest.raises(ValueError, match=f"^ffn={type(ffn).__name__}: "):
         memlayers.swap(foreign(), "*.mlp", ffn)

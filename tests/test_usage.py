@@ -29,6 +29,7 @@ MODELS = {
     "engram": {"residual": Engram([2, 3], hashes=2, num_slots=40), "before": NGram(3, 20, 1)},
     "oracle": {"ffn": Oracle()},
     "rows": {"ffn": Stem(), "residual": CASES["Peer own"]},  # that are not just added up
+    "below zero": {"ffn": CASES["UltraMemV2 shared"], "blocks": "all", "placement": "add"},  # half of the weights
 }
 
 
@@ -53,7 +54,7 @@ def counted(model: Transformer, text: Text, facts: torch.Tensor) -> dict[str, Co
             count = found.setdefault(place, Counter())
             for slots, weights in zip(reads.slots[0].tolist(), reads.weights[0].tolist(), strict=True):
                 for slot, weight in zip(slots, weights, strict=True):
-                    count[slot] += weight
+                    count[slot] += abs(weight)
     return found
 
 

@@ -40,7 +40,7 @@ def without_effect(config: Any) -> set[str]:
     """Dotted keys whose value changes nothing in this run."""
     found = {"world.name"}
     model, match = config.model, config.match
-    extras = [one for one in (model.residual, model.values, model.before) if one is not None]
+    extras = [one for one in (model.residual, model.values, model.before, model.beside) if one is not None]
     layers = [model.ffn, *extras]
     if not any(hasattr(layer, "pool") for layer in layers) and all(is_ours(layer) for layer in layers):
         found |= {"optim.values", "optim.clip_values", "optim.roles.memory_key", "quantize.tables", "quantize.noise"}

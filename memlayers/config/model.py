@@ -6,7 +6,7 @@ from typing import Any
 from memlayers.checks import at_least, one_of, within
 from memlayers.layers import Dense
 
-PLACES = ("residual", "values", "before")
+PLACES = ("residual", "values", "before", "beside")
 
 
 @dataclass
@@ -20,7 +20,8 @@ class ModelConfig:
     residual: Any = None  # a layer added to the residual stream before attention, as a table of n-grams
     values: Any = None  # a layer added to attention's values
     before: Any = None  # a layer between the norm and attention, and between the norm and the feed-forward
-    extra_blocks: Any = "all"  # where residual, values and before stand
+    beside: Any = None  # a layer added to the residual stream that reads what the feed-forward reads
+    extra_blocks: Any = "all"  # where residual, values, before and beside stand
     d_model: int = 32
     depth: int = 2
     num_heads: int = 2

@@ -16,9 +16,10 @@ from torch import Tensor, nn
 from memlayers.config.model import validate_layer
 from memlayers.foreign.remembered import config_with, install
 from memlayers.foreign.swapped import Swap, Swapped
-from memlayers.layers import LAYERS, Dense, Memory, Peer
+from memlayers.layers import LAYERS, Dense, Memory, Peer, UltraMemV2
 
-ALONE = (Dense, Memory, Peer)  # of our layers those that read a position's hidden state, no other one, and no token
+# Of our layers those that read a position's hidden state, no other one, and no token.
+ALONE = (Dense, Memory, Peer, UltraMemV2)
 
 
 def swap(

@@ -10,19 +10,37 @@ from memlayers.layers.moe import MoE
 from memlayers.layers.ngram import NGram
 from memlayers.layers.oracle import Oracle
 from memlayers.layers.peer import Peer
+from memlayers.layers.ple import PLE
 from memlayers.layers.short_conv import ShortConv
 from memlayers.layers.stem import Stem
+from memlayers.layers.ultramem_v2 import UltraMemV2
 
-__all__ = ["LAYERS", "Dense", "Engram", "Memory", "MoE", "NGram", "Oracle", "Peer", "ShortConv", "Stem", "layer_name"]
+__all__ = [
+    "LAYERS",
+    "PLE",
+    "Dense",
+    "Engram",
+    "Memory",
+    "MoE",
+    "NGram",
+    "Oracle",
+    "Peer",
+    "ShortConv",
+    "Stem",
+    "UltraMemV2",
+    "layer_name",
+]
 
 LAYERS = (
     Dense,
     Memory,
     NGram,
     Peer,
+    UltraMemV2,
     MoE,
     Stem,
     Engram,
+    PLE,
     Oracle,
     ShortConv,
 )  # schemas, contract tests and golden curves follow from it

@@ -46,7 +46,7 @@ def silent(model: Transformer) -> Iterator[None]:
 
 @torch.no_grad()
 def read_weights(model: Transformer, text: Text, facts: Tensor) -> dict[str, Tensor]:
-    """By the layer's place, the sum of the weights with which each slot (n,) was read, without those of padding."""
+    """By the layer's place, the sum of the sizes of the weights with which each slot (n,) was read, but for padding."""
     device = model.embedding.weight.device
     probe = text.probe(facts, "training", torch.Generator().manual_seed(0))
     total: dict[str, Tensor] = {}
@@ -57,7 +57,7 @@ def read_weights(model: Transformer, text: Text, facts: Tensor) -> dict[str, Ten
             for place, reads in model(tokens, torch.zeros_like(tokens, dtype=torch.bool)).reads.items():
                 if place not in total:
                     total[place] = torch.zeros(len(pool_at(model, place).values), dtype=torch.float64, device=device)
-                weights = (reads.weights * real).double().flatten()
+                weights = (reads.weights.abs() * real).double().flatten()  # experts and cores weigh below zero, too
                 total[place].index_add_(0, reads.slots.flatten(), weights)
     return total
 

@@ -11,6 +11,8 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from memlayers.config.model import PLACES
+
 PACKAGE = Path(__file__).resolve().parent.parent
 CHECKOUT = PACKAGE.parent if (PACKAGE.parent / "conf").is_dir() else None
 CONF = PACKAGE.parent / "conf" if CHECKOUT else PACKAGE / "conf"  # a wheel carries its own
@@ -33,7 +35,7 @@ def load_layers(overrides: list[str]) -> list[str]:
     loaded = []
     for word in overrides:
         key, equals, value = word.partition("=")
-        if key in ("arm", "ffn", "extra@model.residual", "extra@model.values", "extra@model.before"):
+        if key in ("arm", "ffn", *(f"extra@model.{place}" for place in PLACES)):
             values = [load_layer(one) if one.endswith(".py") else one for one in value.split(",")]
             word = f"{'arm' if key == 'ffn' else key}{equals}{','.join(values)}"
         loaded.append(word)

@@ -7,6 +7,7 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
+from memlayers.config.digest import flatten
 from memlayers.config.model import PLACES
 from memlayers.studies.files import CONF
 
@@ -15,7 +16,7 @@ def tuned_words(config: DictConfig, overrides: list[str]) -> list[str]:
     """What is put before the words of a command: the arm's settings in this world, of the nearest budget searched.
 
     What the command says itself is left out, and for a rule of value tables that it names, the rate of another. An arm
-    that was never searched has those of memory if it has a table, and of dense if not.
+    that was never searched has those of memory if it has a table, and of dense if not, but for what its file says.
     """
     table = table_of(config.rates.world) if config.rates.world is not None and config.rates.arm is not None else {}
     kin = "memory" if has_table(config) else "dense"
@@ -23,7 +24,8 @@ def tuned_words(config: DictConfig, overrides: list[str]) -> list[str]:
     if not entries or config.match.times <= 0 or config.training.exposures <= 0:
         return []  # the latter are refused when they are validated
     chosen = min(entries, key=lambda entry: distance(config, entry["budget"]))
-    given = {one.get_key_element().lstrip("+~") for one in OverridesParser.create().parse_overrides(overrides)}
+    given = set() if config.rates.arm in table else said_by_file(config.arm)
+    given |= {one.get_key_element().lstrip("+~") for one in OverridesParser.create().parse_overrides(overrides)}
     return [word for word in chosen["words"] if not is_given(word.partition("=")[0], given, config)]
 
 
@@ -35,6 +37,12 @@ def table_of(world: str) -> dict[str, list[dict[str, Any]]]:
         known = ", ".join(sorted(one.stem for one in path.parent.glob("*.yaml")))
         raise ValueError(f"rates.world={world}: no such file in conf/rates/; accepted: {known}, or null")
     return dict(OmegaConf.to_container(OmegaConf.load(path)))  # type: ignore[arg-type]
+
+
+def said_by_file(arm: str) -> set[str]:
+    """Keys that conf/arm/NAME.yaml sets; none for an arm without a file."""
+    path = CONF / "arm" / f"{arm}.yaml"
+    return set(flatten(OmegaConf.to_container(OmegaConf.load(path)))) if path.is_file() else set()  # type: ignore[arg-type]
 
 
 def has_table(config: DictConfig) -> bool:
