@@ -42,7 +42,7 @@ def solve(
     questions: Tensor | None = None,
 ) -> Matched:
     """The model `config`, resized until it costs `match.times` what it would with the reference feed-forward alone:
-    with gated dense feed-forwards and no layer in other places, so that all arms meet one cost.
+    with gated dense feed-forwards, no layer in other places and one pass, so that all arms meet one cost.
 
     Spent by `width`, d_model and hidden grow in proportion; by `depth`, blocks are added; by `both`, there are
     times ** (1/3) as many blocks, and width takes the rest; then, and by `hidden` alone,
@@ -61,7 +61,7 @@ def solve(
         found = cost(config)
         return Matched(config, 1.0, found, size(found), size(found))
 
-    plain: dict[str, Any] = {"gated": True, **dict.fromkeys(PLACES)}
+    plain: dict[str, Any] = {"gated": True, "loops": 1, **dict.fromkeys(PLACES)}
     # With sparse gradients, too, whatever the rule of this arm's own tables.
     plainly = dataclasses.replace(config, ffn=match.reference, **plain)
     reference = size(model_cost(plainly, num_tokens, work, questions=questions))

@@ -1,6 +1,7 @@
 """A small decoder-only transformer whose layers are chosen block by block."""
 
 from collections.abc import Iterator
+from itertools import product
 from typing import NamedTuple
 
 import torch
@@ -21,14 +22,26 @@ from memlayers.layers.site import Site
 class Output(NamedTuple):
     logits: Tensor  # (m, vocabulary) at the m positions that were asked for, in reading order
     aux_loss: Tensor | None  # (), the sum over all layers that return one
-    reads: dict[str, Reads]  # by the layer's place: "0.ffn", "1.residual"
+    reads: dict[str, Reads]  # by the layer's place: "0.ffn", "1.residual"; of the second pass "0.ffn.2"
 
 
 class Transformer(nn.Module):
-    """Token embedding, blocks, final norm, head. Pools are registered once, here, however many layers read them."""
+    """Token embedding, blocks, final norm, head. Pools are registered once, here, however many layers read them.
 
-    def __init__(self, num_tokens: int, d_model: int, blocks: list[Block], pools: list[MemoryPool], tied_head: bool):
+    With `loops`, all blocks are passed so many times, with the same weights (Dehghani et al. 2018, arXiv 1807.03819).
+    """
+
+    def __init__(
+        self,
+        num_tokens: int,
+        d_model: int,
+        blocks: list[Block],
+        pools: list[MemoryPool],
+        tied_head: bool,
+        loops: int = 1,
+    ):
         super().__init__()
+        self.loops = loops
         self.pools = nn.ModuleList(pools)
         self.embedding = nn.Embedding(num_tokens, d_model)
         self.blocks = nn.ModuleList(blocks)
@@ -40,9 +53,10 @@ class Transformer(nn.Module):
         x = self.embedding(tokens)
         reads: dict[str, Reads] = {}
         aux_loss = None
-        for index, block in enumerate(self.blocks):
+        for turn, (index, block) in product(range(self.loops), enumerate(self.blocks)):
             x, made = block(x, tokens)
-            reads |= {f"{index}.{place}": out.reads for place, out in made.items() if out.reads is not None}
+            again = f".{turn + 1}" if turn else ""
+            reads |= {f"{index}.{place}{again}": out.reads for place, out in made.items() if out.reads is not None}
             for out in made.values():
                 if out.aux_loss is not None:
                     aux_loss = out.aux_loss if aux_loss is None else aux_loss + out.aux_loss
@@ -60,7 +74,9 @@ class Transformer(nn.Module):
         total = Cost(head.forward * share, head.backward * share, head.bytes_read * share, self.norm.weight.numel())
         total += Cost(params=head.params * (1 if self.head is None else 2))
         for block in self.blocks:
-            total += block.cost(work)  # type: ignore[operator]
+            once: Cost = block.cost(work)  # type: ignore[operator]
+            forward, backward, bytes_read = (self.loops * one for one in (once.forward, once.backward, once.bytes_read))
+            total += Cost(forward, backward, bytes_read, once.params)
         return total + Cost(params=sum(pool.values.numel() for pool in self.tables()))
 
 
@@ -99,9 +115,9 @@ def build_model(
         return Block(config.d_model, config.num_heads, ffn, residual, values, before, beside)
 
     blocks = [build_block(index) for index in range(config.depth)]
-    model = Transformer(num_tokens, config.d_model, blocks, site.pools, config.tied_head)
+    model = Transformer(num_tokens, config.d_model, blocks, site.pools, config.tied_head, config.loops)
     if generator is not None:
-        init_parameters(model, generator, config.embedding_std, config.depth)
+        init_parameters(model, generator, config.embedding_std, config.depth * config.loops)
     return model
 
 

@@ -59,8 +59,8 @@ def share_of(
 
 
 def reads_of(model: Transformer, pool: MemoryPool) -> list[tuple[int, int]]:
-    """Of each layer of a model on the meta device that reads this table: how many sums it asks for a token, and of how
-    many rows each.
+    """Of each layer of a model on the meta device that reads this table, in each pass: how many sums it asks for a
+    token, and of how many rows each.
     """
     found: list[tuple[int, int]] = []
     tokens = torch.zeros(1, 4, dtype=torch.long, device="meta")
@@ -80,4 +80,4 @@ def reads_of(model: Transformer, pool: MemoryPool) -> list[tuple[int, int]]:
             layer(x, tokens)
     hook.remove()
     del pool.rows
-    return found
+    return found * model.loops

@@ -105,19 +105,18 @@ def scores_of(model: Trained, fact: Fact, phrasing: str = "training") -> dict[st
     """By the place of each layer with product keys, half scores (h, two, n) at the token that answers: what all rows
     and all columns of the n * n slots score.
     """
-    found: dict[str, Tensor] = {}
+    found: dict[ProductKeyLookup, list[Tensor]] = {}  # of each pass
 
-    def keep(place: str, lookup: ProductKeyLookup, x: Tensor) -> None:
-        found[place] = rearrange(lookup.scores(x)[:, :, -1], "two h n -> h two n").float().cpu()
+    def keep(lookup: ProductKeyLookup, x: tuple[Tensor, ...]) -> None:
+        scores = rearrange(lookup.scores(x[0])[:, :, -1], "two h n -> h two n").float().cpu()
+        found.setdefault(lookup, []).append(scores)
 
+    at = {place: lookup_at(model, place) for place in slots_of(model, fact, phrasing)}
     with ExitStack() as hooks:
-        for place in slots_of(model, fact, phrasing):
-            lookup = lookup_at(model, place)
-            if lookup is not None:
-                hook = lookup.register_forward_pre_hook(lambda one, x, place=place: keep(place, one, x[0]))
-                hooks.enter_context(hook)
+        for lookup in {one for one in at.values() if one is not None}:
+            hooks.enter_context(lookup.register_forward_pre_hook(keep))
         slots_of(model, fact, phrasing)
-    return found
+    return {place: found[lookup].pop(0) for place, lookup in at.items() if lookup is not None}
 
 
 def copied(model: Trained) -> Trained:

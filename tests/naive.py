@@ -162,7 +162,7 @@ def attention(layer: Attention, x: Tensor, added: Tensor | None = None) -> Tenso
 def transformer(model: Transformer, tokens: Tensor, twin: Twin) -> Tensor:
     """Logits of all positions: tokens (b, s) -> (b, s, vocabulary); `twin` is that of any layer."""
     x = model.embedding.weight[tokens]
-    for block in model.blocks:
+    for block in [*model.blocks] * model.loops:
         if block.residual is not None:
             x = x + twin(block.residual, x, tokens)
         heard = norm_all(block.attention_norm, x)

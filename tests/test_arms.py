@@ -80,7 +80,15 @@ def test_arms_differ_in_their_layers_and_the_match_only():
         job = one(f"arm={arm}", "rates.arm=null")
         flat = flatten(decisive(job))
         different = {key for key in own.keys() | flat.keys() if own.get(key, "none") != flat.get(key, "none")}
-        layers = ("model.ffn.", "model.residual.", "model.values.", "model.beside.", "model.extra_blocks", "match.")
+        layers = (
+            "model.ffn.",
+            "model.residual.",
+            "model.values.",
+            "model.beside.",
+            "model.extra_blocks",
+            "model.loops",
+            "match.",
+        )
         assert all(key.startswith((*layers, "optim.values.")) for key in different), (arm, different)
         assert bool(different) == (arm != "memory")
         assert isinstance(job.model.ffn, Dense) == (arm not in CHOICES["ffn"] or arm == "dense")

@@ -119,6 +119,11 @@ COMBINATIONS = [
     ({"match.reference": None, "match.times": 2.0}, "match.times=2.0 has nothing to match"),
     ({"match.reference": None, "match.spend": "depth"}, "match.spend=depth has nothing to match"),
     ({"match.reference": None, "match.multiple_of": 8}, "match.multiple_of=8 has nothing to match"),
+    ({"model.loops": 0}, "model.loops=0 is out of range; accepted: 1 to 64"),
+    (
+        {"model.loops": 2, "model.ffn.norm": "batch"},
+        "model.loops=2 with model.ffn.norm=batch: running averages would mix",
+    ),
     ({"model.residual.num_slots": None}, "model.residual.num_slots=null is one for each token; accepted: with n=1 and"),
     ({"model.values.orders": []}, "model.values.orders=[] is empty or has one twice; accepted: such as [2, 3]"),
     ({"model.values.orders": [3, 3]}, "model.values.orders=[3, 3] is empty or has one twice"),

@@ -46,7 +46,7 @@ def uncounted(model: torch.nn.Module) -> int:
     """Of Engram, whose gate compares key and stream, and whose taps weigh positions, by element-wise products."""
     engrams = [module for module in model.modules() if isinstance(module, GatedNGrams)]
     parts = [part for one in engrams for part in (one.key_norm, one.taps) if part is not None]
-    return sum(2 * part.weight.numel() for part in parts)
+    return sum(2 * part.weight.numel() for part in parts) * getattr(model, "loops", 1)
 
 
 def told(layer: FeedForward | Attention, batch: int, sequence: int) -> tuple[int, int]:
@@ -147,8 +147,9 @@ def text():
         {"blocks": "all", "placement": "add", "tied_head": False},
         {"blocks": [1], "placement": "add_from_zero"},
         {"extra_blocks": [0, 2], "tied_head": False},
+        {"blocks": [1], "loops": 3},
     ],
-    ids=["middle", "added", "scaled", "elsewhere"],
+    ids=["middle", "added", "scaled", "elsewhere", "looped"],
 )
 @pytest.mark.parametrize("sparse", [True, False])
 def test_a_whole_model_costs_what_the_counter_sees_and_has_the_parameters_it_says(text, case, where, sparse):
@@ -189,4 +190,6 @@ def test_rows_that_are_not_summed_are_sent_one_by_one():
         config = ModelConfig(d_model=16, depth=2, blocks=[0], ffn=Peer(num_keys=8, heads=2, topk=4))
         model = build_model(config, 30)
     assert [reads_of(model, pool) for pool in model.tables()] == [[(8, 1)]]
+    model.loops = 3
+    assert [reads_of(model, pool) for pool in model.tables()] == [3 * [(8, 1)]]
     assert wire_bytes(10, 1, 32, 2) == 10 * (16 + 4 * 32)

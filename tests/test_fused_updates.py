@@ -156,6 +156,7 @@ SHARED, GATED = replace(SMALL, pool="shared"), replace(SMALL, pool="shared", gat
         ({"ffn": GATED, "blocks": [1]}, None, True),
         ({"ffn": GATED, "blocks": "all"}, None, False),  # one pool, two readers
         ({"ffn": SMALL, "blocks": [1]}, 1.0, False),
+        ({"ffn": SMALL, "blocks": [1], "loops": 2}, None, False),  # one reader, twice
         *(({"residual": CASES[case], "values": CASES[case]}, None, True) for case in ADDED_UP),
         *(({"residual": CASES[case]}, None, False) for case in NOT_ADDED_UP),
         ({"residual": SHARED, "extra_blocks": [0]}, None, True),

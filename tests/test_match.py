@@ -84,6 +84,7 @@ def test_a_reference_meets_itself():
 EXTRAS = [
     {"gated": False},
     {"before": ShortConv()},
+    {"beside": NGram(num_slots=100)},
     {"values": NGram(n=1, num_slots=None, hashes=1)},
     {"residual": Engram(num_slots=100), "extra_blocks": [0]},
     {"residual": NGram(num_slots=100), "values": NGram(num_slots=100), "before": ShortConv(), "gated": False},

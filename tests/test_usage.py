@@ -29,6 +29,7 @@ MODELS = {
     "engram": {"residual": Engram([2, 3], hashes=2, num_slots=40), "before": NGram(3, 20, 1)},
     "oracle": {"ffn": Oracle()},
     "rows": {"ffn": Stem(), "residual": CASES["Peer own"]},  # that are not just added up
+    "looped": {"ffn": SMALL, "residual": NGram(2, 50, 2), "loops": 2},
     "below zero": {"ffn": CASES["UltraMemV2 shared"], "blocks": "all", "placement": "add"},  # half of the weights
 }
 

@@ -24,6 +24,7 @@ class ModelConfig:
     extra_blocks: Any = "all"  # where residual, values, before and beside stand
     d_model: int = 32
     depth: int = 2
+    loops: int = 1  # how often the stack of blocks is passed, with the same weights
     num_heads: int = 2
     hidden: int = 88  # of the dense feed-forwards; arms that are matched have it solved
     gated: bool = True  # the dense feed-forwards: SwiGLU, or two matrices with a GELU between them
@@ -46,6 +47,7 @@ class ModelConfig:
                 f"model.d_model={self.d_model} does not divide into model.num_heads={self.num_heads} heads of even "
                 f"width; accepted: a multiple of {2 * self.num_heads}"
             )
+        within("model.loops", self.loops, 1, 64)
         if not self.embedding_std > 0:
             raise ValueError(f"model.embedding_std={self.embedding_std} is not positive; accepted: a number above 0")
         one_of("model.placement", self.placement, ("replace", "add", "add_from_zero"))
@@ -55,6 +57,12 @@ class ModelConfig:
         for place in PLACES:
             if getattr(self, place) is not None:
                 validate_layer(f"model.{place}", getattr(self, place), self.d_model)
+        for key in ("ffn", *PLACES):
+            if self.loops > 1 and getattr(getattr(self, key), "norm", None) == "batch":
+                raise ValueError(
+                    f"model.loops={self.loops} with model.{key}.norm=batch: running averages would mix the passes; "
+                    "accepted: model.loops=1, or norm=rms"
+                )
 
 
 def validate_layer(key: str, layer: Any, d_model: int) -> None:

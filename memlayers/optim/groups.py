@@ -75,10 +75,11 @@ def peak_rate(role: str, config: OptimConfig) -> float:
 def fused_updates(model: nn.Module, optimizers: list[Optimizer], config: OptimConfig) -> Iterator[None]:
     """Within, pools carry the rule of their optimizer, and backward moves their rows (MemoryPool.update).
 
-    Only of pools that one layer reads, whose gradient is not clipped, and of rules that need one pass.
+    Only of pools that one layer reads once, whose gradient is not clipped, and of rules that need one pass.
     """
     readers = [pool for module in model.modules() if isinstance(pool := getattr(module, "pool", None), MemoryPool)]
-    alone = [pool for pool in readers if readers.count(pool) == 1 and config.clip_values is None]
+    once = getattr(model, "loops", 1) == 1 and config.clip_values is None
+    alone = [pool for pool in readers if readers.count(pool) == 1 and once]
     try:
         for rule in optimizers:
             for pool in alone:

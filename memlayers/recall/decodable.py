@@ -44,7 +44,10 @@ def decodable(model: Transformer, text: Text) -> dict[str, dict[str, float]] | N
 
 @torch.no_grad()
 def streams(model: Transformer, text: Text, facts: Tensor) -> dict[str, dict[str, Tensor]]:
-    """The residual stream (b, d_model) after each block, at_name and at_answer of a training sentence of each fact."""
+    """The residual stream (b, d_model) after each block, at_name and at_answer of a training sentence of each fact.
+
+    Of a model with loops, blocks are counted as they are passed.
+    """
     probe = text.probe(facts, "training", torch.Generator().manual_seed(0))
     made: list[Tensor] = []
     hooks = [block.register_forward_hook(lambda *seen: made.append(seen[2][0])) for block in model.blocks]

@@ -63,8 +63,8 @@ def read_weights(model: Transformer, text: Text, facts: Tensor) -> dict[str, Ten
 
 
 def layer_at(model: Transformer, place: str) -> nn.Module:
-    """The layer at a place such as 0.ffn."""
-    block, _, name = place.partition(".")
+    """The layer at a place such as 0.ffn, or 0.ffn.2 of the second pass."""
+    block, name = place.split(".")[:2]
     layer: nn.Module = getattr(model.blocks[int(block)], name)
     return layer
 
