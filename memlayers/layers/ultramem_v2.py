@@ -66,7 +66,7 @@ class TuckerMemory(nn.Module):
         self.to_query = nn.Linear(d_model, rank * d_key, bias=False)
         self.keys = nn.Parameter(torch.empty(rank, 2, num_keys, d_key // 2))
         self.gains = nn.ParameterList([torch.ones(d_key // 2), torch.ones(d_key // 2)])  # of queries, of keys
-        self.core = nn.Parameter(torch.ones(rank, rank))  # one: of rank 1, so that the choice is exact at first
+        self.core = nn.Parameter(torch.ones(rank, rank))  # of rank 1 at first: a score is a product
         self.d_pre = max(1, pool.d_value // 4)
         self.to_pre = nn.Linear(d_model, self.d_pre, bias=False)
         self.out = nn.Linear(pool.d_value - self.d_pre, d_model, bias=False)
@@ -97,7 +97,8 @@ def tucker_topk(half: Tensor, core: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Scores and slots, each (t, k), of the best that meet where k rows and k columns do (UltraMem, arXiv 2411.12364).
 
     half (two, r, t, n) and core (r, r), which is near one of rank 1: rows and columns are chosen by what its first
-    singular vectors make of their scores. All k * k pairs of them have their own score, with the whole core.
+    singular vectors make of their scores. All k * k pairs of them are scored with the whole core. A better slot may be
+    missed, as two scores far below zero have a high product.
     """
     size = half.shape[-1]
     with torch.no_grad():  # choosing has no gradient; the chosen scores do
