@@ -97,8 +97,7 @@ def tucker_topk(half: Tensor, core: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Scores and slots, each (t, k), of the best that meet where k rows and k columns do (UltraMem, arXiv 2411.12364).
 
     half (two, r, t, n) and core (r, r), which is near one of rank 1: rows and columns are chosen by what its first
-    singular vectors make of their scores. All k * k pairs of them are scored with the whole core. A better slot may be
-    missed, as two scores far below zero have a high product.
+    singular vectors make of their scores; all k * k pairs of them are scored. A high product of two low ones is missed.
     """
     size = half.shape[-1]
     with torch.no_grad():  # choosing has no gradient; the chosen scores do
