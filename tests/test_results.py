@@ -117,11 +117,11 @@ def committed() -> list[Path]:
 
 def test_results_and_readme_are_those_of_the_committed_records():
     sys.path.insert(0, str(ROOT / "scripts"))
-    from report import ARMS, HEADLINE, RESULTS, others
+    from report import ARMS, RESULTS, others, quoted_studies
 
     assert committed() and (ROOT / "RESULTS.md").read_text() == render(RESULTS, others())
     readme = (ROOT / "README.md").read_text()
-    assert filled(readme, headline(RESULTS / HEADLINE, ARMS)) == readme
+    assert filled(readme, headline(quoted_studies(), ARMS)) == readme
     found = json.loads((RESULTS / "summary.json").read_text())
     assert found == json.loads(json.dumps(summary(committed())))
 

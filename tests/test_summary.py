@@ -90,8 +90,13 @@ def test_the_section_has_verdict_tables_and_recall_by_relation_and_the_figure_is
     assert all(name in shown[0] for name in ("unknown_auroc", "without_tables", "slots_used", "slots_kl"))
 
 
+def test_a_study_of_one_table_size_has_a_section_too(results):
+    (results / "s" / FILE).write_text((results / "s" / FILE).read_text().replace("- num_keys\n", ""))
+    assert "| memory" in render(results)
+
+
 def test_the_headline_has_a_row_a_world(results):
-    head, _, line = headline(results / "s", ("memory", "dense", "dense_4x")).splitlines()
+    head, _, line = headline([results / "s"], ("memory", "dense", "dense_4x")).splitlines()
     assert [cell.strip() for cell in head.strip("|").split("|")] == [
         "world", "memory", "dense", "dense_4x", "memory: times the FLOPs of dense", "memory: AUROC", "dense: AUROC", "n"
     ]  # fmt: skip

@@ -121,7 +121,9 @@ def frontier_verdict(frame: pandas.DataFrame, layout: dict[str, Any]) -> str:
 
 def frontier_tables(frame: pandas.DataFrame, rows: pandas.DataFrame, layout: dict[str, Any]) -> list[pandas.DataFrame]:
     """The recall of every configuration over showings, and all read-outs at the showings at which arms are compared."""
-    main = rows[(rows[layout["columns"]] == str(SHOWINGS)) & rows["num_keys"].isin(main_sizes(frame))]
+    main = rows[rows[layout["columns"]] == str(SHOWINGS)]
+    if "num_keys" in rows:  # several sizes of tables
+        main = main[main["num_keys"].isin(main_sizes(frame))]
     return [pivot(rows, layout["columns"], layout["y"]), shown(main, layout)]
 
 
@@ -161,22 +163,25 @@ def redraw(folder: Path, target: Path, parquet: bool = False) -> list[Path]:
     return [*(target / f"table.{kind}" for kind in kinds), *drawn]
 
 
-def headline(folder: Path, arms: tuple[str, ...]) -> str:
-    """The README's table: a row a world with the recall of these arms, how many times the reference's FLOPs they stand
-    for at recall 0.5, and AUROC against unknown subjects.
+def headline(folders: list[Path], arms: tuple[str, ...]) -> str:
+    """The README's table: a row a world of these studies with the recall of these arms, how many times the reference's
+    FLOPs they stand for at recall 0.5, and AUROC against unknown subjects.
     """
-    layout, frame = read_layout(folder), framed(list(read_all(folder)))
-    reference = layout["reference"]["arm"]
     rows = []
-    for world, own in frame.groupby("world"):
-        y = layout["y"]
-        runs, times = main_runs(own, reference, y), curves(own, "training_flops", reference, y)
-        own_family = [arm for arm in arms if arm in runs and family(arm, reference) == arm]
-        row = {"world": world} | {arm: mean_of(runs[arm], y) for arm in arms if arm in runs}
-        row |= {f"{arm}: times the FLOPs of {reference}": quoted(times[arm]) for arm in arms if arm in times}
-        row |= {f"{arm}: AUROC": mean_of(runs[arm], "unknown_auroc") for arm in own_family}
-        rows.append(row | {"n": min(len(runs[arm]) for arm in arms if arm in runs)})
+    for folder in folders:
+        layout, frame = read_layout(folder), framed(list(read_all(folder)))
+        rows += [headline_of(own, arms, layout) | {"world": world} for world, own in frame.groupby("world")]
     return as_markdown(pandas.DataFrame(rows).fillna("-"))
+
+
+def headline_of(frame: pandas.DataFrame, arms: tuple[str, ...], layout: dict[str, Any]) -> dict[str, Any]:
+    reference, y = layout["reference"]["arm"], layout["y"]
+    runs, times = main_runs(frame, reference, y), curves(frame, "training_flops", reference, y)
+    there = [arm for arm in arms if arm in runs]
+    row: dict[str, Any] = {"world": ""} | {arm: mean_of(runs[arm], y) for arm in there}
+    row |= {f"{arm}: times the FLOPs of {reference}": quoted(times[arm]) for arm in arms if arm in times}
+    row |= {f"{arm}: AUROC": mean_of(runs[arm], "unknown_auroc") for arm in there if family(arm, reference) == arm}
+    return row | {"n": min(len(runs[arm]) for arm in there)}
 
 
 def mean_of(runs: pandas.DataFrame, readout: str) -> str:
