@@ -7,7 +7,7 @@ first_36 (in biographies)   ->  Ġko  matu                   each part of a name
 
 import random
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import chain
 from operator import itemgetter
 from typing import Any
@@ -19,6 +19,16 @@ from memlayers.facts.world import SPECIAL_TOKENS, Vocabulary, World, pad, spell_
 
 MOST = 20_000  # sentences that the encoding is trained on
 CONSONANTS, VOWELS = "bdfgklmnprstvz", "aeiou"
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """A text -> its pieces, each as text."""
+
+    tokenizer: Any
+
+    def __call__(self, text: str) -> list[str]:
+        return list(self.tokenizer.encode(text).tokens)
 
 
 def in_pieces(world: World, size: int, sources: Sequence[str] = ()) -> World:
@@ -51,7 +61,7 @@ def in_pieces(world: World, size: int, sources: Sequence[str] = ()) -> World:
         subjects=subjects[: len(world.subjects)],
         unknown=subjects[len(world.subjects) :],
         objects=tuple(spell_objects([spelt(text) for text in table]) for table in objects),
-        encode=lambda text: list(tokenizer.encode(text).tokens),
+        encode=Pieces(tokenizer),
         corpora=tuple(in_tokens(source, own, many) for source, own in documents.items()),
     )
 

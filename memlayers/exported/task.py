@@ -1,0 +1,94 @@
+"""The facts of a world as tasks of lm-eval (EleutherAI's harness), which score what recall.ask asks: whole objects.
+
+memlayers_facts.jsonl    {"subject": "SYD", "relation": "country", "question": "S Y D [country]", "answer": " AU"}
+memlayers_facts.yaml     output_type: loglikelihood, whose acc is 1 where each token of the answer is the model's first
+                         choice after those before it, among all tokens: our `exact`. A multiple choice among the
+                         relation's objects would be an easier question than ours.
+memlayers_facts.py       reads the file for lm-eval, and imports memlayers, so that transformers knows the model
+"""
+
+import json
+from typing import Any
+
+import torch
+
+from memlayers.facts.world import PAD
+from memlayers.recall.ask import sample_facts
+from memlayers.recall.measure import MAX_FACTS
+from memlayers.text import Probe
+from memlayers.trained import Trained
+
+TASK = """\
+task: {name}
+custom_dataset: !function memlayers_facts.load
+dataset_kwargs:
+  file: {name}.jsonl
+test_split: test
+output_type: loglikelihood
+doc_to_text: question
+doc_to_target: answer
+target_delimiter: ""
+metric_list:
+  - metric: acc
+    aggregation: mean
+    higher_is_better: true
+metadata:
+  version: 1.0
+"""
+READER = '''\
+"""The questions for lm-eval. Importing memlayers makes its models known to transformers."""
+
+import json
+from pathlib import Path
+
+import datasets
+import memlayers  # noqa: F401
+
+
+def load(file, **_):
+    lines = Path(__file__).with_name(file).read_text(encoding="utf-8").splitlines()
+    return {"test": datasets.Dataset.from_list([json.loads(line) for line in lines])}
+'''
+TASKS = {"memlayers_facts": "training", "memlayers_facts_held_out": "held_out"}  # name -> phrasing
+
+
+def tasks_of(trained: Trained, tokenizer: Any) -> dict[str, str]:
+    """File name -> content. The facts are those of a record, in its order and words; held out where the world has such.
+
+    Raises ValueError, in one line, for a question whose text the tokenizer would read as other tokens.
+    """
+    text, files = trained.text, {"memlayers_facts.py": READER}
+    for name, phrasing in TASKS.items():
+        facts = sample_facts(text.world, MAX_FACTS)
+        probe = text.probe(facts, phrasing, torch.Generator().manual_seed(0))
+        if len(probe.subject):
+            lines = [json.dumps(one, ensure_ascii=False) + "\n" for one in questions(trained, probe, tokenizer)]
+            files |= {f"{name}.yaml": TASK.format(name=name), f"{name}.jsonl": "".join(lines)}
+    return files
+
+
+def questions(trained: Trained, probe: Probe, tokenizer: Any) -> list[dict[str, str]]:
+    """A line of the file for each question."""
+    names, world = list(trained.subjects), trained.text.world
+    ids, cut = [], []
+    for row, answer in zip(probe.documents.tokens.tolist(), probe.documents.answers.tolist(), strict=True):
+        first = answer.index(True)
+        ids.append([token for token in row[: first + sum(answer)] if token != PAD])
+        cut.append(first)
+    asked = tokenizer.batch_decode([row[:first] for row, first in zip(ids, cut, strict=True)])
+    whole = tokenizer.batch_decode(ids)
+    for rows, texts in ((ids, whole), ([row[:first] for row, first in zip(ids, cut, strict=True)], asked)):
+        for row, told, again in zip(rows, texts, tokenizer(texts)["input_ids"], strict=True):
+            if row != again:
+                raise ValueError(f"world {world.name}: {told!r:.120} would be read as other tokens than it was made of")
+    return [
+        {
+            "subject": names[subject],
+            "relation": world.relations[relation],
+            "question": question,
+            "answer": told.removeprefix(question),
+        }
+        for subject, relation, question, told in zip(
+            probe.subject.tolist(), probe.relation.tolist(), asked, whole, strict=True
+        )
+    ]

@@ -1,0 +1,37 @@
+"""Write a model that a run kept (save_model=true) as a folder of transformers, with questions for lm-eval.
+
+python scripts/export.py RUN FOLDER     RUN is the record of the run, or its .safetensors; FOLDER is new or empty
+
+    import memlayers, transformers
+    model = transformers.AutoModelForCausalLM.from_pretrained("FOLDER")     # generates without a cache
+    tokenizer = transformers.AutoTokenizer.from_pretrained("FOLDER")
+
+lm_eval --model hf --model_args pretrained=FOLDER --tasks FOLDER/memlayers_facts.yaml --batch_size 64
+"""
+
+import argparse
+import os
+from pathlib import Path
+
+import memlayers
+from memlayers.exported.write import export
+from memlayers.studies.cli import fail, verb
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run")
+    parser.add_argument("folder", type=Path)
+    given = parser.parse_args()
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    try:
+        names = export(memlayers.load(given.run), given.folder)
+    except ValueError as error:
+        fail(error)
+        return 2
+    print(f"{given.folder}: {', '.join(names)}")
+    return 0
+
+
+if __name__ == "__main__":
+    verb(main)
