@@ -18,7 +18,7 @@ from memlayers.training.record import Record, finished, record_path
 
 ROOT = Path(__file__).resolve().parent.parent
 STUDY = ["experiment=frontier", "world=atlas_airports", "arm=dense,dense_4x,memory,ngram", "training.exposures=8"]
-STUDY += ["seed=range(2)", "logger=none"]
+STUDY += ["seed=range(2)", "logger=none", "save_model=true"]
 
 
 def show(overrides: list[str]) -> list[Path]:
@@ -88,6 +88,9 @@ def main() -> int:
         return 2
     if written:
         print("\nwritten:", *(f"  {path}" for path in written), sep="\n")
+    models = sorted(path for folder in written for path in folder.glob("memory-s*.safetensors"))
+    if models:
+        print(f"\nask what it learnt: python scripts/ask.py {models[0]}")
     return code
 
 

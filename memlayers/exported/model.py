@@ -19,7 +19,6 @@ class MemlayersForCausalLM(PreTrainedModel, GenerationMixin):
     config_class = MemlayersConfig
     base_model_prefix = ""
     _supports_sdpa = True
-    _no_split_modules = ("Block",)
 
     def __init__(self, config: MemlayersConfig):
         super().__init__(config)
@@ -56,12 +55,17 @@ class MemlayersForCausalLM(PreTrainedModel, GenerationMixin):
         return CausalLMOutput(loss=loss, logits=logits)
 
     @classmethod
-    def from_pretrained(cls, path: Any, *rest: Any, output_loading_info: bool = False, **settings: Any) -> Any:
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *model_args: Any, **kwargs: Any) -> Any:
         """As for any model of transformers. Raises ValueError for tensors that are missing or too many."""
-        model, found = super().from_pretrained(path, *rest, output_loading_info=True, **settings)
+        is_asked = kwargs.pop("output_loading_info", False)
+        loaded: Any = super().from_pretrained(
+            pretrained_model_name_or_path, *model_args, output_loading_info=True, **kwargs
+        )
+        model, found = loaded
         if wrong := sorted({*found["missing_keys"], *found["unexpected_keys"]}):
-            raise ValueError(f"{path}: {len(wrong)} tensors missing or unknown, such as {wrong[0]}; accepted: none")
-        return (model, found) if output_loading_info else model
+            where = pretrained_model_name_or_path
+            raise ValueError(f"{where}: {len(wrong)} tensors missing or unknown, such as {wrong[0]}; accepted: none")
+        return loaded if is_asked else model
 
     @property
     def dtype(self) -> torch.dtype:
