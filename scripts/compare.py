@@ -14,15 +14,15 @@ from memlayers.studies.cli import execute, fail, jobs_from, verb
 from memlayers.studies.figure import draw
 from memlayers.studies.frame import framed, read_all
 from memlayers.studies.table import screen, table, verdict
-from memlayers.training.record import Record, finished, record_path
+from memlayers.training.record import Record, finished, model_path, record_path
 
 ROOT = Path(__file__).resolve().parent.parent
 STUDY = ["experiment=frontier", "world=atlas_airports", "arm=dense,dense_4x,memory,ngram", "training.exposures=8"]
 STUDY += ["seed=range(2)", "logger=none", "save_model=true"]
 
 
-def show(overrides: list[str]) -> list[Path]:
-    """The table on screen beside the committed one, and the figure; returns what was written."""
+def show(overrides: list[str]) -> tuple[list[Path], list[Path]]:
+    """The table on screen beside the committed one, and the figure; returns what was written, and the memories kept."""
     console = Console(width=None if Console().is_terminal else 150)
     written: list[Path] = []
     jobs = jobs_from(overrides) or []
@@ -42,7 +42,7 @@ def show(overrides: list[str]) -> list[Path]:
             console.print(screen("\nThe committed records", committed, layout, console.width))
             console.print(same_digits(records, theirs), highlight=False)
         written += [folder, *draw(framed(records), layout, folder / "figure")]
-    return written
+    return written, [model_path(job) for job in jobs if job.arm == "memory" and model_path(job).is_file()]
 
 
 def agree(own: Record, other: Record) -> bool:
@@ -82,15 +82,14 @@ def main() -> int:
     if code == 2:
         return code
     try:
-        written = show(overrides)
+        written, memories = show(overrides)
     except ValueError as error:
         fail(error)
         return 2
     if written:
         print("\nwritten:", *(f"  {path}" for path in written), sep="\n")
-    models = sorted(path for folder in written for path in folder.glob("memory-s*.safetensors"))
-    if models:
-        print(f"\nask what it learnt: python scripts/ask.py {models[0]}")
+    if memories:
+        print(f"\nto ask what a memory learnt: python scripts/ask.py {memories[0]}")
     return code
 
 
