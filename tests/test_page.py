@@ -21,6 +21,7 @@ from memlayers.studies.page.chart import laid_out
 from memlayers.studies.page.commands import command_of, words_of
 from memlayers.studies.page.panels import Runs, panels_of, panels_of_frontiers
 from memlayers.studies.page.tables import cell, table_of
+from memlayers.studies.results import studies_in
 from memlayers.training.record import sealed
 
 pytest.importorskip("vl_convert", reason='vl-convert-python is not installed: pip install -e ".[page]"')
@@ -260,3 +261,15 @@ def test_what_cannot_be_shown_is_one_line(folders, tmp_path):
     )
     assert (tmp_path / "p.html").read_text() == "as it was" and len(list(tmp_path.iterdir())) == 2
     assert refused(study, "--model", "RUN").startswith("memlayers: --model does not go with that; accepted: [FOLDER")
+
+
+@pytest.mark.slow
+def test_the_page_of_all_committed_results_holds_every_study_and_stays_small(tmp_path):
+    done = called("report.py", "--html", "--out", str(tmp_path / "page.html"))
+    assert done.returncode == 0, done.stderr
+    text = (tmp_path / "page.html").read_text()
+    assert len(text.encode()) < 3_000_000
+    found = Elements(text)
+    sections = {one.get("id") for tag, one in found.tags if tag == "section"}
+    assert sections >= {folder.name for folder in studies_in(ROOT / "results")} | {"slots"}
+    assert len(json.loads(found.scripts[0])["runs"]) > 0 and found.text.count("n = ") > 0

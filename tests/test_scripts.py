@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from commands import SMALL, called, small
 
+from memlayers import load
 from memlayers.studies.cli import verb
 from memlayers.training.run import run
 
@@ -69,3 +70,15 @@ def test_why_runs_failed_is_told_whether_or_not_they_show_progress(overrides: li
 def test_a_mistake_in_a_search_is_one_line(words, said):
     done = called("tune.py", *words)
     assert done.returncode == 2 and done.stderr.startswith(f"memlayers: {said}") and done.stderr.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_compare_keeps_a_model_that_ask_answers_from(tmp_path):
+    words = ["arm=dense,memory", "seed=0", "world.num_subjects=60", "training.exposures=2", "num_keys=16"]
+    done = called("compare.py", *words, f"results={tmp_path}", "hydra/launcher=basic")
+    assert done.returncode == 0, done.stderr
+    (line,) = (one for one in done.stdout.splitlines() if "scripts/ask.py" in one)
+    (kept,) = tmp_path.rglob("memory-s0-*.safetensors")
+    assert line.endswith(f"python scripts/ask.py {kept}") and len(list(tmp_path.rglob("*.safetensors"))) == 2
+    name = next(iter(load(kept).subjects))
+    assert f"{name}, country" in called("ask.py", str(kept), name, "country").stdout
