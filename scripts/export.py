@@ -7,6 +7,8 @@ python scripts/export.py RUN FOLDER     RUN is the record of the run, or its .sa
     tokenizer = transformers.AutoTokenizer.from_pretrained("FOLDER")
 
 lm_eval --model hf --model_args pretrained=FOLDER --tasks FOLDER/memlayers_facts.yaml --batch_size 64
+
+The task is named by its file, which imports memlayers before lm-eval loads the model.
 """
 
 import argparse

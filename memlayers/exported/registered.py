@@ -6,9 +6,9 @@ transformers.AutoModelForCausalLM.from_pretrained("exported")
 
 import importlib
 import importlib.machinery
-import importlib.util
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.abc import Loader, MetaPathFinder
 from types import ModuleType
 
@@ -30,7 +30,8 @@ class Registers(Loader):
 
     def exec_module(self, module: ModuleType) -> None:
         self.own.exec_module(module)
-        importlib.import_module(REGISTER[module.__name__])
+        with suppress(ImportError):  # a version that we do not know works as without us, and refuses our model_type
+            importlib.import_module(REGISTER[module.__name__])
 
 
 class Finder(MetaPathFinder):

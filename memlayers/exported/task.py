@@ -46,8 +46,8 @@ import memlayers  # noqa: F401
 
 
 def load(file, **_):
-    lines = Path(__file__).with_name(file).read_text(encoding="utf-8").splitlines()
-    return {"test": datasets.Dataset.from_list([json.loads(line) for line in lines])}
+    with open(Path(__file__).with_name(file), encoding="utf-8") as lines:
+        return {"test": datasets.Dataset.from_list([json.loads(line) for line in lines])}
 '''
 TASKS = {"memlayers_facts": "training", "memlayers_facts_held_out": "held_out"}  # name -> phrasing
 

@@ -1,7 +1,7 @@
 """The tokens of a world as a tokenizer of transformers.
 
-in words      S Y D [country] country:AU      tokens between single spaces; a space within a token is written ▁
-in pieces      S Y D lies in AU<end> .        as byte-pair encoding writes words, and <end> where an object ends
+in words     S Y D [country] country:AU      tokens between single spaces; a space within a token is written ▁
+in pieces    S Y D lies in AU<end> .        as byte-pair encoding writes words, and <end> where an object ends
 
 The text of a document is what `decode` makes of its tokens, and `encode` gives those tokens back.
 """
