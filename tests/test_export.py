@@ -34,7 +34,7 @@ RUNS = {
     "shared": (*TERSE, "arm=memory_plus", "model.depth=4", "model.blocks=[1,3]"),
     "half": (*TERSE, "arm=memory", "model.ffn.value_dtype=bfloat16"),
     "buffers": (*TERSE, "arm=moe"),
-    "tokens": (*TERSE, "arm=engram"),
+    "tokens": (*TERSE, "arm=engram", "model.loops=2"),
     "prose": (*PROSE, "arm=memory"),
 }
 

@@ -26,7 +26,7 @@ class MemlayersForCausalLM(PreTrainedModel, GenerationMixin):
         kernels = choose("auto") if torch.get_default_dtype() == torch.float32 else REFERENCE
         self.transformer = build_model(shape, config.vocab_size, None, kernels)
         if self.device.type != "meta":  # else from_pretrained reads all parameters
-            init_parameters(self.transformer, torch.default_generator, shape.embedding_std, shape.depth)
+            init_parameters(self.transformer, torch.default_generator, shape.embedding_std, shape.depth * shape.loops)
         self._tied_weights_keys = shared(self.transformer, "transformer.")
         self.post_init()
 
