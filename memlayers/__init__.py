@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from memlayers.exported.registered import register
-
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -15,8 +13,6 @@ if TYPE_CHECKING:
     from memlayers.trained import Trained
 
 __version__ = "0.2.0"
-
-register()  # so that transformers, whenever it is imported, knows what scripts/export.py writes
 
 
 def run(*overrides: str, **settings: object) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from memlayers.studies.cli import fail, verb
 
-PARTS = ("exported", r"exported\.write", "layers", "optim", "trained", "tracing")  # beside memlayers itself
+PARTS = ("exported", "layers", "optim", "trained", "tracing")  # beside memlayers itself
 
 
 def main() -> int:

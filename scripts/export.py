@@ -2,13 +2,13 @@
 
 python scripts/export.py RUN FOLDER     RUN is the record of the run, or its .safetensors; FOLDER is new or empty
 
-    import memlayers, transformers
+    import memlayers.exported, transformers
     model = transformers.AutoModelForCausalLM.from_pretrained("FOLDER")     # generates without a cache
     tokenizer = transformers.AutoTokenizer.from_pretrained("FOLDER")
 
 lm_eval --model hf --model_args pretrained=FOLDER --tasks FOLDER/memlayers_facts.yaml --batch_size 64
 
-The task is named by its file, which imports memlayers before lm-eval loads the model.
+The task is named by its file, which makes our models known to transformers before lm-eval loads one.
 """
 
 import argparse
@@ -16,7 +16,6 @@ import os
 from pathlib import Path
 
 import memlayers
-from memlayers.exported.write import export
 from memlayers.studies.cli import fail, verb
 
 
@@ -26,6 +25,11 @@ def main() -> int:
     parser.add_argument("folder", type=Path)
     given = parser.parse_args()
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    try:
+        from memlayers.exported import export
+    except ImportError as error:
+        fail(ValueError(f'export needs transformers ({error}); accepted: pip install "memlayers[hf]"'))
+        return 2
     try:
         names = export(memlayers.load(given.run), given.folder)
     except ValueError as error:

@@ -19,9 +19,7 @@ def test_pages_hold_every_public_name_and_warn_of_nothing(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0 and done.stderr == "" and done.stdout == f"{tmp_path / 'api/index.html'}\n"
     pages = {str(path.relative_to(tmp_path / "api")) for path in (tmp_path / "api").rglob("*.html")}
-    parts = {
-        f"memlayers/{part}.html" for part in ("exported", "exported/write", "layers", "optim", "trained", "tracing")
-    }
+    parts = {f"memlayers/{part}.html" for part in ("exported", "layers", "optim", "trained", "tracing")}
     assert pages == {"index.html", "memlayers.html", *parts}
     front = (tmp_path / "api/memlayers.html").read_text()
     assert set(re.findall(r'<section id="(\w+)">', front)) == PUBLIC

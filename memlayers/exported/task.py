@@ -4,7 +4,7 @@ memlayers_facts.jsonl    {"subject": "SYD", "relation": "country", "question": "
 memlayers_facts.yaml     output_type: loglikelihood, whose acc is 1 where each token of the answer is the model's first
                          choice after those before it, among all tokens: our `exact`. A multiple choice among the
                          relation's objects would be an easier question than ours.
-memlayers_facts.py       reads the file for lm-eval, and imports memlayers, so that transformers knows the model
+memlayers_facts.py       reads the file for lm-eval, and makes our models known to transformers
 """
 
 import json
@@ -36,13 +36,13 @@ metadata:
   version: 1.0
 """
 READER = '''\
-"""The questions for lm-eval. Importing memlayers makes its models known to transformers."""
+"""The questions for lm-eval. The import of memlayers.exported makes its models known to transformers."""
 
 import json
 from pathlib import Path
 
 import datasets
-import memlayers  # noqa: F401
+import memlayers.exported  # noqa: F401
 
 
 def load(file, **_):

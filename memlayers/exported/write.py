@@ -2,6 +2,10 @@
 
 from pathlib import Path
 
+from memlayers.exported.config import config_of
+from memlayers.exported.model import MemlayersForCausalLM
+from memlayers.exported.task import tasks_of
+from memlayers.exported.tokenizer import tokenizer_of
 from memlayers.layers.oracle import FactTable
 from memlayers.trained import Trained
 from memlayers.training.plan import plan
@@ -10,18 +14,9 @@ from memlayers.training.plan import plan
 def export(trained: Trained, folder: Path) -> list[str]:
     """Write all files into an empty or new folder; returns their names.
 
-    Raises ValueError, in one line, for a folder that has content, a model that cannot stand alone, a vocabulary that
-    cannot be written as text, and where transformers is not there.
+    Raises ValueError, in one line, for a folder that has content, a model that cannot stand alone, and a vocabulary
+    that cannot be written as text.
     """
-    try:
-        import transformers  # noqa: F401
-    except ImportError as error:
-        raise ValueError(f'export needs transformers ({error}); accepted: pip install "memlayers[hf]"') from None
-    from memlayers.exported.config import config_of
-    from memlayers.exported.model import MemlayersForCausalLM
-    from memlayers.exported.task import tasks_of
-    from memlayers.exported.tokenizer import tokenizer_of
-
     if any(isinstance(layer, FactTable) for layer in trained.model.modules()):
         raise ValueError("an oracle is given the facts of its world, and has no model of its own; accepted: other arms")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
