@@ -139,12 +139,14 @@ def ran(kernels: Kernels) -> dict[str, str]:
     return {name: ", ".join(sorted(one.ran)) for name, one in called.items() if isinstance(one, Faster) and one.ran}
 
 
-def in_use(choice: str) -> str:
-    """Which implementation `kernels=` selects for the CPU, or for a GPU by triton: reference, native or triton."""
+def in_use(choice: str, on_gpu: bool = False) -> str:
+    """Which implementation `kernels=` selects on a device, tensors allowing: reference, native or triton."""
     chosen = choose(choice).weighted_read
     if not isinstance(chosen, Faster):
         return "reference"
-    return "native" if chosen.in_c else "triton"
+    if chosen.in_triton and (on_gpu or not chosen.in_c):
+        return "triton"
+    return "reference" if on_gpu else "native"
 
 
 @cache

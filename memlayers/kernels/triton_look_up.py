@@ -42,13 +42,13 @@ def best_pairs(half: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 @triton.jit
-def _best(score, k: tl.constexpr, RANKS: tl.constexpr):
+def _best(score, n, k: tl.constexpr, RANKS: tl.constexpr):
     """The k best of a vector, best first, and where they stand, as vectors of RANKS; the rest of those is -inf."""
     rank, place = tl.arange(0, RANKS), tl.arange(0, score.shape[0])
     best = tl.full((RANKS,), float("-inf"), tl.float32)
     where = tl.zeros((RANKS,), tl.int32)
     for i in range(k):
-        at = tl.argmax(score, axis=0)
+        at = tl.minimum(tl.argmax(score, axis=0), n - 1)  # of scores that are no numbers, padding may be the best
         best = tl.where(rank == i, tl.max(score, axis=0), best)
         where = tl.where(rank == i, at, where)
         score = tl.where(place == at, float("-inf"), score)
@@ -67,8 +67,8 @@ def _select(half, row, column, count, n, k: tl.constexpr, KEYS: tl.constexpr, RA
     at = tl.arange(0, KEYS)
     scores = tl.load(half + one * n + at, mask=at < n, other=float("-inf")).to(tl.float32)
     others = tl.load(half + (count + one) * n + at, mask=at < n, other=float("-inf")).to(tl.float32)
-    best, where = _best(scores, k, RANKS)
-    best_other, where_other = _best(others, k, RANKS)
+    best, where = _best(scores, n, k, RANKS)
+    best_other, where_other = _best(others, n, k, RANKS)
     sums = tl.reshape(best[:, None] + best_other[None, :], (RANKS * RANKS,))
     rank, place = tl.arange(0, RANKS), tl.arange(0, RANKS * RANKS)
     rows, columns = tl.zeros((RANKS,), tl.int32), tl.zeros((RANKS,), tl.int32)

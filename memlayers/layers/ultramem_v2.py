@@ -101,9 +101,9 @@ def tucker_topk(half: Tensor, core: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """
     size = half.shape[-1]
     with torch.no_grad():  # choosing has no gradient; the chosen scores do
-        left, _, right = torch.linalg.svd(core.float())
+        left, _, right = torch.linalg.svd(core.float().nan_to_num())  # a run that diverges is told by its loss
         first = torch.stack([left[:, 0], right[0]])
-        first = first if first[0].sum() >= 0 else -first  # of the pair and its negative, one and the same all along
+        first = first * torch.where(first[0].sum() >= 0, 1.0, -1.0)  # of the pair and its negative, always the same
         near = (first[:, None].to(half.dtype) @ half.flatten(2)).view(2, -1, size)
         index = near.topk(k, dim=-1).indices  # (two, t, k)
         row, column = (one.gather(-1, i.expand(len(one), -1, -1)) for one, i in zip(half, index, strict=True))

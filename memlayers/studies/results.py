@@ -41,7 +41,9 @@ def commit(folder: Path, results: Path) -> Path:
             )
     target = results / studies[0]
     there = list(read_all(target)) if target.is_dir() else []
-    swept = sorted({key for record in [*there, *fresh] for key in record["axes"]})
+    layout = read_layout(folder)
+    rows = {axis for axis in layout["rows"] if axis != "arm"}  # which a command may have set to one value
+    swept = sorted({key for record in [*there, *fresh] for key in record["axes"]} | rows)
     kept = {place(record, swept): record for record in there}
     for record in fresh:
         old = kept.get(place(record, swept))
@@ -52,7 +54,7 @@ def commit(folder: Path, results: Path) -> Path:
             )
         if old is None or old["status"] != "ok":
             kept[place(record, swept)] = record
-    layout = read_layout(folder) | {"axes": axes_of_all(kept[key] for key in sorted(kept))}
+    layout |= {"axes": axes_of_all(kept[key] for key in sorted(kept))}
     commands = [*read_layout(target)["commands"], *layout["commands"]]
     target.mkdir(parents=True, exist_ok=True)
     lines = [json.dumps(kept[key], sort_keys=True, allow_nan=False) for key in sorted(kept)]

@@ -30,7 +30,8 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 def identity(config: RunConfig) -> dict[str, Any]:
     """What a run and its checkpoint must share, or digits would be neither's."""
-    return {"digest": digest(config), "seed": config.seed, "kernels": in_use(config.kernels)}
+    on_gpu = str(config.trainer.get("accelerator")) in ("gpu", "cuda", "auto") and torch.cuda.is_available()
+    return {"digest": digest(config), "seed": config.seed, "kernels": in_use(config.kernels, on_gpu)}
 
 
 class Interrupted(KeyboardInterrupt):
