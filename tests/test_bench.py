@@ -24,7 +24,7 @@ def test_kernels_for_a_gpu_are_exact_by_the_interpreter():
     """The check that the part on GPUs begins with."""
     pytest.importorskip("triton")
     errors = gpu.exact("cpu", 4, (8,), reads=3, slots=16)
-    assert {"look-up", "read", "rows", "step", "step in backward", "weights"} == set(errors)
+    assert {"choice", "look-up", "read", "rows", "step", "step in backward", "weights"} == set(errors)
     assert max(errors.values()) < 1e-5
 
 

@@ -12,6 +12,7 @@ from memlayers.config import RunConfig
 from memlayers.config.model import PLACES
 from memlayers.studies.cli import jobs_from
 from memlayers.studies.files import CONF
+from memlayers.training.plan import plan
 from memlayers.training.run import run
 
 TINY = ["training.steps=1", "training.batch_tokens=64", "training.probes=1", "training.max_probed_facts=8"]
@@ -105,3 +106,12 @@ def test_every_experiment_says_its_question_its_commands_and_how_many_runs_they_
         assert sum(counts) == pytest.approx(numbers[0], rel=0.25)
     else:
         assert counts == (numbers * len(counts) if said[1] else numbers)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_model_of_an_experiment_can_be_matched(name: str) -> None:
+    """A model that costs more than its reference at the smallest width is refused only when it runs."""
+    for job in jobs_of_experiment(name):
+        if job.seed == 0:
+            plan(job)
