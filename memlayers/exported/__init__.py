@@ -6,8 +6,6 @@ transformers.AutoModelForCausalLM.from_pretrained("folder")     # which scripts/
 Needs the extra `hf`.
 """
 
-from memlayers.exported.config import MemlayersConfig
-from memlayers.exported.model import MemlayersForCausalLM
-from memlayers.exported.write import export
+from memlayers.exported.write import export  # and with it the config and the model, which register themselves
 
-__all__ = ["MemlayersConfig", "MemlayersForCausalLM", "export"]
+__all__ = ["export"]
