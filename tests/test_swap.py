@@ -127,7 +127,10 @@ REFUSED = {
     ),
     "no key of that width": (("*.mlp", Memory(5, 2, 3, d_key=3)), "^ffn.d_key=3 is not even"),
     "too many": (("*.mlp", Memory(num_keys=4, topk=5)), "^ffn.topk=5 is out of range; accepted: 1 to 4"),
-    "tokens": (("*.mlp", NGram()), "^ffn=NGram: no feed-forward, or one of tokens.*accepted: Dense, Memory, Peer, .*or a layer"),
+    "tokens": (
+        ("*.mlp", NGram()),
+        "^ffn=NGram: no feed-forward, or one of tokens.*accepted: Dense, Memory, .*or a layer",
+    ),
     "other positions": (("*.mlp", ShortConv()), "^ffn=ShortConv: no feed-forward"),
     "no settings": (("*.mlp", "memory"), "^ffn='memory' is no settings of a layer; accepted: such as Memory"),
     "a class": (("*.mlp", Memory), "^ffn=<class 'memlayers.layers.memory.Memory'> is no settings"),

@@ -33,6 +33,7 @@ def words_for(group: str, choice: str, folder: Path) -> list[str]:
     words = [*TINY, f"results={folder}"]
     if group == "extra":
         words += [f"extra@model.{place}={choice}" for place in PLACES]
+        words += ["match.times=6"]  # as all four cost more than one memory
     else:
         words += [f"{group}={choice}"]
     if (group, choice) == ("world", "triples"):
