@@ -30,8 +30,8 @@ from memlayers.training.record import code_version, machine, write_json
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "results" / "bench"
-PARTS = {"flat": flat, "level": level, "peers": peers, "limit": limit, "parts": parts, "trace": trace, "shards": shards}
-PARTS["gpu"] = gpu
+PARTS = {"flat": flat, "level": level, "peers": peers, "limit": limit, "parts": parts, "trace": trace}
+PARTS |= {"shards": shards, "gpu": gpu}
 
 
 def measured(part: str, quick: bool) -> Any:

@@ -11,7 +11,13 @@ from omegaconf import OmegaConf
 from memlayers.studies.files import CONF
 from memlayers.studies.tune import FINALISTS, SEEDS
 
+# Begun at the best of 24 trials at 24 showings, and cut to 12 an arm (LOG.md): the one search with fewer than 24.
+SHORT = ("biographies_prose", "training.exposures=16")
 TRIALS = sorted((Path(__file__).resolve().parent.parent / "results" / "tune").glob("*.jsonl"))
+
+
+def is_short(world: str, search: str) -> bool:
+    return world == SHORT[0] and SHORT[1] in search.split()
 
 
 @pytest.mark.parametrize("path", TRIALS, ids=lambda path: path.stem)
@@ -19,11 +25,9 @@ def test_settings_are_those_of_the_best_finalist_of_as_many_trials_for_each_arm(
     searches: dict[str, list[dict]] = {}
     for line in map(json.loads, path.read_text().splitlines()):
         searches.setdefault(line["search"], []).append(line)
-    counts: dict[str, set[int]] = {}
-    for search, trials in searches.items():
-        (showings,) = [word for word in search.split() if word.startswith("training.exposures=")]
-        counts.setdefault(showings, set()).add(len(trials))
-    assert all(len(own) == 1 for own in counts.values()) and max(map(max, counts.values())) >= 24
+    short = {len(trials) for search, trials in searches.items() if is_short(path.stem, search)}
+    others = {len(trials) for search, trials in searches.items() if not is_short(path.stem, search)}
+    assert short <= {12} and len(others) == 1 and min(others) >= 24
     table = OmegaConf.to_container(OmegaConf.load(CONF / "rates" / f"{path.stem}.yaml"))
     for search, trials in searches.items():
         ranked = sorted(trials, key=lambda trial: (-trial["recall"][str(SEEDS[0])], trial["trial"]))[:FINALISTS]

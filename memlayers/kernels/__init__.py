@@ -60,9 +60,8 @@ class Faster:
             first = next(iter((*arguments, *settings.values())))
             on_gpu = self.in_triton and (first.is_cuda or not self.in_c)
             function = self.in_triton if on_gpu else self.in_c
+            assert function is not None  # `choose` makes one of these only where there is C or Triton
             try:
-                if function is None:
-                    raise Unsupported(f"{self.name} without a compiler or triton; accepted: tensors on a cpu")
                 out = function(*arguments, **settings)
                 self.ran.add("triton" if on_gpu else "native")
                 return out

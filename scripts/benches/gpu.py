@@ -108,13 +108,13 @@ def copied(bytes_each: int = 2**31) -> float:
     return 2 * bytes_each / times["copy"]["ms"] / 1e6
 
 
-def layers(width: int, bits: int, k: int, rounds: int, tokens: int = TOKENS) -> dict[str, Any]:
+def layers(width: int, bits: int, k: int, rounds: int) -> dict[str, Any]:
     """Times of every side, and how many times as long as SwiGLU each takes."""
     times: dict[str, dict[str, Any]] = {}
     for name, make in SIDES.items():
         try:
             both = {DENSE: SIDES[DENSE], name: make}
-            sides = {one: waiting(peers.stepping(*build(width, bits, k), width, tokens)) for one, build in both.items()}
+            sides = {one: waiting(peers.stepping(*build(width, bits, k), width, TOKENS)) for one, build in both.items()}
             pair = take_turns(sides, rounds, 5.0)
             times[name] = pair[name] | {"times_dense": ratio(pair[name], pair[DENSE])}
         except torch.cuda.OutOfMemoryError:
