@@ -101,3 +101,36 @@ def test_the_headline_has_a_row_a_world(results):
         "world", "memory", "dense", "dense_4x", "memory: times the FLOPs of dense", "memory: AUROC", "dense: AUROC", "n"
     ]  # fmt: skip
     assert line.startswith("| w") and "at least 4.1" in line and line.rstrip(" |").endswith("3")
+
+
+def test_the_summary_of_another_study_is_its_table(tmp_path):
+    """Of rows that are arms, means; of other axes, every row with its intervals."""
+    for study, values in (("plain", [None]), ("swept", [4, 8])):
+        runs = [
+            record(
+                arm,
+                seed,
+                0.2 + 0.1 * seed,
+                axes={"arm": arm, "seed": seed} | ({"k": k} if k else {}),
+                digest=f"{arm}{k}",
+            )
+            for arm in ("dense", "memory")
+            for k in values
+            for seed in (0, 1)
+        ]
+        for run_ in runs:
+            run_["study"] = study
+        commit(write(tmp_path / study, *runs), tmp_path / "results")
+    found = json.loads(json.dumps(summary(studies_in(tmp_path / "results"))))["studies"]
+    assert found["plain"]["w"]["arms"]["memory"]["recall"] == pytest.approx(0.25)
+    assert found["plain"]["w"]["arms"]["memory"]["n"] == 2
+    rows = found["swept"]["w"]["rows"]
+    assert [(row["arm"], row["k"]) for row in rows] == [
+        ("dense", "4"),
+        ("dense", "8"),
+        ("memory", "4"),
+        ("memory", "8"),
+    ]
+    half = 12.706 * 0.05  # Student's t for one degree of freedom, times the standard error of 0.2 and 0.3
+    assert rows[0]["recall"] == pytest.approx({"mean": 0.25, "low": 0.25 - half, "high": 0.25 + half}, abs=1e-3)
+    assert "held_out" not in rows[0] and "difference" not in rows[0] and "difference" in rows[2]

@@ -8,7 +8,7 @@ import pandas
 from memlayers.studies.frame import framed, read_all, texts
 from memlayers.studies.frontier import SAME, curves, family
 from memlayers.studies.layout import read_layout
-from memlayers.studies.table import estimate
+from memlayers.studies.table import INDEX, estimate, table
 
 SHOWINGS = 16  # of a fact, at which arms are compared in all worlds
 COSTS = {"multiplier": "training_flops", "seconds": "seconds"}
@@ -16,14 +16,34 @@ MEANS = ("recall", "unknown_auroc", "flops_per_token", "training_flops", "params
 
 
 def summary(folders: list[Path]) -> dict[str, Any]:
-    """Of the studies that have frontiers: {"studies": {study: {world: {multiplier: ..., arms: ...}}}}."""
+    """{"studies": {study: {world: ...}}}: of a study of frontiers multiples and arms, of another one its table."""
     found = {}
     for folder in folders:
-        layout = read_layout(folder)
-        if layout["frontier"]:
-            frame = framed(list(read_all(folder)))
-            found[folder.name] = {str(world): of_world(own, layout) for world, own in frame.groupby("world")}
+        layout, frame = read_layout(folder), framed(list(read_all(folder)))
+        made = of_world if layout["frontier"] else of_table
+        found[folder.name] = {str(world): made(own, layout) for world, own in frame.groupby("world")}
     return {"studies": found}
+
+
+def of_table(frame: pandas.DataFrame, layout: dict[str, Any]) -> dict[str, Any]:
+    """arms: means of each arm, where a row of the table is an arm; rows otherwise: the axes, n, and {mean, low, high} of
+    each read-out that a row has.
+    """
+    made = table(frame, layout)
+    axes = [name for name in made.columns[: list(made.columns).index("n")] if name not in INDEX]
+    if axes == ["arm"]:
+        return {"arms": {str(arm): arm_of(runs[runs["status"] == "ok"]) for arm, runs in frame.groupby("arm")}}
+    rows = []
+    for _, row in made.iterrows():
+        there = [name for name in (*layout["readouts"], "difference") if pandas.notna(row[name])]
+        rows.append(
+            {axis: row[axis] for axis in axes} | {"n": int(row["n"])} | {one: spread(row, one) for one in there}
+        )
+    return {"rows": rows}
+
+
+def spread(row: Any, name: str) -> dict[str, float | None]:
+    return {part: number(row[f"{name}{end}"]) for part, end in (("mean", ""), ("low", "_low"), ("high", "_high"))}
 
 
 def of_world(frame: pandas.DataFrame, layout: dict[str, Any]) -> dict[str, Any]:
