@@ -165,6 +165,20 @@ def test_the_time_left_follows_from_the_share_of_this_call(jobs, began, done, st
     assert shown.share_done() == pytest.approx(share) and shown.time_left() == wanted
 
 
+def test_a_run_of_more_flops_is_more_of_the_work(tmp_path):
+    """Of one showing, of four at once the cost, and of one at four times the cost: 1, 4 and 4 parts of 9."""
+    words = [["training.exposures=1"], ["training.exposures=4"], ["training.exposures=1", "arm=dense_4x"]]
+    jobs = [job for own in words for job in jobs_of(["experiment=frontier", "seed=0", "arm=dense", *own], False)]
+    for job in jobs:
+        job.results = str(tmp_path)
+    shown = StudyDisplay(jobs, plain())
+    assert shown.share_done() == 0
+    for job, wanted in zip(jobs, (1 / 9, 5 / 9, 1), strict=True):
+        finish(job)
+        shown.shown.add(record_path(job))
+        assert shown.share_done() == pytest.approx(wanted)
+
+
 def test_a_note_that_is_missing_or_half_written_is_none(tmp_path):
     record = tmp_path / "memory-s0-x.json"
     assert read_partial(record) is None

@@ -29,11 +29,17 @@ def labels(jobs: list[RunConfig]) -> list[str]:
     return [" ".join([job.arm, f"seed {job.seed}", *world, *rest]) for job, world, rest in parts]
 
 
+def work_of(job: RunConfig) -> float:
+    """Training FLOPs of a run beside others of its study, roughly: showings, or steps, at a multiple of one cost."""
+    return (job.training.steps or job.training.exposures) * (job.match.times if job.match.reference is not None else 1)
+
+
 class StudyDisplay:
     """Follows records and notes on disk: run 7 of 15, arm, seed, loss, recall so far, time left."""
 
     def __init__(self, jobs: list[RunConfig], console: Console | None = None):
         self.jobs = [(name, record_path(job)) for name, job in zip(labels(jobs), jobs, strict=True)]
+        self.work = {record_path(job): work_of(job) for job in jobs}
         self.console = console or Console()
         self.began = time.time()
         self.stop = threading.Event()
@@ -80,13 +86,15 @@ class StudyDisplay:
 
     def share_done(self) -> float:
         """Share of the work of this study that is behind us, finished runs of earlier calls left out."""
-        todo = [path for _, path in self.jobs if path not in self.done_before]
-        notes = [read_partial(path) for path in todo if path not in self.shown]
-        under_way = sum(note["step"] / note["steps"] for note in notes if note is not None)
-        return (sum(path in self.shown for path in todo) + under_way) / max(1, len(todo))
+        done, todo = 0.0, [path for _, path in self.jobs if path not in self.done_before]
+        for path in todo:
+            note = None if path in self.shown else read_partial(path)
+            part = note["step"] / note["steps"] if note is not None else float(path in self.shown)
+            done += self.work[path] * part
+        return done / max(1e-9, sum(self.work[path] for path in todo))
 
     def time_left(self) -> str:
-        """A guess that takes all runs as equally long."""
+        """A guess that takes runs to be as long as their training FLOPs."""
         share = self.share_done()
         if share <= 0.02:
             return ""
