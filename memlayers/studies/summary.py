@@ -26,8 +26,8 @@ def summary(folders: list[Path]) -> dict[str, Any]:
 
 
 def of_table(frame: pandas.DataFrame, layout: dict[str, Any]) -> dict[str, Any]:
-    """arms: means of each arm, where a row of the table is an arm; rows otherwise: the axes, n, and {mean, low, high} of
-    each read-out that a row has.
+    """arms: means of each arm, where a row of the table is an arm; otherwise rows: the axes, n, and {mean, low, high} of
+    the read-outs that a row has.
     """
     made = table(frame, layout)
     axes = [name for name in made.columns[: list(made.columns).index("n")] if name not in INDEX]

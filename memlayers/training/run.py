@@ -18,6 +18,7 @@ from memlayers.optim.groups import peak_rate, rule_of
 from memlayers.quantize import stored_bytes
 from memlayers.recall.plateau import left_plateau
 from memlayers.training import ranks
+from memlayers.training.ahead import Ahead
 from memlayers.training.checkpoint import Checkpointer, step_kept
 from memlayers.training.checkpoint_files import checkpoint_path, forget, tables_path
 from memlayers.training.divergence import Diverged, noticed
@@ -126,8 +127,9 @@ def train(config: RunConfig, chosen: Plan, progress: RunProgress, first: int) ->
         callbacks.append(terminal_bar(round(chosen.work.tokens)))
     batches.first = first
     trainer = build_trainer(config, chosen.steps, first, [*callbacks, end])
-    refuse_device(trainer.strategy.root_device.type, config.kernels, model)
-    fit(trainer, learner, batches, keeper)
+    device = trainer.strategy.root_device.type
+    refuse_device(device, config.kernels, model)
+    fit(trainer, learner, Ahead(batches, pinned=True) if device == "cuda" else batches, keeper)
     recall = end.recall or end.measured(model)
     if not math.isfinite(recall["stored_bits"]):
         found = noticed(model, chosen.steps - 1, learner.logged_loss)

@@ -81,7 +81,7 @@ def fit(trainer: lightning.Trainer, learner: FactLearner, batches: Any, keeper: 
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="lightning")  # advice about workers, and its own deprecations
         try:
-            checkpoint = keeper.path if batches.first else None
+            checkpoint = keeper.path if keeper.kept else None
             trainer.fit(learner, batches, ckpt_path=checkpoint, weights_only=True)
         except SystemExit:  # what Lightning makes of KeyboardInterrupt
             if keeper.is_theirs:

@@ -21,6 +21,7 @@ from torch.profiler import ProfilerActivity, profile
 from memlayers.kernels import choose
 from memlayers.model import build_model
 from memlayers.text import Documents
+from memlayers.training.checkpoint import Checkpointer
 from memlayers.training.learner import Batches, FactLearner
 from memlayers.training.plan import plan
 from memlayers.training.trainer import build_trainer, fit
@@ -72,7 +73,7 @@ def fitting(steps: int, overrides: tuple[str, ...]) -> Callable[[Callable[[int],
             build_trainer(config, steps, 0, []),
             learner,
             Watched(chosen.text, chosen.batch_size, steps, seeds, told=told),
-            None,
+            Checkpointer(config, None),
         )
 
     return run
