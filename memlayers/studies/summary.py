@@ -26,8 +26,8 @@ def summary(folders: list[Path]) -> dict[str, Any]:
 
 
 def of_table(frame: pandas.DataFrame, layout: dict[str, Any]) -> dict[str, Any]:
-    """arms: means of each arm, where a row of the table is an arm; otherwise rows: the axes, n, and {mean, low, high} of
-    the read-outs that a row has.
+    """Of a table whose rows are arms, arms: the means of each. Of another, rows: its axes, n, and {mean, low, high} of
+    the read-outs that are there.
     """
     made = table(frame, layout)
     axes = [name for name in made.columns[: list(made.columns).index("n")] if name not in INDEX]
