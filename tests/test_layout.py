@@ -30,7 +30,7 @@ def test_the_layout_of_an_experiment_comes_back_with_its_command(experiment, tmp
 
 
 def test_a_reference_may_be_of_every_arm_its_own():
-    (job, *_) = composed("experiment=quantization")
+    (job, *_) = composed("experiment=beyond_quantization")
     assert set(job.report.reference) == {"quantize.tables", "quantize.weights", "quantize.when"}
     (other,) = composed("arm=dense")
     assert other.report.reference == {"arm": "dense"}
