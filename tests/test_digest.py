@@ -58,7 +58,12 @@ CHANGES = {
     "optim.roles.vector.weight_decay": 0.1,
     "optim.values.schedule.warmup": 0.5,
     "training.exposures": 3.0,
+    "training.loss": "all",
     "quantize.tables": "int8",
+    "distil.teacher": "single/memory",
+    "distil.weight": 0.25,
+    "distil.tokens": "answers",
+    "distil.temperature": 2.0,
     "trainer.precision": "bf16-mixed",
     "threads": 2,
 }

@@ -29,6 +29,11 @@ HAS_NO_EFFECT = "has no effect here; accepted: without it, or with the setting t
         ["quantize.noise=0.1", "arm=dense"],
         ["quantize.when=trained"],
         ["quantize.when=trained", "quantize.noise=0.1"],
+        ["distil.weight=0.3"],
+        ["distil.temperature=2"],
+        ["distil.tokens=answers"],
+        ["distil.tokens=answers", "distil.teacher=single/dense"],  # none but answers are scored
+        ["distil.temperature=2", "distil.teacher=single/dense", "distil.weight=0"],
         ["optim.values.lr=1", "arm=dense"],
         ["optim.values.schedule.warmup=0.1", "arm=dense"],
         ["optim.clip_values=1", "arm=dense"],
@@ -131,6 +136,8 @@ OTHERS: dict[str, tuple[Any, ...]] = {  # valid values, of which one is not the 
     "quantize.tables": ("int8",),
     "quantize.weights": ("int8",),
     "quantize.when": ("trained",),
+    "distil.teacher": ("single/memory",),
+    "distil.tokens": ("answers",),
     "trainer.accelerator": ("gpu",),
     "trainer.precision": ("bf16-mixed",),
     "pool": ("own", "shared"),  # of any layer

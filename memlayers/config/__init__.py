@@ -3,6 +3,7 @@
 A user's mistake raises ValueError with one line that names the key, the value and what is accepted.
 """
 
+from memlayers.config.distil import DistilConfig
 from memlayers.config.model import MatchConfig, ModelConfig
 from memlayers.config.optim import OptimConfig, RoleConfig, ScheduleConfig
 from memlayers.config.quantize import QuantizeConfig
@@ -12,6 +13,7 @@ from memlayers.config.worlds import AtlasConfig, BiographiesConfig, TriplesConfi
 __all__ = [
     "AtlasConfig",
     "BiographiesConfig",
+    "DistilConfig",
     "MatchConfig",
     "ModelConfig",
     "OptimConfig",

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from memlayers.config.distil import DIGEST, teachers
 from memlayers.layers import Dense
 
 NAMES_AND_PLACES = ("study", "arm", "axes", "report", "results", "logger", "save_model", "checkpoint_minutes")
@@ -21,11 +22,13 @@ def digest(config: Any) -> str:
     its value makes old records mean something else: training/record.py then counts up its SCHEMA.
     """
     text = json.dumps(decisive(config), sort_keys=True, allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+    return hashlib.sha256(text.encode()).hexdigest()[:DIGEST]
 
 
 def decisive(config: Any) -> dict[str, Any]:
-    """The settings that differ from their defaults and have an effect, nested; files stand as their contents."""
+    """The settings that differ from their defaults and have an effect, nested; files stand as their contents, and a
+    teacher as its digest.
+    """
     without = without_effect(config)
     found = {key: pruned(value, key, without) for key, value in changed(config).items() if key not in NOT_DECISIVE}
     found = {key: value for key, value in found.items() if value != {}}
@@ -33,6 +36,8 @@ def decisive(config: Any) -> dict[str, Any]:
         name = found["world"].get(key)
         if isinstance(name, str) and Path(name).is_file():
             found["world"][key] = "sha256:" + hashlib.sha256(Path(name).read_bytes()).hexdigest()[:16]
+    if config.distil.teacher is not None and len(kept := teachers(config)) == 1:
+        found["distil"]["teacher"] = kept[0].stem[-DIGEST:]
     return found
 
 
@@ -49,6 +54,12 @@ def without_effect(config: Any) -> set[str]:
     widths = {"quantize.weights": config.quantize.weights, "quantize.tables": config.quantize.tables}
     if all(width == "float32" for key, width in widths.items() if key not in found):
         found.add("quantize.when")
+    if config.distil.teacher is None:
+        found |= {"distil.weight", "distil.tokens", "distil.temperature"}
+    elif config.distil.weight == 0:
+        found |= {"distil.tokens", "distil.temperature"}
+    elif config.training.loss == "answers":
+        found.add("distil.tokens")
     if not extras:
         found.add("model.extra_blocks")
     if config.training.steps is not None:

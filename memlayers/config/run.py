@@ -6,6 +6,7 @@ from typing import Any
 
 from memlayers.checks import at_least, one_of, within
 from memlayers.config.digest import flatten, settings
+from memlayers.config.distil import DistilConfig
 from memlayers.config.model import PLACES, MatchConfig, ModelConfig
 from memlayers.config.optim import OptimConfig
 from memlayers.config.quantize import QuantizeConfig
@@ -93,6 +94,7 @@ class RunConfig:
     optim: OptimConfig = field(default_factory=OptimConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     quantize: QuantizeConfig = field(default_factory=QuantizeConfig)
+    distil: DistilConfig = field(default_factory=DistilConfig)
     trainer: dict[str, Any] = field(default_factory=lambda: dict(ON_CPU))  # arguments of lightning.Trainer
     threads: int = 1  # of torch; one a process is fastest for tiny models, and makes digits repeatable
     seed: int = 0  # of the model and of the order of documents; facts follow from world.seed. Not in the digest
@@ -142,6 +144,7 @@ class RunConfig:
             "trainer.precision", str(self.trainer.get("precision", "32-true")), ("32-true", "bf16-mixed", "bf16-true")
         )
         self.validate_quantize()
+        self.distil.validate(self.training.loss, f"{self.study}/{self.arm}" if self.save_model else None)
         self.validate_devices()
         one_of("kernels", self.kernels, ("auto", "native", "reference", "triton"))
         one_of("progress", self.progress, ("auto", "none"))

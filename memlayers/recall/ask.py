@@ -96,6 +96,21 @@ def decode(model: Transformer, documents: Documents, num_tokens: Tensor) -> tupl
     return answer.cpu(), confidence.cpu()
 
 
+def said(model: Transformer, text: Text, facts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Decoded answers (b, o) and their log probabilities (b,) to those of facts (b, 2) that training may ask for, which
+    come third.
+    """
+    probe = text.probe(facts, "training", torch.Generator().manual_seed(0))
+    lengths = torch.stack([(table != PAD).sum(dim=1).max() for table in text.world.objects])
+    found, log_probability = decode(model, probe.documents, lengths[probe.relation])
+    return found, log_probability, torch.stack([probe.subject, probe.relation], dim=1)
+
+
+def gold(text: Text, facts: Tensor, width: int) -> Tensor:
+    """Objects (b, width) of facts (b, 2)."""
+    return text.objects[text.first_object[facts[:, 1]] + text.world.facts[facts[:, 0], facts[:, 1]]][:, :width]
+
+
 def prior_bits(world: World, facts: Tensor) -> Tensor:
     """log2(1 / p_prior(object | relation)) of each fact (b, 2): what it would take to say it without knowing it."""
     tables = [world.prior(relation) for relation in range(len(world.relations))]

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from memlayers.model import Transformer
 from memlayers.recall.addresses import addresses
-from memlayers.recall.ask import Answers, ask, decode, majority_share, prior_bits, sample_facts, shuffled
+from memlayers.recall.ask import Answers, ask, gold, majority_share, prior_bits, said, sample_facts, shuffled
 from memlayers.recall.corpora import bits_per_byte
 from memlayers.recall.decodable import decodable
 from memlayers.recall.usage import tables
@@ -98,17 +98,9 @@ def unknown_subjects(model: Transformer, text: Text, facts: Tensor) -> dict[str,
     known = facts[torch.randperm(len(facts), generator=generator)[:MAX_CONFIDENCE]]
     strangers = torch.randint(len(world.unknown), (len(known),), generator=generator) + len(world.subjects)
     stranger_facts = torch.stack([strangers, known[:, 1]], dim=1)
-    lengths = torch.stack([(table != 0).sum(dim=1).max() for table in world.objects])
-
-    def confidence(which: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        probe = text.probe(which, "training", torch.Generator().manual_seed(0))
-        found, log_probability = decode(model, probe.documents, lengths[probe.relation])
-        return found, log_probability, torch.stack([probe.subject, probe.relation], dim=1)
-
-    found, of_known, asked = confidence(known)
-    _, of_unknown, _ = confidence(stranger_facts)
-    gold = text.objects[text.first_object[asked[:, 1]] + world.facts[asked[:, 0], asked[:, 1]]][:, : found.shape[1]]
-    right = (found == gold).all(dim=1)
+    found, of_known, asked = said(model, text, known)
+    _, of_unknown, _ = said(model, text, stranger_facts)
+    right = (found == gold(text, asked, found.shape[1])).all(dim=1)
 
     def recall_at(share: float) -> float:
         threshold = of_unknown.sort(descending=True).values[int(share * len(of_unknown))]

@@ -26,8 +26,11 @@ READOUTS = {  # short name -> where it stands in a record
     "table_bytes": "storage.tables",
     "weight_bytes": "storage.weights",
     "bits_per_fact": "storage.bits_per_fact",
+    "agrees_when_wrong": "recall.teacher.agrees_when_wrong",
+    "right_when_wrong": "recall.teacher.right_when_wrong",
     "flops_per_token": "cost.flops_per_token",
     "training_flops": "cost.training_flops",
+    "training_flops_with_teacher": "cost.training_flops_with_teacher",
     "params": "cost.params",
     "seconds": "timing.seconds",
 }
@@ -69,6 +72,8 @@ def framed(found: list[Record]) -> pandas.DataFrame:
         frame[short] = frame[shared].mean(axis=1)
     for name in READOUTS:
         frame[name] = pandas.to_numeric(frame[name])
+    alone = frame["training_flops"]  # of runs without a teacher
+    frame["training_flops_with_teacher"] = frame["training_flops_with_teacher"].fillna(alone)
     return frame
 
 

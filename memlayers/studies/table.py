@@ -12,7 +12,16 @@ from memlayers.studies.frame import axes_of, label, texts
 
 NARROW = 120  # columns of a terminal: below, intervals stand on a line of their own
 INDEX = ("study", "world")
-ON_PAPER = ("right_at_1", "right_at_5", "shuffled", "without_tables", "slots_used", "slots_kl", "training_flops")
+ON_PAPER = (
+    "right_at_1",
+    "right_at_5",
+    "shuffled",
+    "without_tables",
+    "slots_used",
+    "slots_kl",
+    "training_flops",
+    "training_flops_with_teacher",
+)
 
 
 def table(frame: pandas.DataFrame, layout: dict[str, Any]) -> pandas.DataFrame:

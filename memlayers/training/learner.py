@@ -21,6 +21,7 @@ from memlayers.quantize import rounded
 from memlayers.text import Documents, Text
 from memlayers.training import ranks, shards
 from memlayers.training.divergence import Diverged, noticed
+from memlayers.training.teacher import Teacher
 
 LOG_EVERY = 50  # steps, or a twentieth of a short run: often enough to watch, seldom enough to cost nothing
 
@@ -70,11 +71,13 @@ class FactLearner(lightning.LightningModule):
         steps: int,
         kernels: Kernels = REFERENCE,
         quantize: QuantizeConfig | None = None,
+        teacher: Teacher | None = None,
     ):
         super().__init__()
         self.automatic_optimization = False
         self.model, self.optim, self.loss, self.steps = model, optim, loss, steps
         self.quantize = quantize if quantize is not None and quantize.when == "trained" else None
+        self.teacher = teacher if teacher is not None and teacher.settings.weight > 0 else None
         self.logged_loss: float | None = None  # of the last step that was logged
         self.register_buffer("diverged_at", torch.tensor(-1), persistent=False)  # step of the first such loss
         self.while_training = ExitStack()  # closed by trainer.fit, however it ends
@@ -90,7 +93,7 @@ class FactLearner(lightning.LightningModule):
 
     def training_step(self, batch: Documents, batch_idx: int) -> None:
         with self.as_read():
-            loss = answer_loss(self.model, Documents(*batch), self.loss)
+            loss = answer_loss(self.model, Documents(*batch), self.loss, self.teacher)
             self.manual_backward(loss)
         is_first = ~loss.detach().isfinite() & (self.diverged_at < 0)
         self.diverged_at = torch.where(is_first, batch_idx, self.diverged_at)  # looked at where the loss is logged
@@ -124,6 +127,8 @@ class FactLearner(lightning.LightningModule):
                 values.grad = values.grad / ranks.count() if self.shards else ranks.mean_gradient(values.grad)
 
     def on_train_start(self) -> None:
+        if self.teacher is not None:
+            self.teacher.model.to(self.device)
         if ranks.count() > 1 or (self.quantize is not None and self.quantize.tables != "float32"):
             return  # backward has one process's part of a gradient; or a rounded table, which is not the one to move
         rules = listed(self.optimizers(use_pl_optimizer=False))
@@ -142,14 +147,20 @@ class FactLearner(lightning.LightningModule):
         return optimizers, build_schedules(optimizers, self.optim, self.steps)
 
 
-def answer_loss(model: Transformer, documents: Documents, loss: str) -> Tensor:
-    """Mean cross-entropy in nats over the tokens of objects (`answers`) or of all (`all`), plus auxiliary losses."""
+def answer_loss(model: Transformer, documents: Documents, loss: str, teacher: Teacher | None = None) -> Tensor:
+    """Mean cross-entropy in nats over the tokens of objects (`answers`) or of all (`all`), in part with a teacher's
+    predictions if there is one, plus auxiliary losses.
+    """
     tokens, answers = documents
     target = tokens[:, 1:]
     where = answers[:, 1:] if loss == "answers" else target != PAD
     out = model(tokens[:, :-1], where)
-    # A small batch of sentences with the object first has nothing to learn from.
-    total = F.cross_entropy(out.logits.float(), target[where]) if where.any() else out.logits.sum() * 0
+    if not where.any():  # a small batch of sentences with the object first has nothing to learn from
+        total = out.logits.sum() * 0
+    elif teacher is None:
+        total = F.cross_entropy(out.logits.float(), target[where])
+    else:
+        total = teacher.loss(out.logits.float(), documents, where)
     if ranks.count() > 1:  # the mean over processes is the mean over the tokens of all
         scored = where.sum().float()
         total = total * (scored / ranks.mean(scored).clamp(min=1 / ranks.count()))

@@ -13,10 +13,12 @@ from memlayers.layers.feedforward import Reads
 from memlayers.model import Transformer
 from memlayers.quantize import quantize
 from memlayers.recall.addresses import reads_of, shared
+from memlayers.recall.agreement import agreement
 from memlayers.recall.ask import ask, sample_facts
 from memlayers.recall.measure import measure
 from memlayers.text import Text
 from memlayers.training.learner import Batches
+from memlayers.training.teacher import Teacher
 
 MOVED = 256  # facts whose reads are compared with those of the last probe
 
@@ -95,8 +97,9 @@ class FinalMeasurement(lightning.Callback):
     moves the model to the CPU afterwards.
     """
 
-    def __init__(self, text: Text, documents: int, probe: RecallProbe, config: RunConfig):
+    def __init__(self, text: Text, documents: int, probe: RecallProbe, config: RunConfig, teacher: Teacher | None):
         self.text, self.documents, self.probe, self.config = text, documents, probe, config
+        self.teacher = teacher
         self.seconds = 0.0  # of training, without probes
         self.recall: dict[str, Any] | None = None  # None where nothing was left to train: resumed at its last step
 
@@ -107,4 +110,5 @@ class FinalMeasurement(lightning.Callback):
     def measured(self, model: Transformer) -> dict[str, Any]:
         # A table is drawn from the seed itself: noise from it would be the table once more.
         quantize(model, self.config.quantize, torch.Generator().manual_seed(self.config.seed + 2**31))
-        return measure(model, self.text, self.documents)
+        found = measure(model, self.text, self.documents)
+        return found | ({"teacher": agreement(model, self.teacher.model, self.text)} if self.teacher else {})

@@ -12,6 +12,7 @@ from typing import Any
 from memlayers import __version__
 from memlayers.config import RunConfig
 from memlayers.config.digest import digest
+from memlayers.config.distil import teachers
 
 Record = dict[str, Any]
 SCHEMA = 2  # counts up when a record, or what a default of the configuration means, changes
@@ -108,11 +109,30 @@ def of_this_schema(record: Record, where: object) -> Record:
 
 def finished(config: RunConfig) -> Record | None:
     """The record of a run that ended well, or None: it is still to do, also for the sake of its model, or failed and is
-    to be tried again."""
+    to be tried again. Raises ValueError where its teacher is not there, whose digest is part of its name."""
+    finished_teacher(config)
     record = read_record(record_path(config))
     if record is None or record["status"] != "ok" or (config.save_model and not model_path(config).is_file()):
         return None
     return record
+
+
+def finished_teacher(config: RunConfig) -> Record | None:
+    """The record of the run that teaches this one, and under `path` its file; None where none teaches.
+
+    Raises ValueError where there is not exactly one with a model.
+    """
+    if config.distil.teacher is None:
+        return None
+    found = teachers(config)
+    record = read_record(found[0].with_suffix(".json")) if len(found) == 1 else None
+    if record is None or record["status"] != "ok":
+        names = ", ".join(path.stem for path in found) or "none"
+        raise ValueError(
+            f"distil.teacher={config.distil.teacher}: finished runs with save_model=true of seed {config.seed} in "
+            f"{config.world.name} below {config.results}: {names}; accepted: one"
+        )
+    return record | {"path": str(found[0])}
 
 
 def ended(path: Path, began: float) -> Record | None:

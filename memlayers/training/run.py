@@ -39,6 +39,7 @@ from memlayers.training.record import (
 )
 from memlayers.training.refusals import refuse_device, refuse_parts, room_for
 from memlayers.training.saved_model import save
+from memlayers.training.teacher import teacher_of
 from memlayers.training.trainer import build_trainer, fit
 
 
@@ -115,11 +116,12 @@ def train(config: RunConfig, chosen: Plan, progress: RunProgress, first: int) ->
     vocabulary, shards = len(text.vocabulary), config.shard_tables
     model = build_model(matched.model, vocabulary, generator, kernels, sparse, text.questions(), shards)
     refuse_parts(model)
-    learner = FactLearner(model, config.optim, config.training.loss, chosen.steps, kernels, config.quantize)
+    teacher = teacher_of(config, text, kernels)
+    learner = FactLearner(model, config.optim, config.training.loss, chosen.steps, kernels, config.quantize, teacher)
     learner.shards_at = tables_path(checkpoint_path(config), first)
     batches = Batches(text, chosen.batch_size, chosen.steps, (config.world.seed, config.seed))
     probe = RecallProbe(text, batches, config.training.probes, config.training.max_probed_facts)
-    end = FinalMeasurement(text, chosen.steps * chosen.batch_size, probe, config)
+    end = FinalMeasurement(text, chosen.steps * chosen.batch_size, probe, config, teacher)
     minutes = config.checkpoint_minutes
     keeper = Checkpointer(config, None if minutes is None else 60 * minutes, first)
     callbacks: list[lightning.Callback] = [probe, progress, keeper]
@@ -139,7 +141,8 @@ def train(config: RunConfig, chosen: Plan, progress: RunProgress, first: int) ->
     tokens = chosen.tokens
     left = left_plateau([(point["exposures"], point["recall"]) for point in probe.curve], recall["floor"])
     flops = matched.cost.flops * tokens
-    return {
+    taught = {} if teacher is None else teacher.blocks(chosen.work, tokens, flops)
+    return taught | {
         "kernels": ran(kernels),
         "facts": {
             "relations": [dataclasses.asdict(one) for one in text.world.statistics()],
@@ -154,7 +157,8 @@ def train(config: RunConfig, chosen: Plan, progress: RunProgress, first: int) ->
             "flops_per_token": matched.cost.flops,
             "training_flops": flops,
             "params_in_pools": sum(len(pool.values) * pool.d_value for pool in model.tables()),
-        },
+        }
+        | taught.get("cost", {}),
         "training": {
             "steps": chosen.steps,
             "batch_size": chosen.batch_size,

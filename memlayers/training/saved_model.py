@@ -10,7 +10,7 @@ from safetensors.torch import load_model, save_model
 from memlayers import __version__
 from memlayers.config import RunConfig
 from memlayers.config.digest import settings
-from memlayers.kernels import choose
+from memlayers.kernels import Kernels, choose
 from memlayers.model import Transformer, build_model
 from memlayers.text import Text
 from memlayers.training.plan import plan
@@ -37,8 +37,11 @@ def fingerprint(text: Text) -> str:
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
-def load(path: str | Path, layers: tuple[type, ...] = ()) -> tuple[RunConfig, Text, Transformer]:
-    """The model of a run with save_model=true, by its file or its record's; `layers`: settings of the user's own.
+def load(
+    path: str | Path, layers: tuple[type, ...] = (), kernels: Kernels | None = None
+) -> tuple[RunConfig, Text, Transformer]:
+    """The model of a run with save_model=true, by its file or its record's; `layers`: settings of the user's own;
+    `kernels`: by default the fastest.
 
     Raises ValueError, in one line, for a file that is none, or of another version, or whose world has changed.
     """
@@ -57,6 +60,7 @@ def load(path: str | Path, layers: tuple[type, ...] = ()) -> tuple[RunConfig, Te
     if fingerprint(made.text) != said["text"]:
         raise ValueError(f"{file}: the facts of world {config.world.name} have changed since; accepted: as they were")
     questions = made.text.questions()
-    model = build_model(made.matched.model, len(made.text.vocabulary), None, choose("auto"), True, questions)
+    kernels = kernels or choose("auto")
+    model = build_model(made.matched.model, len(made.text.vocabulary), None, kernels, True, questions)
     load_model(model, str(file))
     return config, made.text, model
