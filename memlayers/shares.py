@@ -37,7 +37,8 @@ def share_of(
     """Of a model whose tables are sharded over `ranks` processes, of which each has its part of the `work.tokens`.
 
     Sent: what tables exchange (layers/sharded_pool.py), a number of four bytes for each row that a step may read where
-    the rule keeps one, and the gradients of all else; sums go around in a ring. Raises ValueError as the tables do.
+    the rule keeps one, and the gradients of all else; sums go around in a ring. What layers sum over a batch, as a load
+    of experts, is left out. Raises ValueError as the tables do.
     """
     with torch.device("meta"):
         model = build_model(config, num_tokens, questions=questions).to("meta")

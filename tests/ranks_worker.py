@@ -16,8 +16,10 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
 from benches.shards import counted
 
 from memlayers.kernels import REFERENCE, choose
+from memlayers.layers.batch_norm import BatchNorm
 from memlayers.layers.pool import MemoryPool
 from memlayers.layers.sharded_pool import ShardedPool, wire_bytes
+from memlayers.optim import clip_gradients
 from memlayers.optim.rules import SGD, LazyAdam, RowwiseAdagrad
 from memlayers.training import ranks
 from memlayers.training.checkpoint import Interrupted
@@ -94,6 +96,40 @@ def check_steps() -> None:
         torch.testing.assert_close(own.values, mine(whole.values), rtol=1e-4, atol=1e-5)
 
 
+def check_clip() -> None:
+    """The joint norm of two tables, one of which has a dense gradient, and gradients scaled by it, or left alone."""
+    part = slice(TOKENS * dist.get_rank(), TOKENS * (dist.get_rank() + 1))
+    for max_norm in (1e-2, 1e3):
+        tables = [pools(sparse=sparse) for sparse in (True, False)]
+        for step, (whole, own) in enumerate(tables):
+            slots, weights, direction = reads(step)
+            (whole(slots, weights) * direction).sum().backward()
+            (own(slots[part], weights[part]) * direction[part]).sum().backward()
+        before = [own.values.grad.to_dense().clone() for _, own in tables]
+        clip_gradients([whole.values for whole, _ in tables], max_norm)
+        clip_gradients([own.values for _, own in tables], max_norm, sharded=True)
+        for (whole, own), unclipped in zip(tables, before, strict=True):
+            torch.testing.assert_close(own.values.grad.to_dense(), mine(whole.values.grad.to_dense()))
+            assert own.values.grad.to_dense().equal(unclipped) == (max_norm == 1e3)
+
+
+def check_batch() -> None:
+    """Batch normalisation of documents on several processes, one without a token: torch's of all tokens."""
+    own = slice(dist.get_rank(), None, dist.get_world_size())
+    generator = torch.Generator().manual_seed(0)
+    whole, direction = (torch.randn(6, 4, 5, generator=generator) for _ in range(2))
+    tokens = (torch.arange(4) < torch.tensor([4, 0, 3, 1, 2, 4])[:, None]).long()
+    real, part, whole = tokens.bool(), whole[own].clone().requires_grad_(), whole.requires_grad_()
+    mine, theirs, expected = BatchNorm(5), torch.nn.BatchNorm1d(5), torch.zeros(6, 4, 5)
+    expected[real] = theirs(whole[real])
+    got = mine(part, tokens[own]) * tokens[own, :, None]
+    torch.testing.assert_close(got, expected[own], rtol=1e-4, atol=1e-5)
+    (expected * direction).sum().backward()
+    (got * direction[own]).sum().backward()
+    torch.testing.assert_close(part.grad, whole.grad[own], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(mine.mean, theirs.running_mean)
+
+
 def check_ranks() -> None:
     """Means, the first one's word, and gradients of rows that not all processes have."""
     rank, size = ranks.rank(), ranks.count()
@@ -131,6 +167,7 @@ if __name__ == "__main__":
         train(*words)
     else:
         ranks.join({"strategy": "ddp", "accelerator": "cpu"})
-        {"layer": check_layer, "wire": check_wire, "steps": check_steps, "ranks": check_ranks}[check]()
+        checks = {"layer": check_layer, "clip": check_clip, "wire": check_wire, "steps": check_steps}
+        (checks | {"batch": check_batch, "ranks": check_ranks})[check]()
     if dist.is_initialized():
         dist.destroy_process_group()

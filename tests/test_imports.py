@@ -13,7 +13,8 @@ PACKAGE = Path(__file__).resolve().parent.parent / "memlayers"
 # The science: each part with the parts that it may import. A part may always import from itself.
 SCIENCE = {
     "checks": set(),
-    "layers": {"checks"},
+    "processes": set(),
+    "layers": {"checks", "processes"},
     "kernels": {"layers"},
     "config": {"checks", "layers"},
     "facts": {"checks", "config"},

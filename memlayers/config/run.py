@@ -174,11 +174,6 @@ class RunConfig:
                 raise ValueError("shard_tables=true: there is one process; accepted: with trainer=ddp")
         elif devices != "auto":
             raise ValueError(f"trainer.devices={devices}: torchrun says how many; accepted: auto, as in trainer=ddp")
-        if self.shard_tables and self.optim.clip_values is not None:
-            raise ValueError(
-                f"optim.clip_values={self.optim.clip_values}: no process has a whole gradient of a table; "
-                "accepted: null, or shard_tables=false"
-            )
         if strategy == "ddp" and self.quantize.touches_any:
             raise ValueError("trainer=ddp: quantize rounds a model of one process; accepted: trainer=cpu, trainer=gpu")
         if self.shard_tables and self.save_model:

@@ -1,19 +1,19 @@
 """Batch normalisation (Ioffe & Szegedy 2015, arXiv 1502.03167) of tokens, of which some are padding."""
 
-from typing import ClassVar
-
 import torch
 from torch import Tensor, nn
+
+from memlayers.processes import summed
 
 
 class BatchNorm(nn.Module):
     """Each channel to mean 0 and variance 1 over the batch, times a gain, plus a bias.
 
-    In training by the statistics of the batch, padding (token 0) left out; in evaluation by their running averages,
-    where nothing depends on other tokens. The averages are buffers: they are saved with the parameters.
+    In training by the statistics of the batch, over all processes, padding (token 0) left out; in evaluation by their
+    running averages, where nothing depends on other tokens. The averages are buffers: they are saved with the
+    parameters.
     """
 
-    needs_whole_batch: ClassVar[bool] = True
     mean: Tensor
     variance: Tensor
 
@@ -29,9 +29,9 @@ class BatchNorm(nn.Module):
         mean, variance = self.mean, self.variance
         if self.training:
             real = torch.ones_like(x[..., :1]) if tokens is None else (tokens != 0).to(x.dtype)[..., None]
-            count = real.sum().clamp(min=1)
-            mean = (x * real).sum(dim=(0, 1)) / count
-            variance = ((x - mean).square() * real).sum(dim=(0, 1)) / count
+            count = summed(real.sum()).clamp(min=1)
+            mean = summed((x * real).sum(dim=(0, 1))) / count
+            variance = summed(((x - mean).square() * real).sum(dim=(0, 1))) / count
             self.mean.lerp_(mean.detach().to(self.mean.dtype), self.momentum)
             self.variance.lerp_(variance.detach().to(self.variance.dtype), self.momentum)
         return (x - mean) * (variance + self.eps).rsqrt() * self.gain + self.bias

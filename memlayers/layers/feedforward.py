@@ -62,6 +62,8 @@ def matrix_cost(*shape: int, bytes_each: int = 4) -> Cost:
 class FeedForward(Protocol):
     """Causal: the output at a position depends on x and on the tokens up to there, and on nothing later.
 
+    What a layer learns from a whole batch, as a load or a variance, it sums over processes (memlayers/processes.py).
+
     A module declares the roles of its parameters in `param_roles`, {name within the module: role}:
     `output` (writes to the residual stream), `memory_key`, `memory_value`, `filter` (starts at zero). All others are
     `embedding` (of nn.Embedding), `vector` (one axis or none; starts at one), `bias` (named so; starts at zero) or

@@ -23,6 +23,7 @@ from memlayers.layers.dense import Dense
 from memlayers.layers.feedforward import Cost, FeedForward, FFNOutput, Workload, matrix_cost
 from memlayers.layers.product_keys import selection_flops
 from memlayers.layers.site import Site
+from memlayers.processes import summed
 
 
 @dataclass
@@ -53,11 +54,10 @@ class MixtureOfExperts(nn.Module):
     """Letters: b batch, s sequence, t = b * s tokens, e experts, k = topk, d d_model, f hidden.
 
     Biases choose experts and do not weigh them. In training, each falls by balance_step where more tokens than the mean
-    came, and rises where fewer did. Padding, token 0, counts neither there nor in the loss.
+    came, and rises where fewer did. There and in the loss the tokens of all processes count, and padding, token 0, not.
     """
 
     param_roles: ClassVar[dict[str, str]] = {"down": "output"}
-    needs_whole_batch: ClassVar[bool] = True  # for the load of experts
     bias: Tensor | None
 
     def __init__(self, settings: MoE, d_model: int, gated: bool, shared: FeedForward | None):
@@ -79,10 +79,9 @@ class MixtureOfExperts(nn.Module):
             gate = gate / gate.sum(dim=-1, keepdim=True)
         made = self.by_expert(flat, chosen)
         hidden = (made * gate.to(made.dtype)[..., None]).sum(dim=1).to(x.dtype).view_as(x)
-        aux_loss = self.balance(share, chosen, tokens.flatten() != 0)
         if self.shared is not None:
             hidden = hidden + self.shared(x, tokens).hidden
-        return FFNOutput(hidden, aux_loss)
+        return FFNOutput(hidden, self.balance(share, chosen, tokens.flatten() != 0))
 
     def by_expert(self, flat: Tensor, chosen: Tensor) -> Tensor:
         """What each chosen expert (t, k) makes of its token (t, d): (t, k, d)."""
@@ -102,12 +101,14 @@ class MixtureOfExperts(nn.Module):
     def balance(self, share: Tensor, chosen: Tensor, real: Tensor) -> Tensor | None:
         """Moves the biases. The loss is e * sum over experts of their share of the routes times their mean share."""
         load = chosen[real].flatten().bincount(minlength=share.shape[-1]).float()
-        if self.bias is not None and self.training:
-            self.bias -= self.balance_step * (load - load.mean()).sign()
-        if not self.balance_loss:
-            return None
-        mean = (share * real[:, None]).sum(dim=0) / real.sum().clamp(min=1)
-        return self.balance_loss * len(load) * (load / load.sum().clamp(min=1) * mean).sum()
+        total = (share * real[:, None]).sum(dim=0)
+        if self.training:  # else a process may ask alone
+            load, total = summed(load), summed(total)
+            if self.bias is not None:
+                self.bias -= self.balance_step * (load - load.mean()).sign()
+        routes = load.sum().clamp(min=1)
+        loss = len(load) * (load / routes * total / (routes / self.topk)).sum()
+        return self.balance_loss * loss if self.balance_loss else None
 
     def cost(self, work: Workload) -> Cost:
         """The router, the choice, the sort of routes, and of all experts those that a token passes."""

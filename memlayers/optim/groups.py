@@ -5,12 +5,14 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from memlayers.config import OptimConfig
 from memlayers.kernels import REFERENCE, Kernels
 from memlayers.layers.pool import MemoryPool
+from memlayers.layers.sharded_pool import gathered
 from memlayers.model import parameters_with_roles
 from memlayers.optim.muon import Muon
 from memlayers.optim.rows import RowOptimizer
@@ -92,8 +94,11 @@ def fused_updates(model: nn.Module, optimizers: list[Optimizer], config: OptimCo
 
 
 @torch.no_grad()
-def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float | None) -> None:
-    """Scale gradients, dense and sparse, so that their joint Euclidean norm is at most max_norm; null does nothing."""
+def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float | None, sharded: bool = False) -> None:
+    """Scale gradients, dense and sparse, so that their joint Euclidean norm is at most max_norm; null does nothing.
+
+    Sharded ones are columns (layers/sharded_pool.py): the norm is that of all columns, and all processes call together.
+    """
     if max_norm is None:
         return
     grads = [p.grad for p in parameters if p.grad is not None]
@@ -103,6 +108,8 @@ def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float | None) -
     if not parts:
         return
     norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(part.float()) for part in parts]))
+    if sharded:
+        norm = torch.linalg.vector_norm(gathered(norm[None], dist.get_world_size()))
     scale = (max_norm / (norm + 1e-6)).clamp(max=1.0)
     for grad in grads:
         grad.mul_(scale)

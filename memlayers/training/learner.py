@@ -7,7 +7,7 @@ from typing import Any
 
 import lightning
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
@@ -18,6 +18,7 @@ from memlayers.layers.sharded_pool import ShardedPool
 from memlayers.model import Transformer, parameters_with_roles
 from memlayers.optim import build_optimizers, build_schedules, clip_gradients, fused_updates
 from memlayers.quantize import rounded
+from memlayers.recall.ask import evaluation
 from memlayers.text import Documents, Text
 from memlayers.training import ranks, shards
 from memlayers.training.divergence import Diverged, noticed
@@ -87,9 +88,11 @@ class FactLearner(lightning.LightningModule):
         self.shards_at = Path()  # where a checkpoint has what is sharded
         self.shards = any(isinstance(pool, ShardedPool) for pool in model.tables())
         self.kernels = ranks.for_shards(kernels) if self.shards else kernels
-        tables = {id(parameter) for parameter in self.value_parameters}  # their gradients are sparse, or of a shard
-        names = [name for name, one in self.named_parameters(remove_duplicate=False) if id(one) in tables]
-        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(self, names)
+        if ranks.count() > 1:
+            # Gradients of tables are sparse, or of a shard; for one that never comes, others would wait.
+            apart = {id(parameter) for parameter in (*self.value_parameters, *unread(model, self.other_parameters))}
+            names = [name for name, one in self.named_parameters(remove_duplicate=False) if id(one) in apart]
+            DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(self, names)
 
     def training_step(self, batch: Documents, batch_idx: int) -> None:
         with self.as_read():
@@ -101,7 +104,7 @@ class FactLearner(lightning.LightningModule):
         if ranks.count() > 1:
             self.share_gradients_of_tables()
         clip_gradients(self.other_parameters, self.optim.clip)
-        clip_gradients(self.value_parameters, self.optim.clip_values)
+        clip_gradients(self.value_parameters, self.optim.clip_values, self.shards)
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad()
@@ -165,6 +168,15 @@ def answer_loss(model: Transformer, documents: Documents, loss: str, teacher: Te
         scored = where.sum().float()
         total = total * (scored / ranks.mean(scored).clamp(min=1 / ranks.count()))
     return total if out.aux_loss is None else total + out.aux_loss
+
+
+def unread(model: Transformer, parameters: list[nn.Parameter]) -> list[nn.Parameter]:
+    """Those on which no output depends, as the gain of a norm before a layer that looks at tokens alone."""
+    learning = [parameter for parameter in parameters if parameter.requires_grad]
+    with evaluation(model):
+        logits = model(torch.ones(1, 2, dtype=torch.long, device=model.embedding.weight.device)).logits
+    gradients = torch.autograd.grad(logits.sum(), learning, allow_unused=True)
+    return [parameter for parameter, gradient in zip(learning, gradients, strict=True) if gradient is None]
 
 
 def listed(one_or_more: Any) -> list[Any]:

@@ -18,16 +18,6 @@ def room_for(config: RunConfig, chosen: Plan) -> tuple[Any, ...]:
     return chosen.matched.model, *words, ranks.on_this_machine(), shards
 
 
-def refuse_parts(model: Transformer) -> None:
-    """Raises ValueError for layers that look at a whole batch, where each process has a part of it."""
-    whole = [module for module in model.modules() if getattr(module, "needs_whole_batch", False)]
-    if ranks.count() > 1 and whole:
-        name = type(whole[0]).__name__
-        raise ValueError(
-            f"trainer=ddp: {name} computes over a whole batch, of which a process has a part; accepted: trainer=cpu"
-        )
-
-
 def refuse_device(device: str, kernels: str, model: Transformer) -> None:
     """Raises ValueError, before training, for what the device cannot do."""
     if device != "cuda":

@@ -37,7 +37,7 @@ from memlayers.training.record import (
     machine,
     record_path,
 )
-from memlayers.training.refusals import refuse_device, refuse_parts, room_for
+from memlayers.training.refusals import refuse_device, room_for
 from memlayers.training.saved_model import save
 from memlayers.training.teacher import teacher_of
 from memlayers.training.trainer import build_trainer, fit
@@ -115,7 +115,6 @@ def train(config: RunConfig, chosen: Plan, progress: RunProgress, first: int) ->
     sparse = config.optim.values is None or config.optim.values.sparse
     vocabulary, shards = len(text.vocabulary), config.shard_tables
     model = build_model(matched.model, vocabulary, generator, kernels, sparse, text.questions(), shards)
-    refuse_parts(model)
     teacher = teacher_of(config, text, kernels)
     learner = FactLearner(model, config.optim, config.training.loss, chosen.steps, kernels, config.quantize, teacher)
     learner.shards_at = tables_path(checkpoint_path(config), first)

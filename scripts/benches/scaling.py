@@ -27,11 +27,11 @@ On several nodes, the same on each of them, or once by `srun` within a Slurm job
 
     srun --nodes=4 --ntasks-per-node=1 torchrun --nnodes=4 ... --rdzv-endpoint=$(hostname):29500 ...
 
-A batch is the same whatever the number of processes, and so is the curve, but for the order of sums. Layers that look
-at a whole batch (batch normalisation, the load of experts) are refused. All processes write to one folder, which the
-nodes have to share. A run that is stopped goes on by the same command, with another number of processes if need be;
-torchrun gives it 30 seconds to save, and what takes longer goes back to the last checkpoint. Only gloo, on CPUs, has
-been tried.
+A batch is the same whatever the number of processes, and so is the curve, but for the order of sums: batch
+normalisation, the load of experts and the norms of clipping (optim.clip, optim.clip_values) are those of all processes.
+Rounding (quantize) is refused. All processes write to one folder, which the nodes have to share.
+A run that is stopped goes on by the same command, with another number of processes if need be; torchrun gives it 30
+seconds to save, and what takes longer goes back to the last checkpoint. Only gloo, on CPUs, has been tried.
 
 Tables are cut into columns (layers/sharded_pool.py). The alternative cuts them into rows: its messages depend on what
 is read, and every owner sends a sum as wide as the model for each token. The last column is the time of a step by rows
