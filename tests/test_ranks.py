@@ -9,8 +9,9 @@ import pytest
 from commands import called, one, refusal, small
 
 import memlayers
+from memlayers.recall.ask import ask, sample_facts
 from memlayers.training.checkpoint import step_kept
-from memlayers.training.record import read_record, record_path
+from memlayers.training.record import model_path, read_record, record_path
 from memlayers.training.run import run
 
 WORKER = Path(__file__).parent / "ranks_worker.py"
@@ -145,14 +146,38 @@ def test_ddp_without_torchrun_is_refused_with_the_command(tmp_path):
     assert "Traceback" not in done.stderr
 
 
-def test_a_model_is_kept_once(tmp_path):
-    torchrun(2, "train", tmp_path, 0, "trainer=ddp training.steps=2 save_model=true")
-    (kept,) = tmp_path.rglob("*.safetensors")
-    assert not [*tmp_path.rglob("*.tmp")] and memlayers.load(kept).model.tables()
+KEPT = [
+    "ffn=memory",
+    "ffn=memory shard_tables=true",
+    "ffn=pkm model.ffn.value_dtype=bfloat16 shard_tables=true",
+    "ffn=memory model.ffn.pool=shared model.blocks=[0,1] shard_tables=true",
+]
+
+
+def test_models_are_kept_once_and_answer_one_process_as_they_did_two(tmp_path):
+    commands = [f"trainer=ddp training.steps=4 save_model=true {words}" for words in KEPT]
+    torchrun(2, "train", tmp_path, 0, *commands)
+    assert not [*tmp_path.rglob("*.tmp")] and len([*tmp_path.rglob("*.safetensors")]) == len(KEPT)
+    for words in commands:
+        record, kept = of(tmp_path, words), memlayers.load(model_path(small(tmp_path, *words.split())))
+        whole = sum(pool.values.numel() for pool in kept.model.tables())
+        assert whole == record["cost"]["params_in_pools"]
+        facts = sample_facts(kept.text.world, record["config"]["training"]["max_probed_facts"])
+        surprise = ask(kept.model, kept.text, facts, "training").surprise.mean().item()
+        assert surprise == pytest.approx(record["training"]["curve"][-1]["surprise"], rel=1e-5), words
+
+
+def test_a_model_that_cannot_be_written_is_told_and_nobody_waits(tmp_path):
+    words = "trainer=ddp training.steps=2 save_model=true shard_tables=true"
+    scratch = model_path(small(tmp_path, *words.split())).with_suffix(".safetensors.tmp")
+    scratch.parent.mkdir(parents=True)
+    scratch.symlink_to("/dev/full")
+    said = torchrun(2, "train", tmp_path, 0, words, expect=1)
+    assert "ValueError: save_model=true: " in said and "No space left" in said
+    assert not [*tmp_path.rglob("*.tmp"), *tmp_path.rglob("*.safetensors")]
 
 
 def test_settings_that_do_not_go_together_are_refused():
     assert "accepted: with trainer=ddp" in refusal("shard_tables=true")
-    assert "save_model=true" in refusal("shard_tables=true", "trainer=ddp", "save_model=true")
     assert "accepted: auto" in refusal("trainer=ddp", "trainer.devices=2")
     assert one("trainer=ddp", "shard_tables=true").shard_tables

@@ -176,5 +176,3 @@ class RunConfig:
             raise ValueError(f"trainer.devices={devices}: torchrun says how many; accepted: auto, as in trainer=ddp")
         if strategy == "ddp" and self.quantize.touches_any:
             raise ValueError("trainer=ddp: quantize rounds a model of one process; accepted: trainer=cpu, trainer=gpu")
-        if self.shard_tables and self.save_model:
-            raise ValueError("save_model=true: no process has the whole model; accepted: false with shard_tables")

@@ -136,7 +136,7 @@ def train(config: RunConfig, chosen: Plan, progress: RunProgress, first: int) ->
         found = noticed(model, chosen.steps - 1, learner.logged_loss)
         raise Diverged("the model is not finite after its last step", found)
     if config.save_model:
-        ranks.of_first(lambda: save(model, text, config))
+        save(model, text, config)
     tokens = chosen.tokens
     left = left_plateau([(point["exposures"], point["recall"]) for point in probe.curve], recall["floor"])
     flops = matched.cost.flops * tokens

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -13,22 +14,46 @@ from memlayers.config.digest import settings
 from memlayers.kernels import Kernels, choose
 from memlayers.model import Transformer, build_model
 from memlayers.text import Text
+from memlayers.training import ranks
 from memlayers.training.plan import plan
 from memlayers.training.record import SCHEMA, model_path
 from memlayers.training.restore import restored
+from memlayers.training.whole_model import parts_of_file
 
 
 def save(model: Transformer, text: Text, config: RunConfig) -> None:
-    """Parameters, each once, and the settings from which `load` builds the model around them."""
+    """Parameters, each once, and the settings from which `load` builds the model around them.
+
+    All processes of a run call together, and the first one writes. Raises ValueError in all of them where it cannot.
+    """
     kept = {key: value for key, value in settings(config).items() if key not in ("axes", "report", "results", "logger")}
     said = {"memlayers": __version__, "schema": str(SCHEMA), "text": fingerprint(text), "settings": json.dumps(kept)}
     path, scratch = model_path(config), model_path(config).with_suffix(".safetensors.tmp")
-    try:
-        save_model(model, str(scratch), metadata=said)
-        scratch.replace(path)
-    except (OSError, SafetensorError) as error:
-        scratch.unlink(missing_ok=True)
-        raise ValueError(f"save_model=true: {path}: cannot be written ({error}); accepted: a writable folder") from None
+    parts = parts_of_file(model, said) if config.shard_tables else iter(())
+
+    def write() -> None:
+        try:
+            if config.shard_tables:
+                with scratch.open("wb") as file:
+                    file.writelines(parts)
+            else:
+                save_model(model, str(scratch), metadata=said)
+            scratch.replace(path)
+        except (OSError, SafetensorError) as error:
+            scratch.unlink(missing_ok=True)
+            says = f"save_model=true: {path}: cannot be written ({error}); accepted: a writable folder"
+            raise ValueError(says) from None
+        finally:
+            run_through(parts)  # also after a failure, as the others wait at each
+
+    if not ranks.is_first():
+        run_through(parts)
+    ranks.of_first(write)
+
+
+def run_through(parts: Iterator[object]) -> None:
+    for _ in parts:
+        pass
 
 
 def fingerprint(text: Text) -> str:

@@ -29,7 +29,8 @@ On several nodes, the same on each of them, or once by `srun` within a Slurm job
 
 A batch is the same whatever the number of processes, and so is the curve, but for the order of sums: batch
 normalisation, the load of experts and the norms of clipping (optim.clip, optim.clip_values) are those of all processes.
-Rounding (quantize) is refused. All processes write to one folder, which the nodes have to share.
+With save_model=true the first one writes the whole model, some rows of a table at a time, and one process reads it
+(scripts/ask.py). Rounding (quantize) is refused. All processes write to one folder, which the nodes have to share.
 A run that is stopped goes on by the same command, with another number of processes if need be; torchrun gives it 30
 seconds to save, and what takes longer goes back to the last checkpoint. Only gloo, on CPUs, has been tried.
 
