@@ -115,7 +115,8 @@ def saved(panels: Callable[[], Figure], path: Path) -> list[Path]:
     """The figure that `panels` makes, as path.png and path.svg."""
     with matplotlib.rc_context(STYLE):
         figure = panels()
-        figure.tight_layout()
+        if figure.get_layout_engine() is None:
+            figure.tight_layout()
         path.parent.mkdir(parents=True, exist_ok=True)
         written = [path.with_suffix(".png"), path.with_suffix(".svg")]
         figure.savefig(written[0], metadata={"Software": None})

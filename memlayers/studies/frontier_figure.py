@@ -7,27 +7,34 @@ import numpy
 import pandas
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from memlayers.studies.figure import GREY, colours_of, saved
 from memlayers.studies.frontier import common_seeds, front, multipliers, points_of
 
 
 def draw_frontiers(frame: pandas.DataFrame, layout: dict[str, Any], path: Path) -> list[Path]:
-    """path.png and path.svg: a line of two panels for each world."""
+    """path.png and path.svg: a column of two panels for each world, and one legend."""
     reference = str(layout["reference"]["arm"])
     worlds = [world for world, own in frame.groupby("world", sort=True) if (own["status"] == "ok").any()]
     names = sorted(set(frame["arm"]) - {one for one in frame["arm"] if one.startswith(f"{reference}_")})
     colours = colours_of(sorted(names, key=lambda name: name != reference), layout)
 
     def panels() -> Figure:
-        figure = Figure(figsize=(9.6, 3.4 * len(worlds)))
-        grid = figure.subplots(len(worlds), 2, squeeze=False)
-        for world, (left, right) in zip(worlds, grid, strict=True):
+        figure = Figure(figsize=(max(5.2, 3.6 * len(worlds)), 6.4), layout="constrained")
+        grid = figure.subplots(2, len(worlds), squeeze=False, sharey="row")
+        for world, (above, below) in zip(worlds, grid.T, strict=True):
             own = frame[(frame["world"] == world) & (frame["status"] == "ok")]
-            frontiers(left, own, reference, colours, layout["y"])
-            times(right, own, reference, colours, layout["y"])
-            left.set_title(f"{world} (n = {len(common_seeds(own))} seeds a point)", loc="left", fontsize=9)
+            frontiers(above, own, reference, colours, layout["y"])
+            times(below, own, reference, colours, layout["y"])
+            above.set_title(f"{world} (n = {len(common_seeds(own))} seeds a point)", loc="left", fontsize=9)
+        grid[0, 0].set_ylabel(layout["y"].replace("_", " "))
+        grid[1, 0].set_ylabel(f"training FLOPs of {reference} / of the arm")
+        named = {
+            name: line for panel in grid.flat for line, name in zip(*panel.get_legend_handles_labels(), strict=True)
+        }
+        columns = min(6, 2 * len(worlds))
+        figure.legend(named.values(), named, loc="outside lower center", ncols=columns, fontsize=7, frameon=False)
         return figure
 
     return saved(panels, path) if worlds else []
@@ -46,9 +53,9 @@ def frontiers(panel: Axes, frame: pandas.DataFrame, reference: str, colours: dic
         panel.plot(cost, recall, ".", ms=4, color=colours[name], alpha=0.55)
     panel.axhline(1.0, ls=":", lw=0.8, color="#999999", label="lookup in the facts")
     panel.axhline(frame["recall.floor"].iloc[0], ls="--", lw=0.8, color="#999999", label="commonest object")
-    panel.set(xscale="log", xlabel="training FLOPs", ylabel=y.replace("_", " "), ylim=(0, 1.04))
+    panel.plot([], [], ".", ms=4, color=GREY, alpha=0.55, label="each configuration, in its arm's colour")
+    panel.set(xscale="log", xlabel="training FLOPs", ylim=(0, 1.04))
     panel.tick_params(axis="x", which="minor", labelsize=6)  # labelled in a small study, of less than a decade
-    panel.legend(fontsize=6, frameon=False)
 
 
 def times(panel: Axes, frame: pandas.DataFrame, reference: str, colours: dict[str, str], y: str) -> None:
@@ -69,8 +76,7 @@ def times(panel: Axes, frame: pandas.DataFrame, reference: str, colours: dict[st
     panel.axhline(1.0, lw=1.2, color=GREY)
     panel.set_yscale("log")
     panel.yaxis.set_major_locator(LogLocator(10, (1, 2, 5)))
-    panel.yaxis.set_major_formatter(ScalarFormatter())
+    panel.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     panel.yaxis.set_minor_formatter(NullFormatter())
-    panel.set(xlabel=y.replace("_", " "), ylabel=f"training FLOPs of {reference} / of the arm", xlim=(0, 1.02))
+    panel.set(xlabel=y.replace("_", " "), xlim=(0, 1.02))
     panel.plot([], [], "^", ms=3, mfc="none", mew=0.6, color=GREY, label=f"at least: {reference} does not get there")
-    panel.legend(fontsize=6, frameon=False)
