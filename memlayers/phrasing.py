@@ -56,6 +56,7 @@ def layouts_of(world: World, style: str, prose: ProseConfig, ids: dict[str, int]
     if style == "terse":
         rows = {kind: [[] for _ in world.relations] for kind in KINDS}
         rows["train"] = [[[SUBJECT, word(f"[{name}]"), OBJECT]] for name in world.relations]
+        rows |= dict.fromkeys(world.views, rows["train"])
     else:
         if not world.templates:
             raise ValueError(f"world.text=prose: world {world.name} has no templates; accepted: terse")
@@ -69,7 +70,8 @@ def layouts_of(world: World, style: str, prose: ProseConfig, ids: dict[str, int]
         raise ValueError(f"world.prose.questions={prose.questions}: world {world.name} has no questions; accepted: 0")
     told = [[*own, *questions] for own, questions in zip(rows["train"], rows["questions"], strict=True)]
     found = {"told": told, "statements": rows["train"], "training": asked}
-    return {kind: Layouts(own) for kind, own in (found | {kind: rows[kind] for kind in KINDS[1:]}).items()}
+    del rows["train"]
+    return {kind: Layouts(own) for kind, own in (rows | found).items()}
 
 
 class Telling:

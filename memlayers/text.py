@@ -19,7 +19,7 @@ from memlayers.config.worlds import CorpusConfig, ProseConfig, WorldConfig
 from memlayers.facts import build_world
 from memlayers.facts.corpora import draw_windows
 from memlayers.facts.world import PAD, World, known_facts, pad
-from memlayers.phrasing import OBJECT, SUBJECT, Layouts, Telling, layouts_of
+from memlayers.phrasing import OBJECT, SUBJECT, Telling, layouts_of
 
 PRONOUN = "this one"  # the subject of a document's later sentences, if they do not name it
 
@@ -37,6 +37,7 @@ class Probe(NamedTuple):
     documents: Documents
     subject: Tensor  # (b,)
     relation: Tensor  # (b,)
+    name: Tensor  # (b, w) tokens of the subject, as the question spells it
 
 
 def text_of(config: WorldConfig) -> "Text":
@@ -94,9 +95,8 @@ class Text:
             length = (self.sample(1024, torch.Generator().manual_seed(0)).tokens != PAD).sum().item() / 1024
             of_text, of_facts = self.corpus.share * length, (1 - self.corpus.share) * self.corpus.length
             self.corpus_rate = of_text / (of_text + of_facts)
-        told *= 1 - self.corpus_rate
-        self.exposures_per_document = told  # (n, r) expected showings of each fact in one row
-        self.mean_exposures = float(told[world.facts >= 0].mean())  # of a fact, in one row
+        self.exposures_per_document = told * (1 - self.corpus_rate)  # (n, r) expected showings of each fact in one row
+        self.mean_exposures = float(self.exposures_per_document[world.facts >= 0].mean())  # of a fact, in one row
 
     def sample(self, num_documents: int, generator: torch.Generator) -> Documents:
         """Rows to train on: documents about facts, and running text in the place of some."""
@@ -128,63 +128,64 @@ class Text:
             relation = order.argsort(dim=1)[:, : self.sentences]
             include = shown[:, : self.sentences] < self.include[subject[:, None], relation]
         template = self.telling.choose(subject, relation, generator)
-        return self._write(subject, relation, include, template, self.world.facts, self.layouts["told"])
+        fact, name = self.world.facts[subject[:, None], relation], self.spelt(subject, "training", generator)
+        return self._write(name, relation, fact, include, self.layouts["told"].codes[relation, template])
 
     def probe(self, facts: Tensor, phrasing: str, generator: torch.Generator, answers: Tensor | None = None) -> Probe:
-        """Ask for `facts` (b, 2: subject, relation) in a phrasing: training, held_out, questions, held_out_questions.
-
-        A relation without a template in that phrasing is left out. `answers` (n, r) replaces the world's facts, as in
-        the shuffled control. Templates with the object first are never asked.
+        """Ask for `facts` (b, 2: subject, relation) in a phrasing: training, held_out, questions, held_out_questions,
+        or a kind of view. A relation without a template in that phrasing is left out. Templates with the object first
+        are never asked. `answers` (n, r) replaces the world's facts, as in the shuffled control.
         """
         layouts = self.layouts[phrasing]
         facts = facts[layouts.count[facts[:, 1]] > 0]
         subject, relation = facts[:, 0], facts[:, 1:]
-        template = layouts.choose(relation, torch.rand(relation.shape, generator=generator))
+        code = layouts.codes[relation, layouts.choose(relation, torch.rand(relation.shape, generator=generator))]
         known = self.world.facts if answers is None else answers
+        fact = known[subject.clamp(max=len(known) - 1)[:, None], relation]
         include = torch.ones_like(relation, dtype=torch.bool)
-        return Probe(self._write(subject, relation, include, template, known, layouts), subject, relation[:, 0])
+        name = self.spelt(subject, phrasing, generator)
+        return Probe(self._write(name, relation, fact, include, code), subject, relation[:, 0], name)
+
+    def spelt(self, subject: Tensor, phrasing: str, generator: torch.Generator) -> Tensor:
+        """Tokens (b, width) of subjects (b,), in one of the views of a phrasing where the world has any."""
+        if (views := self.world.views.get(phrasing)) is None:
+            return self.subjects[subject]
+        return _widen(views[subject, torch.randint(views.shape[1], subject.shape, generator=generator)], self.width)
 
     def questions(self) -> Tensor | None:
         """What stands before the object of each fact, as padded tokens (f, q), in the order of `facts`; None where
-        that is not one text a fact: in prose, and in documents of several facts."""
-        if self.style != "terse" or self.document != "fact":
+        that is not one text a fact: in prose, in documents of several facts, in several views."""
+        if self.style != "terse" or self.document != "fact" or "training" in self.world.views:
             return None
         documents = self.probe(self.facts, "training", torch.Generator().manual_seed(0)).documents
         before = documents.answers.cumsum(dim=1) == 0
         tokens = documents.tokens.masked_fill(~before, PAD)
         return tokens[:, : int((tokens != PAD).sum(dim=1).max())]
 
-    def _write(
-        self, subject: Tensor, relation: Tensor, include: Tensor, template: Tensor, known: Tensor, layouts: Layouts
-    ) -> Documents:
-        """Sentences (b, r) of (relation, template) about `subject` (b,), in order, those of `include` only.
+    def _write(self, name: Tensor, relation: Tensor, fact: Tensor, include: Tensor, code: Tensor) -> Documents:
+        """Sentences (b, r) in templates `code` (b, r, l) about `name` (b, width), in order, those of `include` only.
 
         Every part of every sentence gets a block of `width` cells; then the empty cells are squeezed out.
         """
-        code = layouts.codes[relation, template]  # (b, r, l)
         is_later = include.cumsum(dim=1) > include.long()  # than the first sentence
-        if self.style == "terse":
-            code = code.masked_fill((code == SUBJECT) & is_later[..., None], PAD)
-        code = code.masked_fill(~include[..., None], PAD)
-        fact = known[subject.clamp(max=len(known) - 1)[:, None], relation].clamp(min=0)
-        objects = self.objects[self.first_object[relation] + fact]
+        is_told = (code == SUBJECT) & is_later[..., None] & (self.style == "terse")
+        code = code.masked_fill(is_told | ~include[..., None], PAD)
+        objects = self.objects[self.first_object[relation] + fact.clamp(min=0)]
         cells = code.new_zeros(*code.shape, self.width)
         cells[..., 0] = code.clamp(min=PAD)
-        called = torch.where(is_later & self.has_pronoun, -1, subject[:, None])  # (b, r)
-        cells = torch.where((code == SUBJECT)[..., None], self.subjects[called][:, :, None], cells)
+        called = torch.where((is_later & self.has_pronoun)[..., None], self.subjects[-1], name[:, None])
+        cells = torch.where((code == SUBJECT)[..., None], called[:, :, None], cells)
         cells = torch.where((code == OBJECT)[..., None], objects[:, :, None], cells)
         seen = ((code == SUBJECT).cumsum(dim=-1) > 0) | (self.style == "terse")
         answer = ((code == OBJECT) & seen)[..., None].expand(cells.shape)
 
         cells, answer = cells.flatten(1), answer.flatten(1)
         filled = cells != PAD
-        length = filled.sum(dim=1)
         row, column = filled.nonzero(as_tuple=True)
         place = (filled.cumsum(dim=1) - 1)[row, column]
-        tokens = cells.new_zeros(len(cells), int(length.max()) if len(cells) else 0)
+        tokens = cells.new_zeros(len(cells), int(filled.sum(dim=1).max()) if len(cells) else 0)
         answers = torch.zeros_like(tokens, dtype=torch.bool)
-        tokens[row, place] = cells[row, column]
-        answers[row, place] = answer[row, column]
+        tokens[row, place], answers[row, place] = cells[row, column], answer[row, column]
         return Documents(tokens, answers)
 
 
@@ -194,7 +195,6 @@ def _widen(table: Tensor, width: int) -> Tensor:
 
 def chunks(probe: Probe, size: int) -> Iterator[Probe]:
     """The same questions in pieces of at most `size`."""
-    documents = zip(*(table.split(size) for table in probe.documents), strict=True)
-    rest = zip(probe.subject.split(size), probe.relation.split(size), strict=True)
-    for (tokens, answers), (subject, relation) in zip(documents, rest, strict=True):
-        yield Probe(Documents(tokens, answers), subject, relation)
+    for start in range(0, len(probe.subject), size):
+        part = slice(start, start + size)
+        yield Probe(Documents(*(table[part] for table in probe.documents)), *(table[part] for table in probe[1:]))

@@ -74,7 +74,7 @@ def test_shares_are_those_of_each_question_asked_alone(text):
 
 def test_the_name_ends_where_its_last_token_stands(text):
     probe = text.probe(known_facts(text.world), "training", seeded())
-    ends = name_ends(text, probe)
+    ends = name_ends(probe)
     last = torch.tensor([[token for token in row if token][-1] for row in text.subjects[probe.subject].tolist()])
     assert probe.documents.tokens[torch.arange(len(ends)), ends].equal(last)
     assert (ends < probe.documents.answers.long().argmax(dim=1)).all()

@@ -8,7 +8,7 @@ No subject has a token of its own, so no fact can hide in a row of the embedding
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 
 import torch
@@ -68,6 +68,7 @@ class World:
     templates: tuple[Templates, ...] = ()  # one for each relation; empty in a world that has no prose
     encode: Callable[[str], list[str]] | None = None  # text -> tokens; None where each word is one
     corpora: tuple[Corpus, ...] = ()  # running text in the same tokens
+    views: dict[str, Tensor] = field(default_factory=dict)  # phrasing -> (n + u, v, s): spellings to draw from in it
     written_subjects: tuple[str, ...] = ()  # and unknown ones, as people write them; empty: as their tokens say
     written_objects: tuple[tuple[str, ...], ...] = ()  # the same of each relation's objects
     notes: tuple[str, ...] = ()  # one line for each thing the loader dropped, merged or resolved

@@ -56,7 +56,7 @@ def reads_of(model: Transformer, text: Text, facts: Tensor, phrasing: str) -> di
     """Slots and weights (b, r) of each fact, by layer, at_name and at_answer. Templates follow from the facts alone."""
     probe = text.probe(facts, phrasing, torch.Generator().manual_seed(0))
     row = torch.arange(len(probe.subject))
-    places = {"at_name": name_ends(text, probe), "at_answer": probe.documents.answers.long().argmax(dim=1) - 1}
+    places = {"at_name": name_ends(probe), "at_answer": probe.documents.answers.long().argmax(dim=1) - 1}
     tokens = probe.documents.tokens.to(model.embedding.weight.device)
     with evaluation(model):
         made = model(tokens, torch.zeros_like(tokens, dtype=torch.bool)).reads
@@ -66,10 +66,10 @@ def reads_of(model: Transformer, text: Text, facts: Tensor, phrasing: str) -> di
     }
 
 
-def name_ends(text: Text, probe: Probe) -> Tensor:
+def name_ends(probe: Probe) -> Tensor:
     """Index (b,) of the last token of the subject's name in each question."""
     ends = []
-    for row, name in zip(probe.documents.tokens.tolist(), text.subjects[probe.subject].tolist(), strict=True):
+    for row, name in zip(probe.documents.tokens.tolist(), probe.name.tolist(), strict=True):
         name = [token for token in name if token != PAD]
         ends.append(next(end for end in range(len(name), len(row)) if row[end - len(name) : end] == name) - 1)
     return torch.tensor(ends)

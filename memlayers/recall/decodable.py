@@ -61,7 +61,7 @@ def streams(model: Transformer, text: Text, facts: Tensor) -> dict[str, dict[str
                 row = torch.arange(len(tokens))
                 before = part.documents.answers.long().argmax(dim=1) - 1
                 for index, stream in enumerate(made):
-                    for place, where in (("at_name", name_ends(text, part)), ("at_answer", before)):
+                    for place, where in (("at_name", name_ends(part)), ("at_answer", before)):
                         here = stream.float().cpu()[row, where]
                         found.setdefault(str(index), {}).setdefault(place, []).append(here)
     finally:
