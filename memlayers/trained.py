@@ -78,7 +78,7 @@ class Trained:
         return torch.cat(found)
 
     def ask(self, subject: str, relation: str, top: int = 5, phrasing: str = "training") -> Reply:
-        """The `top` likeliest objects. `phrasing`: training, held_out, questions or held_out_questions."""
+        """The `top` likeliest objects. `phrasing`: training, held_out, questions, held_out_questions or a view."""
         fact = self.fact(subject, relation)
         scores = self.log_probabilities(self.question(fact, phrasing), fact[1])
         best = scores.topk(min(top, len(scores)))

@@ -37,7 +37,9 @@ def main() -> int:
     parser.add_argument("subject", nargs="?")
     parser.add_argument("relation", nargs="?")
     parser.add_argument("--top", type=int, default=3, help="answers to a question")
-    parser.add_argument("--phrasing", default="training", help="training, held_out, questions, held_out_questions")
+    parser.add_argument(
+        "--phrasing", default="training", help="training, held_out, questions, held_out_questions; or a kind of view"
+    )
     parser.add_argument("--layer", action="append", default=[], metavar="FILE", help="of an arm of your own")
     given = parser.parse_args()
     try:

@@ -23,7 +23,9 @@ def main() -> int:
     parser.add_argument("run")
     parser.add_argument("subject", nargs="?")
     parser.add_argument("relation", nargs="?")
-    parser.add_argument("--phrasing", default="training", help="training, held_out, questions, held_out_questions")
+    parser.add_argument(
+        "--phrasing", default="training", help="training, held_out, questions, held_out_questions; or a kind of view"
+    )
     parser.add_argument("--figure", type=Path, metavar="FILE")
     parser.add_argument("--measure", type=int, metavar="FACTS")
     parser.add_argument("--layer", action="append", default=[], metavar="FILE", help="of an arm of your own")

@@ -13,6 +13,7 @@ from memlayers.config import (
     MatchConfig,
     ModelConfig,
     OptimConfig,
+    PicturesConfig,
     ScheduleConfig,
     TriplesConfig,
 )
@@ -72,6 +73,7 @@ for key, value in CHANGES.items():
     FULL = changed(FULL, key, value)
 DECISIVE = [key for key in leaves(FULL) if key not in NAMES_AND_PLACES and key.partition(".")[0] not in NOT_DECISIVE]
 WORLDS = [BiographiesConfig(name="bio"), TriplesConfig(name="mine", path="facts.csv"), AtlasConfig(name="atlas")]
+WORLDS += [PicturesConfig(name="pictures")]
 
 
 def another(value: Any) -> Any:

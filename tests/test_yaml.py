@@ -21,11 +21,18 @@ CHOICES = sorted(path.relative_to(CONF).with_suffix("").as_posix() for path in C
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
 READ_BY_OTHER_MEANS = ("experiment", "rates", "space")  # and tested below, in test_rates.py and in test_tune.py
 NEEDS = {"logger/tensorboard": "tensorboard", "logger/wandb": "wandb", "logger/mlflow": "mlflow"}
+NEEDS |= {"world/pictures": "sklearn", "experiment/pictures": "sklearn"}
 
 
 def few_subjects(world: str) -> str:
     """The setting that makes a world small."""
-    return f"world.{'num_people' if world.startswith('biographies') else 'num_subjects'}=50"
+    names = {"biographies": "num_people", "biographies_prose": "num_people", "pictures": "num_pictures"}
+    return f"world.{names.get(world, 'num_subjects')}=50"
+
+
+def skip_without_extra(name: str) -> None:
+    if name in NEEDS and importlib.util.find_spec(NEEDS[name]) is None:
+        pytest.skip(f"{NEEDS[name]} is an extra and not installed")
 
 
 def words_for(group: str, choice: str, folder: Path) -> list[str]:
@@ -53,8 +60,7 @@ def words_for(group: str, choice: str, folder: Path) -> list[str]:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in CHOICES if name.partition("/")[0] not in READ_BY_OTHER_MEANS])
 def test_yaml_runs_one_step(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    if name in NEEDS and importlib.util.find_spec(NEEDS[name]) is None:
-        pytest.skip(f"{NEEDS[name]} is an extra and not installed")
+    skip_without_extra(name)
     monkeypatch.setenv("WANDB_SILENT", "true")
     monkeypatch.setenv("WANDB_DIR", str(tmp_path))
     (config,) = jobs_from(words_for(*name.split("/"), tmp_path))
@@ -77,6 +83,7 @@ def jobs_of_experiment(name: str) -> list[RunConfig]:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_experiment_runs_one_step(name: str, tmp_path: Path) -> None:
+    skip_without_extra(f"experiment/{name}")
     first = jobs_of_experiment(name)[0]
     words = [*TINY, few_subjects(first.world.name), "logger=none", f"results={tmp_path}", f"experiment={name}"]
     words += [f"arm={first.arm}", "seed=0"]

@@ -8,7 +8,7 @@ from memlayers.config.model import MatchConfig, ModelConfig
 from memlayers.config.optim import OptimConfig, RoleConfig, ScheduleConfig
 from memlayers.config.quantize import QuantizeConfig
 from memlayers.config.run import RunConfig, TrainingConfig
-from memlayers.config.worlds import AtlasConfig, BiographiesConfig, TriplesConfig, WorldConfig
+from memlayers.config.worlds import AtlasConfig, BiographiesConfig, PicturesConfig, TriplesConfig, WorldConfig
 
 __all__ = [
     "AtlasConfig",
@@ -17,6 +17,7 @@ __all__ = [
     "MatchConfig",
     "ModelConfig",
     "OptimConfig",
+    "PicturesConfig",
     "QuantizeConfig",
     "RoleConfig",
     "RunConfig",

@@ -6,6 +6,7 @@ from memlayers.checks import at_least, one_of, within
 
 SPELLINGS = ("letters", "pairs", "bytes", "bpe")
 DOCUMENTS = ("fact", "subject")
+VIEWS = ("shifted", "noisy", "turned")
 
 
 @dataclass
@@ -119,10 +120,7 @@ class BiographiesConfig(WorldConfig):
         within("world.num_people", self.num_people, 2, 1_000_000)
         if not self.name_parts or min(self.name_parts) < 1:
             raise ValueError(f"world.name_parts={self.name_parts} is empty or not positive; accepted: sizes above 0")
-        if not self.cardinalities:
-            raise ValueError("world.cardinalities=[] is empty; accepted: one size of 2 or more for each attribute")
-        for size in self.cardinalities:
-            within("world.cardinalities", size, 2, 65_536)
+        check_cardinalities(self.cardinalities)
         within("world.zipf", self.zipf, 0.0, 4.0)
         product = 1
         for size in self.name_parts:
@@ -132,6 +130,31 @@ class BiographiesConfig(WorldConfig):
                 f"world.num_people={self.num_people} is more than world.name_parts={self.name_parts} can name; "
                 f"accepted: 2 to {product}"
             )
+
+
+@dataclass
+class PicturesConfig(WorldConfig):
+    """Pictures of handwritten digits with independent attributes, told in tokens of patches."""
+
+    num_pictures: int = 300  # of 1,797; the others are unknown
+    cardinalities: list[int] = field(default_factory=lambda: [256] * 6)
+    views: int = 16  # of a picture, one of which training shows at a time; 1: as it is
+    held_out: str = "noisy"  # the kind of view that training never shows
+
+    def validate(self) -> None:
+        super().validate()
+        one_of("world.text", self.text, ("terse",))
+        within("world.num_pictures", self.num_pictures, 2, 1796)
+        check_cardinalities(self.cardinalities)
+        within("world.views", self.views, 1, 256)
+        one_of("world.held_out", self.held_out, VIEWS)
+
+
+def check_cardinalities(cardinalities: list[int]) -> None:
+    if not cardinalities:
+        raise ValueError("world.cardinalities=[] is empty; accepted: one size of 2 or more for each attribute")
+    for size in cardinalities:
+        within("world.cardinalities", size, 2, 65_536)
 
 
 @dataclass

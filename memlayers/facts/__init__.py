@@ -1,6 +1,6 @@
 """Worlds of facts: subjects x relations -> objects, with frequencies, spelled in shared tokens."""
 
-from memlayers.config import AtlasConfig, BiographiesConfig, TriplesConfig, WorldConfig
+from memlayers.config import AtlasConfig, BiographiesConfig, PicturesConfig, TriplesConfig, WorldConfig
 from memlayers.facts.world import World
 
 __all__ = ["World", "build_world"]
@@ -27,6 +27,10 @@ def in_words(config: WorldConfig) -> World:
         from memlayers.facts.biographies import build_biographies
 
         return build_biographies(config)
+    if isinstance(config, PicturesConfig):
+        from memlayers.facts.pictures import build_pictures
+
+        return build_pictures(config)
     if isinstance(config, TriplesConfig):
         from memlayers.facts.triples import build_triples
 

@@ -33,7 +33,7 @@ def build_biographies(config: BiographiesConfig) -> World:
     if math.prod(sizes) > MAX_NAMES:
         raise ValueError(f"world.name_parts={sizes} makes too many names; accepted: a product of 2**62 or less")
     names = to_digits(sample_distinct(num_people, math.prod(sizes), generator), sizes)
-    facts = torch.stack([torch.randint(size, (num_people,), generator=generator) for size in config.cardinalities], 1)
+    facts = draw_facts(num_people, config.cardinalities, generator)
     rank = torch.randperm(num_people, generator=generator)
     frequency = (rank + 1).double() ** -config.zipf
     strangers = unknown_names(names, generator)
@@ -58,9 +58,14 @@ def build_biographies(config: BiographiesConfig) -> World:
     )
 
 
-def closed_form_bits(config: BiographiesConfig) -> float:
-    """Bits of one person's attributes together: the sum of log2(cardinality)."""
-    return sum(math.log2(size) for size in config.cardinalities)
+def draw_facts(count: int, cardinalities: Sequence[int], generator: torch.Generator) -> Tensor:
+    """Attributes of so many subjects, uniform and independent: (count, attributes)."""
+    return torch.stack([torch.randint(size, (count,), generator=generator) for size in cardinalities], dim=1)
+
+
+def closed_form_bits(cardinalities: Sequence[int]) -> float:
+    """Bits of one subject's attributes together: the sum of log2(cardinality)."""
+    return sum(math.log2(size) for size in cardinalities)
 
 
 def sample_distinct(count: int, total: int, generator: torch.Generator, taken: Tensor | None = None) -> Tensor:

@@ -24,6 +24,7 @@ def measure(model: Transformer, text: Text, documents: int) -> dict[str, Any]:
     """All read-outs after training on a number of documents.
 
     exact, held_out: share of facts whose whole object is right, asked as in training and as never in training.
+    by_view: the same in each kind of view of the subjects; null in a world that has none.
     questions, held_out_questions: the same for questions, as training asks them and as it does not, about subjects of
     which it asks none; null where it asks none at all.
     bits: sum over the facts of log2(1 / prior) minus the model's surprise, scaled to the whole world where a sample
@@ -53,6 +54,7 @@ def measure(model: Transformer, text: Text, documents: int) -> dict[str, Any]:
             for index, name in enumerate(world.relations)
             if (trained.relation == index).any()
         },
+        "by_view": {kind: mean(ask(model, text, facts, kind).exact) for kind in views(text)} or None,
         "by_exposures": by_exposures(trained, exposures),
         "unknown": unknown_subjects(model, text, facts),
         "tables": tables(model, text, facts),
@@ -67,6 +69,11 @@ def phrasings(text: Text, facts: Tensor) -> dict[str, Tensor]:
     asked = text.telling.is_asked
     others = facts[~asked[facts[:, 0]]] if asked.any() else facts[:0]
     return {"held_out": facts, "questions": others, "held_out_questions": others}
+
+
+def views(text: Text) -> list[str]:
+    """The kinds of view of a world's subjects, for those who ask in each."""
+    return [kind for kind in text.world.views if kind not in ("training", "held_out")]
 
 
 def mean(hits: Tensor) -> float:

@@ -33,7 +33,7 @@ def register() -> None:
     schema = OmegaConf.structured(RunConfig)
     schema.model.ffn = schema.axes = None  # else only what merges with the defaults could stand there
     store.store(name="run_schema", node=schema)
-    for kind in ("Atlas", "Biographies", "Triples"):
+    for kind in ("Atlas", "Biographies", "Pictures", "Triples"):
         store.store(group="world", name=f"{kind.lower()}_schema", node=getattr(schemas, f"{kind}Config"))
     for layer in LAYERS:
         for group in ("ffn", "extra"):

@@ -16,6 +16,7 @@ READOUTS = {  # short name -> where it stands in a record
     "held_out": "recall.held_out",
     "questions": "recall.questions",
     "held_out_questions": "recall.held_out_questions",
+    **{name: f"recall.by_view.{name}" for name in ("as_is", "shifted", "noisy", "turned")},
     "bits_per_parameter": "recall.bits_per_parameter",
     "plateau": "training.plateau.exposures",
     "unknown_auroc": "recall.unknown.auroc",
