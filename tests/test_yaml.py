@@ -21,7 +21,7 @@ CHOICES = sorted(path.relative_to(CONF).with_suffix("").as_posix() for path in C
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
 READ_BY_OTHER_MEANS = ("experiment", "rates", "space")  # and tested below, in test_rates.py and in test_tune.py
 NEEDS = {"logger/tensorboard": "tensorboard", "logger/wandb": "wandb", "logger/mlflow": "mlflow"}
-NEEDS |= {"world/pictures": "sklearn", "experiment/pictures": "sklearn"}
+NEEDS |= {"world/pictures": "sklearn", "experiment/beyond_multimodality": "sklearn"}
 
 
 def few_subjects(world: str) -> str:
