@@ -9,35 +9,17 @@ where a document tells several facts they may explain each other, as a country d
 learnt from the subject, which is what will be asked.
 """
 
-from collections.abc import Iterator
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
 from memlayers.config.worlds import CorpusConfig, ProseConfig, WorldConfig
+from memlayers.documents import Documents, Probe
 from memlayers.facts import build_world
 from memlayers.facts.corpora import draw_windows
 from memlayers.facts.world import PAD, World, known_facts, pad
 from memlayers.phrasing import OBJECT, SUBJECT, Telling, layouts_of
 
 PRONOUN = "this one"  # the subject of a document's later sentences, if they do not name it
-
-
-class Documents(NamedTuple):
-    """Rows of tokens, padded on the right: b documents of up to s tokens."""
-
-    tokens: Tensor  # (b, s)
-    answers: Tensor  # (b, s) bool: tokens of objects that come after their subject
-
-
-class Probe(NamedTuple):
-    """Questions about facts, each a document of one sentence whose answer is known."""
-
-    documents: Documents
-    subject: Tensor  # (b,)
-    relation: Tensor  # (b,)
-    name: Tensor  # (b, w) tokens of the subject, as the question spells it
 
 
 def text_of(config: WorldConfig) -> "Text":
@@ -131,15 +113,25 @@ class Text:
         fact, name = self.world.facts[subject[:, None], relation], self.spelt(subject, "training", generator)
         return self._write(name, relation, fact, include, self.layouts["told"].codes[relation, template])
 
-    def probe(self, facts: Tensor, phrasing: str, generator: torch.Generator, answers: Tensor | None = None) -> Probe:
+    def probe(
+        self,
+        facts: Tensor,
+        phrasing: str,
+        generator: torch.Generator,
+        answers: Tensor | None = None,
+        pick: Tensor | None = None,
+    ) -> Probe:
         """Ask for `facts` (b, 2: subject, relation) in a phrasing: training, held_out, questions, held_out_questions,
         or a kind of view. A relation without a template in that phrasing is left out. Templates with the object first
-        are never asked. `answers` (n, r) replaces the world's facts, as in the shuffled control.
+        are never asked. `answers` (n, r) replaces the world's facts, as in the shuffled control; numbers `pick` (b,) in
+        [0, 1) say which templates instead of the generator.
         """
         layouts = self.layouts[phrasing]
-        facts = facts[layouts.count[facts[:, 1]] > 0]
+        has_template = layouts.count[facts[:, 1]] > 0
+        facts = facts[has_template]
         subject, relation = facts[:, 0], facts[:, 1:]
-        code = layouts.codes[relation, layouts.choose(relation, torch.rand(relation.shape, generator=generator))]
+        drawn = torch.rand(relation.shape, generator=generator) if pick is None else pick[has_template, None]
+        code = layouts.codes[relation, layouts.choose(relation, drawn)]
         known = self.world.facts if answers is None else answers
         fact = known[subject.clamp(max=len(known) - 1)[:, None], relation]
         include = torch.ones_like(relation, dtype=torch.bool)
@@ -191,10 +183,3 @@ class Text:
 
 def _widen(table: Tensor, width: int) -> Tensor:
     return torch.nn.functional.pad(table, (0, width - table.shape[1]), value=PAD)
-
-
-def chunks(probe: Probe, size: int) -> Iterator[Probe]:
-    """The same questions in pieces of at most `size`."""
-    for start in range(0, len(probe.subject), size):
-        part = slice(start, start + size)
-        yield Probe(Documents(*(table[part] for table in probe.documents)), *(table[part] for table in probe[1:]))

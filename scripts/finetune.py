@@ -28,12 +28,13 @@ from torch.nn import functional as F
 
 import memlayers
 from memlayers.config import BiographiesConfig
+from memlayers.documents import Documents
 from memlayers.kernels import choose
 from memlayers.layers import Memory
 from memlayers.optim import RowwiseAdagrad
 from memlayers.optim.sparse_finetuning import Background, choose_rows, count_reads, only_rows
 from memlayers.studies.cli import fail, verb
-from memlayers.text import Documents, Text, text_of
+from memlayers.text import Text, text_of
 
 FILE = Path(__file__).resolve().parent.parent / "results" / "finetune.json"
 NEW, TARGET, MOST = 200, 0.95, 400  # facts to be taught; the recall of them to be reached; steps

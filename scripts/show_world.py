@@ -10,10 +10,11 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from memlayers.documents import Documents
 from memlayers.facts import World
 from memlayers.facts.world import PAD
 from memlayers.studies.cli import fail, jobs_from, verb
-from memlayers.text import Documents, text_of
+from memlayers.text import text_of
 
 
 def statistics(world: World) -> Table:

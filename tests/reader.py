@@ -5,8 +5,9 @@ from functools import cache
 
 from stubs import name_of, sentences, small_world
 
+from memlayers.documents import Documents
 from memlayers.facts.world import PAD
-from memlayers.text import Documents, Text
+from memlayers.text import Text
 
 Words = tuple[str, ...]
 

@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 from oracles import Lookup, oracle, small_model
 from stubs import PHRASINGS, seeded, small_world
 
+from memlayers.documents import Documents
 from memlayers.facts.world import END, PAD, known_facts
 from memlayers.layers import Dense, Memory
 from memlayers.recall.ask import ask, decode
-from memlayers.text import Documents, Text
+from memlayers.text import Text
 
 MEMORY = Memory(num_keys=8, topk=4, d_key=8)
 

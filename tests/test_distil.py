@@ -18,6 +18,7 @@ from torch.nn import functional as F
 import memlayers
 from memlayers.config import BiographiesConfig, DistilConfig, ModelConfig, OptimConfig, RunConfig, TrainingConfig
 from memlayers.config.digest import decisive, digest
+from memlayers.documents import Documents
 from memlayers.facts.world import known_facts
 from memlayers.layers import Dense, Memory
 from memlayers.model import Transformer, build_model
@@ -26,7 +27,7 @@ from memlayers.recall.agreement import agreement
 from memlayers.recall.ask import ask
 from memlayers.studies.frame import framed
 from memlayers.studies.table import table
-from memlayers.text import Documents, text_of
+from memlayers.text import text_of
 from memlayers.training.checkpoint import Interrupted
 from memlayers.training.checkpoint_files import checkpoint_path
 from memlayers.training.learner import FactLearner, answer_loss

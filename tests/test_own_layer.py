@@ -12,13 +12,13 @@ from torch.nn import functional as F
 
 from memlayers.config import ModelConfig, OptimConfig, RoleConfig
 from memlayers.cost import model_cost
+from memlayers.documents import Documents
 from memlayers.layers.feedforward import Cost, FFNOutput, Workload, matrix_cost
 from memlayers.layers.site import Site
 from memlayers.model import Transformer, build_model, parameters_with_roles
 from memlayers.optim import build_optimizers
 from memlayers.optim.muon import Muon
 from memlayers.optim.rules import RowwiseAdagrad
-from memlayers.text import Documents
 from memlayers.training.learner import answer_loss
 
 

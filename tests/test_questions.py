@@ -5,8 +5,9 @@ import torch
 from reader import decoded, small_text
 from stubs import PHRASINGS, WRITINGS, name_of, seeded, sentences, small_world, spelt, templates_of, write
 
+from memlayers.documents import chunks
 from memlayers.facts.world import Templates, known_facts
-from memlayers.text import Text, chunks
+from memlayers.text import Text
 
 
 @pytest.mark.parametrize(("kind", "style"), WRITINGS)

@@ -12,10 +12,10 @@ from typing import Any
 
 import torch
 
+from memlayers.documents import Probe
 from memlayers.facts.world import PAD
 from memlayers.recall.ask import sample_facts
 from memlayers.recall.measure import MAX_FACTS
-from memlayers.text import Probe
 from memlayers.trained import Trained
 
 TASK = """\

@@ -10,11 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from memlayers.documents import Probe
 from memlayers.facts.world import PAD
 from memlayers.layers.feedforward import Reads
 from memlayers.model import Transformer
 from memlayers.recall.ask import evaluation
-from memlayers.text import Probe, Text
+from memlayers.text import Text
 
 MOST = 512  # facts that are compared
 

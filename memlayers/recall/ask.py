@@ -8,9 +8,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from memlayers.documents import Documents, chunks
 from memlayers.facts.world import END, PAD, World, known_facts
 from memlayers.model import Transformer
-from memlayers.text import Documents, Text, chunks
+from memlayers.text import Text
 
 CHUNK = 2048  # questions a forward pass
 

@@ -10,10 +10,11 @@ together knows none of them there.
 import torch
 from torch import Tensor
 
+from memlayers.documents import chunks
 from memlayers.model import Transformer
 from memlayers.recall.addresses import name_ends
 from memlayers.recall.ask import evaluation
-from memlayers.text import Text, chunks
+from memlayers.text import Text
 
 MOST = 2_000  # subjects; half of them train the probes, the others are asked
 CHUNK = 512  # sentences a forward pass

@@ -13,6 +13,7 @@ from memlayers.recall.ask import Answers, ask, gold, majority_share, prior_bits,
 from memlayers.recall.corpora import bits_per_byte
 from memlayers.recall.decodable import decodable
 from memlayers.recall.usage import tables
+from memlayers.recall.votes import votes
 from memlayers.text import Text
 
 BUCKETS = (1, 4, 16, 64, 256, 1024)  # lower ends, in exposures
@@ -55,6 +56,7 @@ def measure(model: Transformer, text: Text, documents: int) -> dict[str, Any]:
             if (trained.relation == index).any()
         },
         "by_view": {kind: mean(ask(model, text, facts, kind).exact) for kind in views(text)} or None,
+        "votes": votes(model, text, facts),
         "by_exposures": by_exposures(trained, exposures),
         "unknown": unknown_subjects(model, text, facts),
         "tables": tables(model, text, facts),

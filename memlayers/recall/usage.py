@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from memlayers.documents import chunks
 from memlayers.facts.world import PAD
 from memlayers.layers.pool import MemoryPool
 from memlayers.model import Transformer
 from memlayers.recall.ask import CHUNK, ask, evaluation
-from memlayers.text import Text, chunks
+from memlayers.text import Text
 
 
 def tables(model: Transformer, text: Text, facts: Tensor) -> dict[str, Any] | None:

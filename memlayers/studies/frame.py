@@ -17,6 +17,7 @@ READOUTS = {  # short name -> where it stands in a record
     "questions": "recall.questions",
     "held_out_questions": "recall.held_out_questions",
     **{name: f"recall.by_view.{name}" for name in ("as_is", "shifted", "noisy", "turned")},
+    **{f"votes_{k}": f"recall.votes.{k}" for k in (1, 2, 4, 8)},
     "bits_per_parameter": "recall.bits_per_parameter",
     "plateau": "training.plateau.exposures",
     "unknown_auroc": "recall.unknown.auroc",

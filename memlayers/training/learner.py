@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
 from memlayers.config import OptimConfig, QuantizeConfig
+from memlayers.documents import Documents
 from memlayers.facts.world import PAD
 from memlayers.kernels import REFERENCE, Kernels
 from memlayers.layers.sharded_pool import ShardedPool
@@ -19,7 +20,7 @@ from memlayers.model import Transformer, parameters_with_roles
 from memlayers.optim import build_optimizers, build_schedules, clip_gradients, fused_updates
 from memlayers.quantize import rounded
 from memlayers.recall.ask import evaluation
-from memlayers.text import Documents, Text
+from memlayers.text import Text
 from memlayers.training import ranks, shards
 from memlayers.training.divergence import Diverged, noticed
 from memlayers.training.teacher import Teacher

@@ -9,10 +9,11 @@ from torch.nn import functional as F
 
 from memlayers.config import DistilConfig, RunConfig
 from memlayers.config.digest import flatten, settings
+from memlayers.documents import Documents
 from memlayers.kernels import Kernels
 from memlayers.layers.feedforward import Workload
 from memlayers.model import Transformer
-from memlayers.text import Documents, Text
+from memlayers.text import Text
 from memlayers.training.record import Record, finished_teacher
 from memlayers.training.saved_model import fingerprint, load
 

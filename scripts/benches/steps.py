@@ -5,11 +5,11 @@ from contextlib import ExitStack
 import torch
 
 from memlayers.config import RunConfig
+from memlayers.documents import Documents
 from memlayers.kernels import choose
 from memlayers.model import build_model, parameters_with_roles
 from memlayers.optim import build_optimizers, clip_gradients, fused_updates
 from memlayers.studies.compose import jobs_of
-from memlayers.text import Documents
 from memlayers.training.learner import Batches, answer_loss
 from memlayers.training.plan import plan
 

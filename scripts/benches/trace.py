@@ -18,9 +18,9 @@ import torch
 from benches.steps import configured
 from torch.profiler import ProfilerActivity, profile
 
+from memlayers.documents import Documents
 from memlayers.kernels import choose
 from memlayers.model import build_model
-from memlayers.text import Documents
 from memlayers.training.checkpoint import Checkpointer
 from memlayers.training.learner import Batches, FactLearner
 from memlayers.training.plan import plan
