@@ -13,8 +13,9 @@ from torch import nn
 
 from memlayers import kernels
 from memlayers.config import ModelConfig
-from memlayers.layers import PLE, Memory, Peer, Stem, UltraMemV2
+from memlayers.layers import PLE, Memory, NGram, Peer, Stem, UltraMemV2
 from memlayers.model import build_model
+from memlayers.training.learner import unread
 
 
 @pytest.fixture
@@ -201,3 +202,18 @@ def test_what_ran_in_a_training_step_of_a_model(compiled, case, rule, choice):
         parts = parts[1:]  # the lookup in C is for softmax
     assert kernels.ran(chosen) == ({} if choice == "reference" else dict.fromkeys((*parts, rows[rule]), "native"))
     assert set(kernels.ran(chosen)) <= {one.name for one in fields(kernels.Kernels)}
+
+
+@pytest.mark.parametrize("layer", [Memory(num_keys=5, topk=3, d_key=4), NGram(num_slots=30)])
+def test_who_learns_nothing_is_found_without_a_faster_kernel(compiled, layer):
+    """A norm before a layer that looks at tokens alone; a GPU's kernels could not compute where the model still is."""
+    native = kernels.choose("native")
+    model = build_model(ModelConfig(layer), 20, seeded(), native)
+    names = {id(one): name for name, one in model.named_parameters()}
+    tables = [id(pool.values) for pool in model.tables()]
+    found = unread(model, [one for one in model.parameters() if id(one) not in tables])
+    tokens_alone = isinstance(layer, NGram)
+    assert len(found) == tokens_alone and all("norm" in names[id(one)] for one in found)
+    assert kernels.ran(native) == {}
+    model(torch.arange(8).view(2, 4))
+    assert kernels.ran(native)["weighted_read"] == "native"

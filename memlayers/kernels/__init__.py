@@ -1,13 +1,14 @@
 """Faster versions of functions in layers/, with the same signatures, chosen here and nowhere else."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from functools import cache
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from memlayers.kernels import build, look_up, reads, updates
 from memlayers.kernels.checks import Unsupported
@@ -136,6 +137,19 @@ def ran(kernels: Kernels) -> dict[str, str]:
     """
     called = {one.name: getattr(kernels, one.name) for one in fields(Kernels) if one.name != "huge_pages"}
     return {name: ", ".join(sorted(one.ran)) for name, one in called.items() if isinstance(one, Faster) and one.ran}
+
+
+@contextmanager
+def by_reference(model: nn.Module) -> Iterator[None]:
+    """Within, a model computes by the reference, on any device."""
+    faster = [(one, key, was) for one in model.modules() for key, was in vars(one).items() if isinstance(was, Faster)]
+    for module, key, was in faster:
+        setattr(module, key, getattr(REFERENCE, was.name))
+    try:
+        yield
+    finally:
+        for module, key, was in faster:
+            setattr(module, key, was)
 
 
 def in_use(choice: str, on_gpu: bool = False) -> str:

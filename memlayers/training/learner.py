@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from memlayers.config import OptimConfig, QuantizeConfig
 from memlayers.documents import Documents
 from memlayers.facts.world import PAD
-from memlayers.kernels import REFERENCE, Kernels
+from memlayers.kernels import REFERENCE, Kernels, by_reference
 from memlayers.layers.sharded_pool import ShardedPool
 from memlayers.model import Transformer, parameters_with_roles
 from memlayers.optim import build_optimizers, build_schedules, clip_gradients, fused_updates
@@ -172,11 +172,15 @@ def answer_loss(model: Transformer, documents: Documents, loss: str, teacher: Te
 
 
 def unread(model: Transformer, parameters: list[nn.Parameter]) -> list[nn.Parameter]:
-    """Those on which no output depends, as the gain of a norm before a layer that looks at tokens alone."""
+    """Those on which no loss depends, as the gain of a norm before a layer that looks at tokens alone.
+
+    By the reference, as the model is still on the CPU, where Triton cannot compute; nor does it count as having run.
+    """
     learning = [parameter for parameter in parameters if parameter.requires_grad]
-    with evaluation(model):
-        logits = model(torch.ones(1, 2, dtype=torch.long, device=model.embedding.weight.device)).logits
-    gradients = torch.autograd.grad(logits.sum(), learning, allow_unused=True)
+    with evaluation(model), by_reference(model):
+        out = model(torch.ones(1, 2, dtype=torch.long, device=model.embedding.weight.device))
+    total = out.logits.sum() + (0 if out.aux_loss is None else out.aux_loss)
+    gradients = torch.autograd.grad(total, learning, allow_unused=True)
     return [parameter for parameter, gradient in zip(learning, gradients, strict=True) if gradient is None]
 
 
