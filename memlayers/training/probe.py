@@ -111,4 +111,7 @@ class FinalMeasurement(lightning.Callback):
         # A table is drawn from the seed itself: noise from it would be the table once more.
         quantize(model, self.config.quantize, torch.Generator().manual_seed(self.config.seed + 2**31))
         found = measure(model, self.text, self.documents)
-        return found | ({"teacher": agreement(model, self.teacher.model, self.text)} if self.teacher else {})
+        if self.teacher is not None:
+            theirs = self.teacher.model.to(model.embedding.weight.device)  # with weight=0 it has not been there yet
+            found["teacher"] = agreement(model, theirs, self.text)
+        return found
