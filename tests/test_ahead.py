@@ -6,11 +6,16 @@ from typing import NamedTuple
 
 import pytest
 import torch
+from commands import digits, small
 from stubs import small_world
+from test_resume import stop_at
 
 from memlayers.text import Text
 from memlayers.training.ahead import MOST, Ahead
+from memlayers.training.checkpoint import Interrupted
 from memlayers.training.learner import Batches
+from memlayers.training.run import run
+from memlayers.training.trainer import fit
 
 
 class One(NamedTuple):
@@ -57,3 +62,19 @@ def test_what_fails_is_raised_where_its_batch_would_have_come():
     with pytest.raises(ZeroDivisionError, match="third"):
         next(taken)
     assert threading.active_count() == before
+
+
+def test_a_training_from_them_has_the_same_digits_and_leaves_no_thread_also_where_it_is_stopped(tmp_path, monkeypatch):
+    whole = run(small(tmp_path / "whole"))
+
+    def ahead(trainer, learner, batches, keeper):
+        fit(trainer, learner, Ahead(batches, pinned=False), keeper)
+
+    monkeypatch.setattr("memlayers.training.run.fit", ahead)
+    before, config = threading.active_count(), small(tmp_path / "ahead")
+    with monkeypatch.context() as patch:
+        stop_at(patch, 9)
+        with pytest.raises(Interrupted):
+            run(config)
+    assert threading.active_count() == before
+    assert digits(run(config)) == digits(whole) and threading.active_count() == before
