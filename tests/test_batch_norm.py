@@ -30,6 +30,15 @@ def test_it_is_torchs_where_nothing_is_padding():
     torch.testing.assert_close(mine.eval()(x), theirs.eval()(x.mT).mT, rtol=1e-2, atol=1e-2)
 
 
+def test_in_bfloat16_it_counts_every_token():
+    """Sums in bfloat16 stop at 256 ones; here are 8,192 tokens."""
+    x = (torch.randn(16, 512, 4) + 3).bfloat16()
+    layer = BatchNorm(4).bfloat16()
+    made = layer(x)
+    assert made.dtype == torch.bfloat16
+    torch.testing.assert_close(made.float(), torch.nn.BatchNorm1d(4)(x.float().mT).mT, rtol=2e-2, atol=5e-2)
+
+
 def test_padding_changes_nothing_of_other_tokens_nor_of_the_averages():
     x, tokens = torch.randn(3, 5, 6), torch.tensor([[4, 2, 0, 0, 0], [1, 1, 1, 1, 1], [7, 7, 7, 0, 0]])
     real = tokens != 0

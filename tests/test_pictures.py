@@ -21,6 +21,7 @@ from memlayers.facts.world import known_facts
 from memlayers.studies.compose import compose_one, composing
 from memlayers.text import Text, text_of
 from memlayers.training.run import run
+from memlayers.training.saved_model import fingerprint
 
 PIXELS = torch.from_numpy(load_digits().images).float()
 KINDS = ("shifted", "noisy", "turned")
@@ -203,3 +204,9 @@ def test_a_run_from_composing_to_its_record(tmp_path):
     assert recall["exact"] > 0.9 and recall["by_view"]["as_is"] > 0.9 and recall["by_exposures"]
     (places,) = recall["addresses"].values()
     assert 0 < places["at_answer"]["held_out"]["weight"] < 1
+
+
+def test_a_model_of_other_views_is_of_another_world():
+    """The same facts and words; what training shows differs."""
+    kept = {held_out: fingerprint(text_in(held_out=held_out)) for held_out in ("turned", "noisy")}
+    assert len(set(kept.values())) == 2 and kept["noisy"] == fingerprint(text_in(held_out="noisy"))

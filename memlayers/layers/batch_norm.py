@@ -28,10 +28,11 @@ class BatchNorm(nn.Module):
         """x (b, s, width) -> the same shape; without tokens (b, s), none is padding."""
         mean, variance = self.mean, self.variance
         if self.training:
-            real = torch.ones_like(x[..., :1]) if tokens is None else (tokens != 0).to(x.dtype)[..., None]
+            wide = x.to(torch.promote_types(x.dtype, torch.float32))  # bfloat16 counts no further than 256
+            real = torch.ones_like(wide[..., :1]) if tokens is None else (tokens != 0).to(wide.dtype)[..., None]
             count = summed(real.sum()).clamp(min=1)
-            mean = summed((x * real).sum(dim=(0, 1))) / count
-            variance = summed(((x - mean).square() * real).sum(dim=(0, 1))) / count
+            mean = summed((wide * real).sum(dim=(0, 1))) / count
+            variance = summed(((wide - mean).square() * real).sum(dim=(0, 1))) / count
             self.mean.lerp_(mean.detach().to(self.mean.dtype), self.momentum)
             self.variance.lerp_(variance.detach().to(self.variance.dtype), self.momentum)
-        return (x - mean) * (variance + self.eps).rsqrt() * self.gain + self.bias
+        return ((x - mean) * (variance + self.eps).rsqrt() * self.gain + self.bias).to(x.dtype)

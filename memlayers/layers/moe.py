@@ -100,15 +100,14 @@ class MixtureOfExperts(nn.Module):
 
     def balance(self, share: Tensor, chosen: Tensor, real: Tensor) -> Tensor | None:
         """Moves the biases. The loss is e * sum over experts of their share of the routes times their mean share."""
-        load = chosen[real].flatten().bincount(minlength=share.shape[-1]).float()
-        total = (share * real[:, None]).sum(dim=0)
-        if self.training:  # else a process may ask alone
-            load, total = summed(load), summed(total)
-            if self.bias is not None:
-                self.bias -= self.balance_step * (load - load.mean()).sign()
-        routes = load.sum().clamp(min=1)
-        loss = len(load) * (load / routes * total / (routes / self.topk)).sum()
-        return self.balance_loss * loss if self.balance_loss else None
+        over_all = summed if self.training else lambda own: own  # who only asks may ask alone
+        load = over_all(chosen[real].flatten().bincount(minlength=share.shape[-1]).float())
+        if self.bias is not None and self.training:
+            self.bias -= self.balance_step * (load - load.mean()).sign()
+        if not self.balance_loss:
+            return None
+        mean = over_all((share * real[:, None]).sum(dim=0)) / (load.sum() / self.topk).clamp(min=1)
+        return self.balance_loss * len(load) * (load / load.sum().clamp(min=1) * mean).sum()
 
     def cost(self, work: Workload) -> Cost:
         """The router, the choice, the sort of routes, and of all experts those that a token passes."""

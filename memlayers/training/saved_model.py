@@ -57,9 +57,13 @@ def run_through(parts: Iterator[object]) -> None:
 
 
 def fingerprint(text: Text) -> str:
-    """Of the facts and of all words, so that a model is never asked about another world than it learnt."""
-    content = json.dumps([text.vocabulary, text.world.facts.tolist()])
-    return hashlib.sha256(content.encode()).hexdigest()[:16]
+    """Of the facts, all words and how subjects are spelt, so that a model is never asked about another world than it
+    learnt.
+    """
+    world = text.world
+    spelt = {"subjects": world.subjects, **world.views}
+    content = [text.vocabulary, world.facts.tolist(), {name: table.tolist() for name, table in spelt.items()}]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
 
 def load(
