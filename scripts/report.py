@@ -12,10 +12,12 @@ python scripts/report.py results/local/topk --html --out topk.html    # a page o
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 from benches import report as speed
 from rich.console import Console
 
+from memlayers.studies import federated
 from memlayers.studies.cli import fail, verb
 from memlayers.studies.files import settings_in
 from memlayers.studies.frame import records
@@ -32,8 +34,21 @@ ARMS = ("memory", "ngram", "dense", "dense_4x")
 
 def others() -> tuple[str, ...]:
     """Sections of RESULTS.md beside those of studies."""
+    learnt, measured = federated.load(RESULTS / "federated.json"), timed()
+    sections = (federated.section(learnt),) if learnt else ()
+    return (*sections, speed.section(measured)) if measured else sections
+
+
+def timed() -> dict[str, Any]:
+    """What scripts/bench.py saved, if all is there that its section and figure show."""
     measured = speed.load(RESULTS / "bench")
-    return (speed.section(measured),) if {"flat", "level", "peers", "summary"} <= measured.keys() else ()
+    return measured if {"flat", "level", "peers", "summary"} <= measured.keys() else {}
+
+
+def numbers() -> dict[str, Any]:
+    """What results/summary.json has."""
+    found = summary(studies_in(RESULTS))
+    return {"studies": found["studies"] | federated.summary(federated.load(RESULTS / "federated.json"))}
 
 
 def quoted_studies() -> list[Path]:
@@ -43,14 +58,14 @@ def quoted_studies() -> list[Path]:
 
 def redraw_all() -> list[Path]:
     written = [path for folder in studies_in(RESULTS) for path in redraw(folder, folder)]
-    if others():
-        written += speed.draw(speed.load(RESULTS / "bench"), RESULTS / "bench" / "speed")
+    if measured := timed():
+        written += speed.draw(measured, RESULTS / "bench" / "speed")
     (ROOT / "RESULTS.md").write_text(render(RESULTS, others()))
     if quoted := quoted_studies():
         readme = ROOT / "README.md"
         readme.write_text(filled(readme.read_text(), headline(quoted, ARMS)))
         written.append(readme)
-    (RESULTS / "summary.json").write_text(json.dumps(summary(studies_in(RESULTS)), indent=1, sort_keys=True) + "\n")
+    (RESULTS / "summary.json").write_text(json.dumps(numbers(), indent=1, sort_keys=True) + "\n")
     return [*written, RESULTS / "summary.json", ROOT / "RESULTS.md"]
 
 

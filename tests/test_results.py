@@ -12,7 +12,6 @@ from memlayers.studies.figure import colours_of, draw
 from memlayers.studies.frame import RECORDS, framed, read_all
 from memlayers.studies.layout import FILE, read_layout
 from memlayers.studies.results import commit, filled, headline, redraw, render, studies_in
-from memlayers.studies.summary import summary
 from memlayers.studies.table import markdown, table
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -117,13 +116,13 @@ def committed() -> list[Path]:
 
 def test_results_and_readme_are_those_of_the_committed_records():
     sys.path.insert(0, str(ROOT / "scripts"))
-    from report import ARMS, RESULTS, others, quoted_studies
+    from report import ARMS, RESULTS, numbers, others, quoted_studies
 
     assert committed() and (ROOT / "RESULTS.md").read_text() == render(RESULTS, others())
     readme = (ROOT / "README.md").read_text()
     assert filled(readme, headline(quoted_studies(), ARMS)) == readme
     found = json.loads((RESULTS / "summary.json").read_text())
-    assert found == json.loads(json.dumps(summary(committed())))
+    assert found == json.loads(json.dumps(numbers()))
 
 
 @pytest.mark.parametrize("folder", committed(), ids=lambda folder: folder.name)

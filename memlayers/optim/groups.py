@@ -42,7 +42,9 @@ def build_optimizers(model: nn.Module, config: OptimConfig, kernels: Kernels = R
 
     by_muon = {role for role in groups if takes_muon(role, config)}
     betas = (config.betas[0], config.betas[1])
-    optimizers: list[Optimizer] = [AdamW(settings(groups.keys() - by_muon), betas=betas, eps=config.eps, fused=True)]
+    optimizers: list[Optimizer] = []
+    if by_adamw := groups.keys() - by_muon:  # none where all but tables is frozen
+        optimizers.append(AdamW(settings(by_adamw), betas=betas, eps=config.eps, fused=True))
     if by_muon:
         optimizers.append(Muon(settings(by_muon)))
     if values:

@@ -1,0 +1,11 @@
+"""Federated learning: clients that hold different facts train in rounds, and a server merges what they send.
+
+common model  ->  each client: its steps of the round on its own documents  ->  merge  ->  common model of the next
+
+The loop is our own. flwr 1.42 does not fit constraints.txt: it wants protobuf < 7, typer < 0.21 and rich < 15, and ray
+for its simulation.
+"""
+
+from memlayers.federated.rounds import WAYS, Way, federate, laid_out, ways_of
+
+__all__ = ["WAYS", "Way", "federate", "laid_out", "ways_of"]

@@ -1,0 +1,97 @@
+"""Who holds which facts, and trains on them."""
+
+import dataclasses
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from itertools import islice
+
+import torch
+from torch import Tensor, nn
+
+from memlayers.config import RunConfig
+from memlayers.facts.world import PAD
+from memlayers.kernels import choose
+from memlayers.layers.feedforward import FFNOutput
+from memlayers.layers.pool import MemoryPool
+from memlayers.model import Transformer, parameters_with_roles
+from memlayers.optim import build_optimizers, build_schedules, clip_gradients, fused_updates
+from memlayers.text import Text
+from memlayers.training.learner import Batches, answer_loss
+
+SHARED = -1  # in the place of a subject's owner
+
+
+def owners(num_subjects: int, clients: int, shared: float) -> Tensor:
+    """Of each subject (n,) the client that holds it: the first ones are SHARED, the others are dealt out in turn.
+
+    Raises ValueError where none is shared, or a client gets none.
+    """
+    common = round(shared * num_subjects)
+    if not 1 <= common <= num_subjects - clients:
+        raise ValueError(
+            f"--shared={shared} is {common} of {num_subjects} people; accepted: one or more, with one or more left for "
+            f"each of {clients} clients"
+        )
+    place = torch.arange(num_subjects) - common
+    return torch.where(place < 0, SHARED, place % clients)
+
+
+class Client:
+    """A model, the documents that tell a client's facts, and optimizers that last over all rounds and are never sent.
+
+    If they were made anew each round, Adagrad would begin each with its longest steps. `weights` (n,) multiply how
+    often subjects are told, `size` is documents a step, `stream` tells the documents of one client from another's.
+    """
+
+    def __init__(
+        self, model: Transformer, text: Text, config: RunConfig, weights: Tensor, size: int, steps: int, stream: int
+    ):
+        own = config.world
+        world = dataclasses.replace(text.world, weights=text.world.weights * weights[:, None])
+        told = Text(world, own.text, own.document, own.sentences, own.prose, own.corpus, own.seed)
+        self.model, self.config, self.size = model, config, size
+        self.batches = iter(Batches(told, size, steps, (own.seed + stream, config.seed)))
+        self.optimizers = build_optimizers(model, config.optim, choose(config.kernels))
+        self.schedules = build_schedules(self.optimizers, config.optim, steps)
+        self.reads: list[Tensor] = []  # of each slot (n,) of each table, in the last round
+
+    def train(self, steps: int) -> None:
+        """The steps of a round, each as training.learner takes it.
+
+        Raises FloatingPointError for a loss that is not finite.
+        """
+        optim, roles = self.config.optim, list(parameters_with_roles(self.model))
+        tables = [parameter for _, role, parameter in roles if role == "memory_value"]
+        others = [parameter for _, role, parameter in roles if role != "memory_value"]
+        loss = torch.zeros(())
+        with fused_updates(self.model, self.optimizers, optim), counted(self.model) as self.reads:
+            for documents in islice(self.batches, steps):
+                loss = answer_loss(self.model, documents, self.config.training.loss)
+                loss.backward()
+                clip_gradients(others, optim.clip)
+                clip_gradients(tables, optim.clip_values)
+                for optimizer in self.optimizers:
+                    optimizer.step()
+                    optimizer.zero_grad()
+                for schedule in self.schedules:
+                    schedule.step()
+        if not loss.isfinite():
+            raise FloatingPointError(f"{self.config.arm}, seed {self.config.seed}: a client's loss is not finite")
+
+
+@contextmanager
+def counted(model: Transformer) -> Iterator[list[Tensor]]:
+    """Within, how often slots (n,) of each table are read, but for padding. A read counts once, whatever its weight."""
+    pools = model.tables()
+    counts = [torch.zeros(len(pool.values), dtype=torch.long) for pool in pools]
+
+    def add(layer: nn.Module, given: tuple[Tensor, Tensor], out: FFNOutput) -> None:
+        assert out.reads is not None
+        count = counts[pools.index(layer.pool)]  # type: ignore[arg-type]
+        count += out.reads.slots[given[1] != PAD].flatten().bincount(minlength=len(count))
+
+    with ExitStack() as stack:
+        for layer in model.modules():
+            if isinstance(getattr(layer, "pool", None), MemoryPool):
+                stack.callback(layer.register_forward_hook(add).remove)
+        yield counts

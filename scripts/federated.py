@@ -1,0 +1,114 @@
+"""Clients that hold different facts learn together: what does merging keep, what is sent, and what gets out?
+
+python scripts/federated.py                              69 runs: dense and memory, in every way of memlayers/federated/
+python scripts/federated.py --clients 4 --seeds 1 --people 300 --out elsewhere.json
+
+Each run is written as it ends, and the same command goes on from there. More clients or seeds are added to those that
+are there. Arms have the settings that were tuned for plain runs, whatever the number of clients.
+"""
+
+import argparse
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from memlayers.checks import at_least, within
+from memlayers.config import RunConfig
+from memlayers.config.digest import digest
+from memlayers.federated import federate, laid_out, ways_of
+from memlayers.studies.cli import fail, jobs_from, keep_freed_memory, verb
+from memlayers.studies.federated import load
+from memlayers.training.process import alone, threads
+from memlayers.training.record import code_version, machine, write_json
+
+FILE = Path(__file__).resolve().parent.parent / "results" / "federated.json"
+ARMS = ("dense", "memory")
+SHOWN = ("own", "others", "before", "stranger_rows", "bytes")
+
+
+def cells(clients: list[int], seeds: int) -> Iterator[dict[str, Any]]:
+    """What the runs differ in; a seed is done before the next one begins."""
+    for seed in range(seeds):
+        for count in sorted({1, *clients}):
+            for arm in ARMS:
+                yield from ({"arm": arm, "way": way, "clients": count, "seed": seed} for way in ways_of(arm, count))
+
+
+def configured(arm: str, seed: int, settings: dict[str, Any]) -> RunConfig:
+    """What a plain run has."""
+    words = [f"world.num_people={settings['people']}", f"training.exposures={settings['exposures']}"]
+    jobs = jobs_from([f"arm={arm}", "world=biographies", f"seed={seed}", *words])
+    assert jobs is not None and len(jobs) == 1
+    return jobs[0]
+
+
+def run(cell: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
+    """A run beside those that are found. Raises ValueError if its arm has other settings there."""
+    settings = found["settings"]
+    config = configured(cell["arm"], cell["seed"], settings)
+    there = {one["digest"] for one in found["runs"] if one["arm"] == cell["arm"]}
+    if there - {digest(config)}:
+        raise ValueError(
+            f"{cell['arm']} has digest {digest(config)}, and {', '.join(sorted(there))} in runs that are there; "
+            "accepted: the same settings, or another --out"
+        )
+    began = time.perf_counter()
+    made = federate(config, cell["way"], cell["clients"], settings["rounds"], settings["shared"])
+    made |= {"digest": digest(config), "code": code_version(), "machine": machine(config.threads)}
+    return cell | made | {"seconds": time.perf_counter() - began}
+
+
+def numbers(text: str) -> list[int]:
+    try:
+        return [int(word) for word in text.split(",")]
+    except ValueError:
+        raise ValueError(f"--clients={text}: not understood; accepted: numbers, as in 4,16") from None
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--clients", default="4,16", help="one client with all facts is added")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--people", type=int, default=800, help="of six facts each")
+    parser.add_argument("--exposures", type=float, default=16, help="of each fact, over all clients")
+    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--shared", type=float, default=0.2, help="share of people whose facts all clients hold")
+    parser.add_argument("--out", type=Path, default=FILE)
+    given = parser.parse_args()
+    settings = {name: getattr(given, name) for name in ("people", "exposures", "rounds", "shared")}
+    console = Console(highlight=False, markup=False)
+    try:
+        clients = numbers(given.clients)
+        for count in clients:
+            at_least("--clients", count, 2)
+        for name in ("seeds", "rounds"):
+            at_least(f"--{name}", getattr(given, name), 1)
+        within("--shared", given.shared, 0, 1)
+        for count in clients:  # whatever is wrong is said before any run begins
+            laid_out(configured(ARMS[0], 0, settings), count, given.rounds, given.shared)
+        keep_freed_memory()
+        with alone(given.out), threads(1):
+            found = load(given.out) or {"settings": settings, "runs": []}
+            if found["settings"] != settings:
+                there = " ".join(f"--{name}={value}" for name, value in found["settings"].items())
+                raise ValueError(f"{given.out} has runs with {there}; accepted: these, or another --out")
+            for cell in cells(clients, given.seeds):
+                if any(cell.items() <= one.items() for one in found["runs"]):
+                    continue
+                found["runs"].append(run(cell, found))
+                write_json(given.out, found)
+                last = {name: found["runs"][-1][name] for name in SHOWN}
+                console.print(" ".join(f"{key}={value}" for key, value in cell.items()), end=": ")
+                console.print(", ".join(f"{name} {value:.4g}" for name, value in last.items() if value is not None))
+    except (ValueError, OSError, FloatingPointError) as error:
+        fail(error if isinstance(error, FloatingPointError) else ValueError(error))
+        return 2
+    print(given.out)
+    return 0
+
+
+if __name__ == "__main__":
+    verb(main)
