@@ -55,10 +55,10 @@ def run(cell: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
             f"{cell['arm']} has digest {digest(config)}, and {', '.join(sorted(there))} in runs that are there; "
             "accepted: the same settings, or another --out"
         )
+    made = cell | {"digest": digest(config), "code": code_version(), "machine": machine(config.threads)}
     began = time.perf_counter()
-    made = federate(config, cell["way"], cell["clients"], settings["rounds"], settings["shared"])
-    made |= {"digest": digest(config), "code": code_version(), "machine": machine(config.threads)}
-    return cell | made | {"seconds": time.perf_counter() - began}
+    made |= federate(config, cell["way"], cell["clients"], settings["rounds"], settings["shared"])
+    return made | {"seconds": time.perf_counter() - began}
 
 
 def numbers(text: str) -> list[int]:

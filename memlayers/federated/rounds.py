@@ -36,8 +36,6 @@ WAYS = {
     "warm_rows": Way("rows", is_warm=True),
     "rows_only": Way("rows", is_warm=True, only_tables=True),
 }
-
-
 STRANGERS = ("before", "stranger_all", "stranger_rows", "peer", "peer_rows")
 
 

@@ -109,6 +109,9 @@ def verdict(runs: pandas.DataFrame) -> str:
             sentence += (
                 f" If only rows are trained, it is {of(frozen, 'own')}, and {of(frozen, 'stranger_rows')} leaks."
             )
+        dense = cells.get(("dense", "average", clients))
+        if dense is not None:
+            sentence += f" Dense recalls {of(dense, 'own')} where all weights are averaged."
         sentences.append(sentence)
     return " ".join(sentences)
 
