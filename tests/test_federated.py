@@ -289,7 +289,7 @@ def found_of(seeds: int) -> dict:
 def test_the_section_has_question_verdict_command_and_a_table_with_intervals_and_n():
     text = shown.section(found_of(3))
     assert "+0.200 over 3 paired seeds; for 0.50 times the bytes" in text
-    assert "With all else frozen these are 0.610 [0.585, 0.635] and 0.610" in text and "Dense" not in text
+    assert "these are 0.610 [0.585, 0.635] and 0.610" in text and "Dense" not in text
     assert (
         "    python scripts/federated.py --people 40 --exposures 4 --rounds 2 --shared 0.2 --clients 4 --seeds 3"
         in text

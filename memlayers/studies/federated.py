@@ -106,9 +106,8 @@ def verdict(runs: pandas.DataFrame) -> str:
         )
         frozen = cells.get(("memory", "rows_only", clients))
         if frozen is not None:
-            sentence += (
-                f" If only rows are trained, it is {of(frozen, 'own')}, and {of(frozen, 'stranger_rows')} leaks."
-            )
+            both = f"{of(frozen, 'own')} and {of(frozen, 'stranger_rows')}"
+            sentence += f" Where only rows are trained, after a common first model, these are {both}."
         dense = cells.get(("dense", "average", clients))
         if dense is not None:
             sentence += f" Dense recalls {of(dense, 'own')} where all weights are averaged."
