@@ -142,10 +142,11 @@ OTHERS: dict[str, tuple[Any, ...]] = {  # valid values, of which one is not the 
     "trainer.precision": ("bf16-mixed",),
     "pool": ("own", "shared"),  # of any layer
     "value_dtype": ("bfloat16",),
+    "held_out": ("turned",),
 }
 REFUSED = ("has no effect", "has nothing to match", "accepted: bytes", "a process has one device")
 REFUSED += ("num_slots=null is one for each token", "needs one vocabulary for all", "accepted: with trainer=ddp")
-REFUSED += ("model.tied_head=true", "running averages would mix the passes")
+REFUSED += ("model.tied_head=true", "running averages would mix the passes", "pictures have no sentences")
 
 
 def another(key: str, value: Any) -> Any:

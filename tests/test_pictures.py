@@ -177,7 +177,7 @@ def test_mistakes_are_one_line_each(monkeypatch):
     mistakes = {
         "num_pictures=1797 is out of range; accepted: 2 to 1796": {"num_pictures": 1797},
         "held_out='mirrored' is not known; accepted: shifted, noisy, turned": {"held_out": "mirrored"},
-        "text='prose' is not known; accepted: terse": {"text": "prose"},
+        "text=prose: pictures have no sentences; accepted: terse": {"text": "prose"},
         "cardinalities=1 is out of range; accepted: 2 to 65536": {"cardinalities": [4, 1]},
     }
     for message, settings in mistakes.items():

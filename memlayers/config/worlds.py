@@ -143,7 +143,8 @@ class PicturesConfig(WorldConfig):
 
     def validate(self) -> None:
         super().validate()
-        one_of("world.text", self.text, ("terse",))
+        if self.text != "terse":
+            raise ValueError(f"world.text={self.text}: pictures have no sentences; accepted: terse")
         within("world.num_pictures", self.num_pictures, 2, 1796)
         check_cardinalities(self.cardinalities)
         within("world.views", self.views, 1, 256)
