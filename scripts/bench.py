@@ -25,7 +25,8 @@ from benches import flat, gpu, level, limit, parts, peers, scaling, shards, trac
 from rich.console import Console
 from rich.table import Table
 
-from memlayers.studies.cli import fail, keep_freed_memory, verb
+from memlayers.studies.cli import fail, verb
+from memlayers.studies.workers import keep_freed_memory
 from memlayers.training.record import code_version, machine, write_json
 
 ROOT = Path(__file__).resolve().parent.parent

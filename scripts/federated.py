@@ -19,8 +19,9 @@ from memlayers.checks import at_least, within
 from memlayers.config import RunConfig
 from memlayers.config.digest import digest
 from memlayers.federated import federate, laid_out, ways_of
-from memlayers.studies.cli import fail, jobs_from, keep_freed_memory, verb
+from memlayers.studies.cli import fail, jobs_from, verb
 from memlayers.studies.federated import load
+from memlayers.studies.workers import keep_freed_memory
 from memlayers.training.process import alone, threads
 from memlayers.training.record import code_version, machine, write_json
 

@@ -17,9 +17,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from memlayers.checks import at_least
-from memlayers.studies.cli import fail, keep_freed_memory, verb, words_of
+from memlayers.studies.cli import fail, verb, words_of
 from memlayers.studies.compose import composing, split_sweep
 from memlayers.studies.files import CONF
+from memlayers.studies.workers import keep_freed_memory
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "results" / "local" / "tune"

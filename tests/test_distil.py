@@ -259,7 +259,8 @@ def refused(config: RunConfig) -> str:
 def test_a_teacher_that_is_not_there_or_not_finished_or_not_one_is_refused_before_there_is_a_record(kept):
     path = model_path(of(kept, STEPS))
     begins = (
-        "distil.teacher=single/memory: finished runs with save_model=true of seed {} in bio below {}: {}; accepted: one"
+        "distil.teacher=single/memory: finished runs with save_model=true of seed {0} in bio below {1}: {2}; accepted: "
+        "one, as study=single arm=memory seed={0} save_model=true leaves it"
     )
     assert refused(taught(kept, seed=1)) == begins.format(1, kept, "none")
     other = path.with_name(f"memory-s0-{'0' * 12}.safetensors")

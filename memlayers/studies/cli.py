@@ -1,11 +1,11 @@
 """What all commands share: everything is checked first; one line and no traceback for a mistake; exit codes."""
 
-import ctypes
 import os
 import signal
 import sys
 import time
 import traceback
+import warnings
 from collections.abc import Callable
 from typing import TextIO, cast
 
@@ -23,6 +23,7 @@ from memlayers.studies.files import CONF, load_layers, quote_paths
 from memlayers.studies.layout import write_layout
 from memlayers.studies.output import Unread
 from memlayers.studies.rates import tuned_words
+from memlayers.studies.workers import end_with_study, keep_freed_memory, wait_for_workers
 from memlayers.training import ranks
 from memlayers.training.record import Record, check_writable, ended, finished, record_path
 
@@ -55,6 +56,7 @@ def job(config: DictConfig) -> None:
     from memlayers.training.divergence import Diverged
     from memlayers.training.run import run
 
+    end_with_study()
     keep_freed_memory()
     try:
         words = list(HydraConfig.get().overrides.task)
@@ -64,18 +66,6 @@ def job(config: DictConfig) -> None:
             fail(error)
         if ranks.count() > 1 and not isinstance(error, Diverged):
             os._exit(1)  # others may be in the middle of this run; torchrun ends them
-
-
-def keep_freed_memory() -> None:
-    """Let malloc keep what a step frees for the next one, up to 2 GiB, instead of asking for cleared pages each time.
-
-    For processes of ours only, as it is for the whole process, whatever MALLOC_TRIM_THRESHOLD_ says. Without glibc
-    nothing changes.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt is not None:
-        mallopt(-3, 2**25)  # M_MMAP_THRESHOLD: the most that is accepted; larger tensors are mapped one by one
-        mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
 
 
 def words_of(arguments: list[str]) -> list[str]:
@@ -107,6 +97,7 @@ def flags_first(arguments: list[str]) -> list[str]:
 def execute(arguments: list[str]) -> int:
     """Run, sweep or study a command line. Exit code 0 only if every run has a record that says ok, 2 for a mistake."""
     os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker:UserWarning")  # of workers, after Ctrl-C
+    warnings.filterwarnings("ignore", "A worker stopped while some jobs")  # joblib starts another one
     jobs = None
     if not ranks.is_first():
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
@@ -169,6 +160,7 @@ def study(jobs: list[RunConfig], application: Callable[[], None], arguments: lis
         application()
     else:
         insert(["progress=none", axes_override(list(jobs[0].axes))])
+        wait_for_workers()
         with StudyDisplay(jobs):
             application()
     failed = 0

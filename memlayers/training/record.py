@@ -127,10 +127,12 @@ def finished_teacher(config: RunConfig) -> Record | None:
     found = teachers(config)
     record = read_record(found[0].with_suffix(".json")) if len(found) == 1 else None
     if record is None or record["status"] != "ok":
+        study, _, arm = config.distil.teacher.partition("/")
         names = ", ".join(path.stem for path in found) or "none"
         raise ValueError(
             f"distil.teacher={config.distil.teacher}: finished runs with save_model=true of seed {config.seed} in "
-            f"{config.world.name} below {config.results}: {names}; accepted: one"
+            f"{config.world.name} below {config.results}: {names}; accepted: one, as study={study} arm={arm} "
+            f"seed={config.seed} save_model=true leaves it"
         )
     return record | {"path": str(found[0])}
 
