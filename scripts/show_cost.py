@@ -18,6 +18,8 @@ from memlayers.training.plan import Plan, plan
 
 COLUMNS = ("arm", "d_model", "depth", "hidden", "steps", "forward", "backward", "training FLOPs/token", "of target")
 COLUMNS += ("training FLOPs", "bytes read/token", "params")
+NARROW = 150  # columns of a terminal: below, what a model is and what it costs stand under each other
+HALVES = ((0, 1, 2, 3, 4, 8, 11), (0, 5, 6, 7, 9, 10))
 
 
 def line(name: str, chosen: Plan) -> tuple[str, ...]:
@@ -88,21 +90,28 @@ def main() -> int:
         if processes:
             show(shares(arms, processes))
             return 0
-        table = Table(*COLUMNS, box=None, pad_edge=False, title=f"{arms[0].study}, {arms[0].world.name}")
-        for column in table.columns[1:]:
-            column.justify = "right"
-        for arm in arms:
-            table.add_row(*line(arm.arm, plan(arm)))
+        rows = [line(arm.arm, plan(arm)) for arm in arms]
     except ValueError as error:
         fail(error)
         return 2
-    show(table)
+    title = f"{arms[0].study}, {arms[0].world.name}"
+    for which in HALVES if on_screen().width < NARROW else (range(len(COLUMNS)),):
+        table = Table(box=None, pad_edge=False, title=title)
+        for place in which:
+            table.add_column(COLUMNS[place], justify="right" if place else "left", overflow="fold")
+        for row in rows:
+            table.add_row(*(row[place] for place in which))
+        show(table)
     return 0
 
 
-def show(table: Table) -> None:
+def on_screen() -> Console:
     console = Console()
-    (console if console.is_terminal else Console(width=200)).print(table)
+    return console if console.is_terminal else Console(width=200)
+
+
+def show(table: Table) -> None:
+    on_screen().print(table)
 
 
 if __name__ == "__main__":
