@@ -22,7 +22,8 @@ from memlayers.studies.cli import fail, verb
 from memlayers.studies.files import settings_in
 from memlayers.studies.frame import records
 from memlayers.studies.layout import read_layout
-from memlayers.studies.results import commit, filled, headline, redraw, render, studies_in
+from memlayers.studies.results import commit, redraw, studies_in
+from memlayers.studies.sections import filled, headline, render
 from memlayers.studies.summary import summary
 from memlayers.studies.table import screen, table, verdict
 

@@ -53,5 +53,5 @@ def write(folder: Path, *records: dict[str, Any]) -> Path:
 def layout(**changes: Any) -> dict[str, Any]:
     """The default layout of a study, and what is not as in it."""
     found = read_layout(Path("/nowhere")) | changes
-    assert found.keys() == {*vars(ReportConfig()), "commands"}
+    assert found.keys() == {*vars(ReportConfig()), "commands", "verdict"}
     return found

@@ -1,6 +1,7 @@
 """results/: runs are taken in whole or not at all, and every text and figure is that of the records."""
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -11,7 +12,8 @@ from records import layout, record, write
 from memlayers.studies.figure import colours_of, draw
 from memlayers.studies.frame import RECORDS, framed, read_all
 from memlayers.studies.layout import FILE, read_layout
-from memlayers.studies.results import commit, filled, headline, redraw, render, studies_in
+from memlayers.studies.results import commit, redraw, studies_in
+from memlayers.studies.sections import filled, headline, render
 from memlayers.studies.table import markdown, table
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -71,17 +73,32 @@ def test_another_configuration_of_a_committed_run_is_refused(tmp_path):
 
 def test_results_md_holds_question_command_table_and_verdict_of_each_study(tmp_path):
     local = write(tmp_path / "local", *RUNS)
-    asked = {"question": "Does it hold?", "literature": "12 of 24.", "commands": ["python a=b"]}
+    asked = {"question": "Does it hold?", "literature": "12 of 24.", "verdict": "It does.", "commands": ["python a=b"]}
     OmegaConf.save(asked, local / FILE)
     commit(local, tmp_path / "results")
     text = render(tmp_path / "results", ("## speed",))
     rows = table(framed(RUNS), layout())
-    for part in ("## s\n", "Does it hold?", "In the literature: 12 of 24.", "    python a=b", "## speed"):
+    for part in (
+        "## s\n",
+        "Does it hold?",
+        "**It does.**",
+        "In the literature: 12 of 24.",
+        "    python a=b",
+        "## speed",
+    ):
         assert part in text
+    assert re.search(r"\| \[s\]\(#s\) +\| w +\| 4 +\| It does\. +\|", text)
     assert markdown(rows, layout()) in text
     with pytest.raises(ValueError, match="no markers"):
         filled("README", "table")
     assert filled("<!-- results -->\nold\n<!-- /results -->", "new") == "<!-- results -->\nnew\n<!-- /results -->"
+
+
+def test_a_verdict_stays_when_more_runs_are_taken_in(tmp_path):
+    target = commit(write(tmp_path / "one", *RUNS), tmp_path / "results")
+    OmegaConf.save(read_layout(target) | {"verdict": "It does."}, target / FILE)
+    commit(write(tmp_path / "two", record("memory", 2, 0.9)), tmp_path / "results")
+    assert read_layout(target)["verdict"] == "It does." and len(lines(target)) == 5
 
 
 @pytest.mark.parametrize(
@@ -132,3 +149,4 @@ def test_tables_are_those_of_the_committed_records_of_clean_code(folder, tmp_pat
         assert (tmp_path / name).read_text() == (folder / name).read_text()
     assert all((folder / f"figure.{kind}").is_file() for kind in ("png", "svg"))
     assert all(one["code"]["dirty"] is False and one["code"]["commit"] for one in read_all(folder))
+    assert read_layout(folder)["verdict"]

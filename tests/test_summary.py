@@ -7,7 +7,8 @@ from records import record, write
 
 from memlayers.studies.frame import framed
 from memlayers.studies.layout import FILE
-from memlayers.studies.results import commit, headline, redraw, render, studies_in
+from memlayers.studies.results import commit, redraw, studies_in
+from memlayers.studies.sections import headline, render
 from memlayers.studies.summary import SHOWINGS, main_runs, summary
 
 STUDY = """

@@ -1,4 +1,7 @@
-"""study.yaml beside the records of a study: its question, the commands that ran it, and how its table is laid out."""
+"""study.yaml beside the records of a study: its question, the commands that ran it, and how its table is laid out.
+
+Once the records are in, a verdict of a sentence is written there by hand; it stays when more are taken in.
+"""
 
 import shlex
 from dataclasses import asdict
@@ -19,12 +22,12 @@ def write_layout(jobs: list[RunConfig], words: list[str]) -> None:
         layout = read_layout(folder)
         command = f"python scripts/train.py {shlex.join(words)}"
         commands = [*layout["commands"], command] if command not in layout["commands"] else layout["commands"]
-        OmegaConf.save(asdict(job.report) | {"commands": commands}, folder / FILE)
+        OmegaConf.save({"verdict": layout["verdict"], **asdict(job.report), "commands": commands}, folder / FILE)
 
 
 def read_layout(folder: Path) -> dict[str, Any]:
     """The layout in a folder, with defaults for what is not there. Raises ValueError for a file that is not YAML."""
-    layout: dict[str, Any] = {**asdict(ReportConfig()), "commands": []}
+    layout: dict[str, Any] = {"verdict": "", **asdict(ReportConfig()), "commands": []}
     path = folder / FILE
     if path.is_file():
         try:

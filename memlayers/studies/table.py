@@ -154,12 +154,13 @@ def screen(title: str, rows: pandas.DataFrame, layout: dict[str, Any], width: in
 
 
 def verdict(rows: pandas.DataFrame, layout: dict[str, Any]) -> str:
-    """A sentence a world: the best row beside the reference, with the paired difference."""
+    """A sentence a world: the best row that differs from the reference, with the paired difference."""
     axes = [name for name in rows.columns[: list(rows.columns).index("n")] if name not in INDEX]
     y = layout["y"]
     sentences = []
     for world, found in rows.groupby("world", sort=False):
         others = found[found["difference"].notna()]
+        others = others[others["difference"] != 0] if others["difference"].any() else others
         if others.empty:
             sentences.append(f"On {world} nothing stands beside a reference yet.")
             continue

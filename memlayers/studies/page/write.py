@@ -18,7 +18,7 @@ from memlayers.studies.page.commands import words_of
 from memlayers.studies.page.explorer import explored
 from memlayers.studies.page.panels import Runs, arms_of, panels_of, panels_of_frontiers
 from memlayers.studies.page.tables import Table, table_of
-from memlayers.studies.results import by_relation, frontier_tables, verdict_of
+from memlayers.studies.sections import by_relation, frontier_tables, verdict_of
 from memlayers.studies.table import pivot, shown, table
 from memlayers.trained import Trained
 from memlayers.training.saved_model import load
@@ -105,7 +105,10 @@ def study_of(folder: Path) -> dict[str, Any]:
         "name": folder.resolve().name,
         "id": re.sub(r"\W+", "-", folder.resolve().name),
         "question": layout["question"].strip(),
-        "verdict": re.split(r"(?<=\.) (?=On )", verdict_of(frame, rows, layout)),  # a sentence a world
+        "verdict": [
+            *filter(None, [layout["verdict"].strip()]),
+            *re.split(r"(?<=\.) (?=On )", verdict_of(frame, rows, layout)),  # a sentence a world
+        ],
         "commands": layout["commands"],
         "counts": {"runs": len(ok), "failed": len(failed), "worlds": frame["world"].nunique()},
         "failed": [f"{one.arm} seed {one.seed} on {one.world}: {one.error}" for one in failed.itertuples()],
