@@ -14,8 +14,8 @@ from memlayers.config.model import PLACES
 from memlayers.layers import LAYERS, Dense, Memory
 from memlayers.optim.rules import RULES, rule_name
 from memlayers.studies import cli
-from memlayers.studies.compose import register
 from memlayers.studies.files import CONF
+from memlayers.studies.schemas import register
 from memlayers.training.record import record_path
 
 # --------------------------------------------------------------------------- what is accepted

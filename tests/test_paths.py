@@ -15,8 +15,8 @@ from stubs import changed
 
 from memlayers.config.digest import digest
 from memlayers.studies.cli import execute, jobs_from, words_of
-from memlayers.studies.compose import register
 from memlayers.studies.files import CONF, quote_paths
+from memlayers.studies.schemas import register
 from memlayers.training.plan import plan
 from memlayers.training.record import read_record, record_path
 

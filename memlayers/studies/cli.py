@@ -17,12 +17,13 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 
 from memlayers.config import RunConfig
-from memlayers.studies.compose import axes_override, composed, composing, jobs_of, register, to_run_config
+from memlayers.studies.compose import axes_override, composed, composing, jobs_of, to_run_config
 from memlayers.studies.display import StudyDisplay, labels
 from memlayers.studies.files import CONF, load_layers, quote_paths
 from memlayers.studies.layout import write_layout
 from memlayers.studies.output import Unread
 from memlayers.studies.rates import tuned_words
+from memlayers.studies.schemas import register
 from memlayers.studies.workers import end_with_study, keep_freed_memory, wait_for_workers
 from memlayers.training import ranks
 from memlayers.training.record import Record, check_writable, ended, finished, record_path

@@ -7,44 +7,18 @@ from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from memlayers import config as schemas
 from memlayers.config import RunConfig
 from memlayers.config.digest import NOT_DECISIVE, decisive, flatten, settings
-from memlayers.layers import LAYERS
-from memlayers.optim.rules import RULES
-from memlayers.studies.files import CONF, checkout, store_arm
+from memlayers.studies.files import CONF
 from memlayers.studies.mistakes import ERRORS, explain, is_mistake, one_line, options
 from memlayers.studies.rates import tuned_words
-
-
-def register() -> None:
-    """The schemas that YAML files extend, an arm for each feed-forward, and three resolvers.
-
-    ${square:3}: 9; ${third:128}: 43; ${checkout:}: where results/ is.
-    """
-    store = ConfigStore.instance()
-    schema = OmegaConf.structured(RunConfig)
-    schema.model.ffn = schema.axes = None  # else only what merges with the defaults could stand there
-    store.store(name="run_schema", node=schema)
-    for kind in ("Atlas", "Biographies", "Pictures", "Triples"):
-        store.store(group="world", name=f"{kind.lower()}_schema", node=getattr(schemas, f"{kind}Config"))
-    for layer in LAYERS:
-        for group in ("ffn", "extra"):
-            store.store(group=group, name=f"{layer.__module__.rpartition('.')[2]}_schema", node=layer)
-    for name, rule in RULES.items():
-        store.store(group="values", name=f"{name}_schema", node=rule)
-    for path in (CONF / "ffn").glob("*.yaml"):
-        store_arm(path.stem)
-    OmegaConf.register_new_resolver("checkout", checkout, replace=True)
-    OmegaConf.register_new_resolver("square", lambda number: int(number) ** 2, replace=True)
-    OmegaConf.register_new_resolver("third", lambda number: max(1, round(int(number) / 3)), replace=True)
+from memlayers.studies.schemas import register
 
 
 def to_run_config(config: DictConfig, overrides: list[str]) -> RunConfig:
