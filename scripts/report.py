@@ -26,6 +26,8 @@ from memlayers.studies.results import commit, redraw, studies_in
 from memlayers.studies.sections import filled, headline, render
 from memlayers.studies.summary import summary
 from memlayers.studies.table import screen, table, verdict
+from memlayers.studies.ways import SECTION as WAYS
+from memlayers.studies.ways import draw_ways
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "results"
@@ -52,6 +54,11 @@ def numbers() -> dict[str, Any]:
     return {"studies": found["studies"] | federated.summary(federated.load(RESULTS / "federated.json"))}
 
 
+def results_text() -> str:
+    """RESULTS.md."""
+    return render(RESULTS, (WAYS, *others()))
+
+
 def quoted_studies() -> list[Path]:
     """Those of the README's table that are there."""
     return [RESULTS / name for name in HEADLINE if RESULTS / name in studies_in(RESULTS)]
@@ -59,9 +66,10 @@ def quoted_studies() -> list[Path]:
 
 def redraw_all() -> list[Path]:
     written = [path for folder in studies_in(RESULTS) for path in redraw(folder, folder)]
+    written += draw_ways(RESULTS, RESULTS / "beyond" / "figure")
     if measured := timed():
         written += speed.draw(measured, RESULTS / "bench" / "speed")
-    (ROOT / "RESULTS.md").write_text(render(RESULTS, others()))
+    (ROOT / "RESULTS.md").write_text(results_text())
     if quoted := quoted_studies():
         readme = ROOT / "README.md"
         readme.write_text(filled(readme.read_text(), headline(quoted, ARMS)))

@@ -152,9 +152,9 @@ def test_points_of_a_frontier_are_its_configurations_and_tell_their_runs(folders
     frame = framed(found)
     runs = Runs(frame, found, [words_of(one) for one in layout["commands"]])
     left, right = panels_of_frontiers(frame, layout, runs)["w"]
-    for arm, points in points_of(frame, "training_flops", "dense", [0, 1]).items():
+    for arm, points in points_of(frame, "training_flops", "dense").items():
         own = sorted((one["x"], one["y"]) for one in left["points"] if one["arm"] == arm)
-        assert own == [pytest.approx(pair) for pair in zip(points.cost, points.recall.mean(axis=1), strict=True)]
+        assert own == [pytest.approx(pair) for pair in zip(points.cost, points.mean, strict=True)]
     assert {one["arm"] for one in right["lines"]} == {"memory"}
     (point,) = (one for one in left["points"] if runs.told[one["run"]]["title"] == "dense_2x" and one["x"] == 32e11)
     told = runs.told[point["run"]]

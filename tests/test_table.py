@@ -101,6 +101,26 @@ def test_any_axis_may_hold_the_reference():
     assert rows["reference"].sum() == 2
 
 
+def test_a_row_without_a_value_of_an_axis_is_compared_at_its_own_values_of_the_others():
+    """Dense was tuned to spend on width at few showings, and on depth at many; a memory has no such choice."""
+    spent = {4: "width", 8: "depth"}
+    cells = [
+        record(arm, seed, 0.1 * k if arm == "dense" else 0.9, digest=f"{arm}{k}", axes={"topk": k} | spend)
+        for k, way in spent.items()
+        for arm, spend in (("dense", {"match.spend": way}), ("memory", {"match.spend": None}))
+        for seed in (0, 1)
+    ]
+    rows = table(framed(cells), layout())
+    assert row_of(rows, arm="memory", topk="4")["difference"] == pytest.approx(0.5)
+    assert row_of(rows, arm="memory", topk="8")["difference"] == pytest.approx(0.1)
+
+
+def test_what_is_compared_stands_first_with_the_difference_beside_it():
+    runs = [record(arm, seed, 0.9, held_out=0.1 * seed) for arm in ("memory", "dense") for seed in (0, 1)]
+    own = layout(y="held_out", rows=["arm"])
+    assert list(shown(table(framed(runs), own), own).columns)[:4] == ["arm", "held_out", "difference", "recall"]
+
+
 def test_columns_stand_side_by_side_in_numeric_order():
     rows = table(framed(swept()), layout())
     wide = pivot(rows, "topk", "recall")

@@ -146,8 +146,7 @@ print("mean, interval and paired difference are those that we computed")
 # ## What a recall is worth
 #
 # Left: every configuration is a point at its training FLOPs, and a line joins each arm's best ones, its *front*. Right:
-# at each recall, how far the fronts are apart, as a multiple of FLOPs. A band is a 95% interval from resampling seeds,
-# the same seeds for both arms.
+# at each recall, how far the fronts are apart, as a multiple of FLOPs. A band is a 95% interval over seeds, paired.
 
 # %%
 Image(folder / "out" / "figure.png", width=900)

@@ -7,6 +7,7 @@ recall                    each configuration is a point: what it cost, and what 
   +------------- log cost times = dense's cost there / the arm's
 
 No concave hull: recall rises slowly, then fast, and a hull would grant an arm between two distant runs what no run has.
+An arm's front is that of tables of the world's own size, as all arms have them; other sizes have fronts of their own.
 """
 
 import math
@@ -15,19 +16,26 @@ from typing import Any
 
 import numpy
 import pandas
+from scipy import stats
+
+from memlayers.studies.frame import texts
 
 LEVELS = tuple(round(0.05 * step, 2) for step in range(1, 20))
-RESAMPLES = 2000
 ROUNDING = 1e-9  # of a mean over seeds
 SAME = 0.02  # of a cost: the match meets no target exactly
+Array = numpy.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)
 class Points:
-    """Configurations of one arm, in order of cost: cost (p,) and recall (p, seeds); every one has the same seeds."""
+    """Configurations of one arm, in order of cost: cost (p,) and recall (p, seeds), NaN on seeds that were not run."""
 
-    cost: numpy.ndarray[Any, Any]
-    recall: numpy.ndarray[Any, Any]
+    cost: Array
+    recall: Array
+
+    @property
+    def mean(self) -> Array:
+        return numpy.asarray(numpy.nanmean(self.recall, axis=1))
 
 
 def family(arm: str, reference: str) -> str:
@@ -35,25 +43,48 @@ def family(arm: str, reference: str) -> str:
     return reference if arm == reference or arm.startswith(f"{reference}_") else arm
 
 
-def points_of(
-    frame: pandas.DataFrame, cost: str, reference: str, seeds: list[int], recall: str = "recall"
-) -> dict[str, Points]:
-    """The points of each family in the ok runs of one world, of configurations that were run on all these seeds;
-    `recall` is the read-out, such as held_out."""
+def table_sizes(frame: pandas.DataFrame) -> pandas.Series:
+    """num_keys of each run, as text."""
+    return texts(frame.get("config.num_keys", pandas.Series(None, index=frame.index, dtype=object)))
+
+
+def main_sizes(frame: pandas.DataFrame) -> list[str]:
+    """The commonest num_keys of each world: its table size by default."""
+    return list(dict.fromkeys(own.mode().iloc[0] for _, own in table_sizes(frame).groupby(frame["world"])))
+
+
+def complete(frame: pandas.DataFrame) -> pandas.DataFrame:
+    """The ok runs of configurations with as many seeds as most have, or more: of fewer, one lucky seed could lead."""
+    runs = frame[frame["status"] == "ok"]
+    counts = runs.groupby(["arm", "digest"])["seed"].transform("nunique")
+    usual = runs.assign(count=counts).drop_duplicates(["arm", "digest"])["count"].median()
+    return runs[counts >= math.floor(usual)]
+
+
+def points_of(frame: pandas.DataFrame, cost: str, reference: str, recall: str = "recall") -> dict[str, Points]:
+    """The points of each family in the runs of one world, and those of other table sizes as `ARM, num_keys = SIZE`;
+    `recall` is the read-out, such as held_out.
+    """
+    runs = complete(frame)
+    seeds, usual = sorted(set(runs["seed"])), main_sizes(frame)
     found: dict[str, list[tuple[float, list[float]]]] = {}
-    for (arm, _), runs in frame[frame["status"] == "ok"].groupby(["arm", "digest"], sort=True):
-        by_seed = runs.set_index("seed")
-        if set(seeds) <= set(by_seed.index):
-            point = float(by_seed[cost].median()), [float(by_seed[recall][seed]) for seed in seeds]
-            found.setdefault(family(str(arm), reference), []).append(point)
-    arrays = {name: sorted(points) for name, points in found.items()}
-    return {
-        name: Points(numpy.array([cost for cost, _ in points]), numpy.array([recall for _, recall in points]))
-        for name, points in arrays.items()
+    for (arm, size, _), own in runs.groupby(["arm", table_sizes(runs), "digest"], sort=True):
+        name = family(str(arm), reference) + ("" if size in usual else f", num_keys = {size}")
+        by_seed = own.set_index("seed")[recall].reindex(seeds).astype(float)
+        found.setdefault(name, []).append((float(own[cost].median()), by_seed.tolist()))
+    arrays = {
+        name: [numpy.array(column) for column in zip(*sorted(points), strict=True)] for name, points in found.items()
     }
+    return {name: Points(costs, recalls) for name, (costs, recalls) in arrays.items()}
 
 
-def front(cost: numpy.ndarray[Any, Any], recall: numpy.ndarray[Any, Any]) -> list[int]:
+def seeds_a_point(points: dict[str, Points]) -> str:
+    """3, or 3 to 5: on how many seeds configurations were run."""
+    counts = numpy.concatenate([(~numpy.isnan(own.recall)).sum(axis=1) for own in points.values()])
+    return " to ".join(map(str, dict.fromkeys((counts.min(), counts.max()))))
+
+
+def front(cost: Array, recall: Array) -> list[int]:
     """Indices of the points that recall more than every cheaper one, from the cheapest to the best; of points of the
     same cost, the best.
     """
@@ -67,7 +98,7 @@ def front(cost: numpy.ndarray[Any, Any], recall: numpy.ndarray[Any, Any]) -> lis
     return kept
 
 
-def cost_on_front(cost: numpy.ndarray[Any, Any], recall: numpy.ndarray[Any, Any], level: float) -> float:
+def cost_on_front(cost: Array, recall: Array, level: float) -> float:
     """What the front costs at a level of recall: inf above its best point, and NaN below its cheapest one, where less
     than that would do."""
     corners = front(cost, recall)
@@ -79,66 +110,70 @@ def cost_on_front(cost: numpy.ndarray[Any, Any], recall: numpy.ndarray[Any, Any]
     return float(numpy.exp(numpy.interp(level, heights, numpy.log(cost[corners]))))
 
 
-def times_at(arm: Points, dense: Points, level: float, weights: numpy.ndarray[Any, Any]) -> tuple[float, bool]:
-    """Dense's cost over the arm's at a level, with seeds weighted, and whether dense gets there; where it does not, the
-    cost of its best point stands for it. 0 where the arm does not get there; NaN where either needs less than its
-    cheapest point.
+def shift_of_seeds(points: Points, level: float) -> Array:
+    """(seeds,): how far the log cost at a level that the front reaches lies, on each seed, from that of the mean, to
+    first order in the recalls of the two points around the level (the delta method).
     """
-    own = cost_on_front(arm.cost, arm.recall @ weights, level)
-    recall = dense.recall @ weights
-    other = cost_on_front(dense.cost, recall, level)
-    if math.isinf(own) or math.isnan(own):
-        return (0.0 if math.isinf(own) else math.nan), False
-    bound = float(dense.cost[front(dense.cost, recall)[-1]])
-    return (bound if math.isinf(other) else other) / own, not math.isinf(other)
+    corners = front(points.cost, points.mean)
+    if len(corners) == 1:
+        return numpy.where(numpy.isnan(points.recall[corners[0]]), math.nan, 0.0)
+    above = int(numpy.clip(numpy.searchsorted(points.mean[corners], level), 1, len(corners) - 1))
+    low, high = corners[above - 1], corners[above]
+    rise = points.mean[high] - points.mean[low]
+    share = (level - points.mean[low]) / rise
+    off = points.recall - points.mean[:, None]
+    slope = math.log(points.cost[high] / points.cost[low]) / rise
+    return numpy.asarray(-slope * ((1 - share) * off[low] + share * off[high]))
 
 
 def multipliers(arm: Points, dense: Points, levels: tuple[float, ...] = LEVELS) -> list[dict[str, Any]]:
-    """recall, times, low, high, at_least for each level between the cheapest points of both and the arm's best.
+    """recall, times, low, high, n, at_least for each level between the cheapest points of both and the arm's best.
 
-    The interval is a paired bootstrap's: seeds are drawn with replacement, the same for all points of both arms, as
-    all arms see the same documents in the same order on a seed. A draw in which the arm misses the level counts as 0,
-    and one in which the cheapest point of either exceeds it says nothing.
-    at_least: dense has no run that reaches the level; times, low and high are lower bounds.
+    low and high are a 95% t interval of the logarithm of `times`, over the n seeds on which all points around the level
+    were run, paired, as all arms see the same documents in the same order on a seed; NaN for a single seed.
+    at_least: dense has no run that reaches the level; the cost of its best stands for it, and times, low and high are
+    lower bounds.
     """
-    count = arm.recall.shape[1]
-    draws = numpy.random.default_rng(0).multinomial(count, numpy.full(count, 1 / count), RESAMPLES) / count
-    distinct, repeats = numpy.unique(draws, axis=0, return_counts=True)
     found = []
     for level in levels:
-        times, gets_there = times_at(arm, dense, level, numpy.full(count, 1 / count))
-        if not times > 0:
+        own, other = (cost_on_front(one.cost, one.mean, level) for one in (arm, dense))
+        if not math.isfinite(own) or math.isnan(other):
             continue
-        drawn = numpy.array([times_at(arm, dense, level, weights)[0] for weights in distinct])
-        low, high = numpy.nanquantile(numpy.repeat(drawn, repeats), [0.025, 0.975])
-        found.append(
-            {"recall": level, "times": times, "low": float(low), "high": float(high), "at_least": not gets_there}
-        )
+        shift, bound = -shift_of_seeds(arm, level), math.isinf(other)
+        if bound:
+            other = float(dense.cost[front(dense.cost, dense.mean)[-1]])
+        else:
+            shift = shift + shift_of_seeds(dense, level)
+        shift = shift[~numpy.isnan(shift)]
+        n, half = len(shift), math.nan
+        if n > 1:
+            half = float(stats.t.ppf(0.975, n - 1) * shift.std(ddof=1) / math.sqrt(n))
+        times = other / own
+        ends = {"low": times * math.exp(-half), "high": times * math.exp(half)}
+        found.append({"recall": level, "times": times} | ends | {"n": n, "at_least": bound})
     return found
-
-
-def common_seeds(frame: pandas.DataFrame) -> list[int]:
-    """Seeds on which most configurations were run; one that lacks any of them is no point."""
-    runs = frame[frame["status"] == "ok"]
-    configurations = runs.groupby(["arm", "digest"]).ngroups
-    counts = runs.drop_duplicates(["arm", "digest", "seed"])["seed"].value_counts()
-    return sorted(int(seed) for seed, count in counts.items() if 2 * count > configurations)
 
 
 def curves(
     frame: pandas.DataFrame, cost: str, reference: str, recall: str = "recall"
 ) -> dict[str, list[dict[str, Any]]]:
-    """multipliers of each arm but the reference, of one world; none where there is nothing to compare with."""
-    seeds = common_seeds(frame)
-    points = points_of(frame, cost, reference, seeds, recall)
+    """multipliers of all points_of one world but the reference's; none where there is nothing to compare with."""
+    points = points_of(frame, cost, reference, recall)
     dense = points.pop(reference, None)
-    return {} if dense is None or not seeds else {name: multipliers(own, dense) for name, own in points.items()}
+    return {} if dense is None else {name: multipliers(own, dense) for name, own in points.items()}
 
 
 def quoted(curve: list[dict[str, Any]], level: float = 0.5) -> str:
     """The multiplier at one level as text: 5.2 [4.8, 5.9]; at least 17 [15, 19]; a dash where the arm misses it."""
     for entry in curve:
         if entry["recall"] == level:
-            text = f"{entry['times']:.1f} [{entry['low']:.1f}, {entry['high']:.1f}]"
+            text = f"{entry['times']:.1f}"
+            if not math.isnan(entry["low"]):
+                text += f" [{entry['low']:.1f}, {entry['high']:.1f}]"
             return f"at least {text}" if entry["at_least"] else text
     return "-"
+
+
+def seeds_at(curve: list[dict[str, Any]], level: float = 0.5) -> int | None:
+    """How many seeds the multiplier at one level is of; None where the arm misses it."""
+    return next((entry["n"] for entry in curve if entry["recall"] == level), None)

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from memlayers.studies.figure import GREY, colours_of, saved
-from memlayers.studies.frontier import common_seeds, front, multipliers, points_of
+from memlayers.studies.frontier import Points, front, multipliers, points_of, seeds_a_point
 
 
 def draw_frontiers(frame: pandas.DataFrame, layout: dict[str, Any], path: Path) -> list[Path]:
@@ -25,9 +25,12 @@ def draw_frontiers(frame: pandas.DataFrame, layout: dict[str, Any], path: Path) 
         grid = figure.subplots(2, len(worlds), squeeze=False, sharey="row")
         for world, (above, below) in zip(worlds, grid.T, strict=True):
             own = frame[(frame["world"] == world) & (frame["status"] == "ok")]
-            frontiers(above, own, reference, colours, layout["y"])
-            times(below, own, reference, colours, layout["y"])
-            above.set_title(f"{world} (n = {len(common_seeds(own))} seeds a point)", loc="left", fontsize=9)
+            points = points_of(own, "training_flops", reference, layout["y"])
+            frontiers(above, points, reference, colours)
+            above.axhline(own["recall.floor"].iloc[0], ls="--", lw=0.8, color="#999999", label="commonest object")
+            times(below, points, reference, colours)
+            below.set_xlabel(layout["y"].replace("_", " "))
+            above.set_title(f"{world} (n = {seeds_a_point(points)} seeds a point)", loc="left", fontsize=9)
         grid[0, 0].set_ylabel(layout["y"].replace("_", " "))
         grid[1, 0].set_ylabel(f"training FLOPs of {reference} / of the arm")
         named = {
@@ -40,27 +43,27 @@ def draw_frontiers(frame: pandas.DataFrame, layout: dict[str, Any], path: Path) 
     return saved(panels, path) if worlds else []
 
 
-def frontiers(panel: Axes, frame: pandas.DataFrame, reference: str, colours: dict[str, str], y: str) -> None:
-    """Every configuration as a point, and the front of each arm's."""
-    points = points_of(frame, "training_flops", reference, common_seeds(frame), y)
-    for name in colours:
-        if name not in points:
-            continue
-        cost, recall = points[name].cost, points[name].recall.mean(axis=1)
-        corners = front(cost, recall)
-        width = 2.2 if name == reference else 1.3
-        panel.plot(cost[corners], recall[corners], "-", lw=width, color=colours[name], label=name)
-        panel.plot(cost, recall, ".", ms=4, color=colours[name], alpha=0.55)
+def frontiers(panel: Axes, points: dict[str, Points], reference: str, colours: dict[str, str]) -> None:
+    """Every configuration as a point, and the front of each arm's with tables of the world's own size."""
+    order = list(colours)
+    for name, own in sorted(points.items(), key=lambda pair: order.index(pair[0].partition(",")[0])):
+        colour = colours[name.partition(",")[0]]
+        if name in colours:
+            corners = front(own.cost, own.mean)
+            width = 2.2 if name == reference else 1.3
+            panel.plot(own.cost[corners], own.mean[corners], "-", lw=width, color=colour, label=name)
+        marker = "." if name in colours else "x"
+        panel.plot(own.cost, own.mean, marker, ms=4 if name in colours else 3, mew=0.7, color=colour, alpha=0.55)
     panel.axhline(1.0, ls=":", lw=0.8, color="#999999", label="lookup in the facts")
-    panel.axhline(frame["recall.floor"].iloc[0], ls="--", lw=0.8, color="#999999", label="commonest object")
     panel.plot([], [], ".", ms=4, color=GREY, alpha=0.55, label="each configuration, in its arm's colour")
+    if any(name not in colours for name in points):
+        panel.plot([], [], "x", ms=3, mew=0.7, color=GREY, alpha=0.55, label="with a table of another size")
     panel.set(xscale="log", xlabel="training FLOPs", ylim=(0, 1.04))
     panel.tick_params(axis="x", which="minor", labelsize=6)  # labelled in a small study, of less than a decade
 
 
-def times(panel: Axes, frame: pandas.DataFrame, reference: str, colours: dict[str, str], y: str) -> None:
+def times(panel: Axes, points: dict[str, Points], reference: str, colours: dict[str, str]) -> None:
     """Multiples of the reference's FLOPs with their 95% intervals; open and without interval where bounds."""
-    points = points_of(frame, "training_flops", reference, common_seeds(frame), y)
     levels = tuple(numpy.round(numpy.arange(0.02, 1.0, 0.02), 2))
     for name in colours:
         if name == reference or name not in points or reference not in points:
@@ -78,5 +81,5 @@ def times(panel: Axes, frame: pandas.DataFrame, reference: str, colours: dict[st
     panel.yaxis.set_major_locator(LogLocator(10, (1, 2, 5)))
     panel.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     panel.yaxis.set_minor_formatter(NullFormatter())
-    panel.set(xlabel=y.replace("_", " "), xlim=(0, 1.02))
+    panel.set(xlim=(0, 1.02))
     panel.plot([], [], "^", ms=3, mfc="none", mew=0.6, color=GREY, label=f"at least: {reference} does not get there")

@@ -7,10 +7,10 @@ from typing import Any
 import pandas
 
 from memlayers.studies.frame import framed, read_all
-from memlayers.studies.frontier import common_seeds, curves, family, quoted
+from memlayers.studies.frontier import curves, family, main_sizes, quoted, seeds_at
 from memlayers.studies.layout import read_layout
 from memlayers.studies.results import studies_in
-from memlayers.studies.summary import SHOWINGS, main_runs, main_sizes
+from memlayers.studies.summary import SHOWINGS, main_runs
 from memlayers.studies.table import as_markdown, estimate, interval, markdown, pivot, shown, table, verdict
 
 HEAD = "# Results\n\nWritten by `python scripts/report.py` from the records in `results/`; not to be edited.\n"
@@ -42,8 +42,8 @@ def section(folder: Path) -> str:
     commands = "\n".join(f"    {command}" for command in layout["commands"])
     literature = layout["literature"] and f"In the literature: {layout['literature'].strip()}"
     written = layout["verdict"] and f"**{layout['verdict'].strip()}**"
-    parts = [f"## {folder.name}", layout["question"].strip(), written, verdict_of(frame, rows, layout)]
-    parts += [literature, commands]
+    numbers = "" if written and not layout["frontier"] else verdict_of(frame, rows, layout)
+    parts = [f"## {folder.name}", layout["question"].strip(), written, numbers, literature, commands]
     if layout["frontier"]:
         parts += [as_markdown(one) for one in frontier_tables(frame, rows, layout)]
         parts += [f"{title}:\n\n{as_markdown(one)}" for title, one in by_relation(frame, layout).items()]
@@ -66,9 +66,10 @@ def frontier_verdict(frame: pandas.DataFrame, layout: dict[str, Any]) -> str:
         times = curves(own, "training_flops", reference, layout["y"])
         said = [f"{quoted(times[arm])} for {arm}" for arm in times if quoted(times[arm]) != "-"]
         if said:
+            seeds = " to ".join(map(str, dict.fromkeys(sorted(filter(None, map(seeds_at, times.values()))))))
             sentences.append(
                 f"On {world}, for a recall of 0.5 {reference} needs this many times the training FLOPs of another arm "
-                f"(95% interval over {len(common_seeds(own))} paired seeds): {', '.join(said)}."
+                f"(95% interval over {seeds} paired seeds): {', '.join(said)}."
             )
     return " ".join(sentences)
 
@@ -89,7 +90,8 @@ def by_relation(frame: pandas.DataFrame, layout: dict[str, Any]) -> dict[str, pa
         for arm, runs in main_runs(own, layout["reference"]["arm"], layout["y"]).items():
             means = runs[[name for name in runs if name.startswith("recall.by_relation.")]].mean().dropna()
             rows[arm] = {name.rpartition(".")[2]: f"{value:.3f}" for name, value in means.items()}
-        title = f"Recall by relation on {world}, each fact shown {SHOWINGS} times"
+        asked = ", asked in words of training" if own["held_out"].notna().any() else ""
+        title = f"Recall by relation on {world}{asked}, each fact shown {SHOWINGS} times"
         tables[title] = pandas.DataFrame(rows).T.rename_axis("arm").reset_index()
     return tables
 
@@ -112,7 +114,11 @@ def headline_of(frame: pandas.DataFrame, arms: tuple[str, ...], layout: dict[str
     row: dict[str, Any] = {"world": ""} | {arm: mean_of(runs[arm], y) for arm in there}
     row |= {f"{arm}: times the FLOPs of {reference}": quoted(times[arm]) for arm in arms if arm in times}
     row |= {f"{arm}: AUROC": mean_of(runs[arm], "unknown_auroc") for arm in there if family(arm, reference) == arm}
-    return row | {"n": min(len(runs[arm]) for arm in there)}
+    n = min(len(runs[arm]) for arm in there)
+    for arm in arms:
+        if (seeds := seeds_at(times.get(arm, []))) not in (None, n):
+            row[f"{arm}: times the FLOPs of {reference}"] += f", n = {seeds}"
+    return row | {"n": n}
 
 
 def mean_of(runs: pandas.DataFrame, readout: str) -> str:

@@ -5,8 +5,8 @@ from typing import Any
 
 import pandas
 
-from memlayers.studies.frame import framed, read_all, texts
-from memlayers.studies.frontier import SAME, curves, family
+from memlayers.studies.frame import framed, read_all
+from memlayers.studies.frontier import SAME, curves, family, main_sizes, table_sizes
 from memlayers.studies.layout import read_layout
 from memlayers.studies.table import INDEX, estimate, table
 
@@ -51,9 +51,17 @@ def of_world(frame: pandas.DataFrame, layout: dict[str, Any]) -> dict[str, Any]:
     parameters each arm stands for, the last at SHOWINGS; arms: their means there, with the table size of the world.
     """
     reference = layout["reference"]["arm"]
-    made: dict[str, Any] = {name: curves(frame, cost, reference, layout["y"]) for name, cost in COSTS.items()}
-    made["parameters"] = curves(frame[frame["config.training.exposures"] == SHOWINGS], "params", reference, layout["y"])
+    costs = {name: (frame, cost) for name, cost in COSTS.items()}
+    costs["parameters"] = frame[frame["config.training.exposures"] == SHOWINGS], "params"
+    made: dict[str, Any] = {}
+    for name, (runs, cost) in costs.items():
+        found = curves(runs, cost, reference, layout["y"])
+        made[name] = {arm: [entry | ends(entry) for entry in curve] for arm, curve in found.items()}
     return made | {"arms": {name: arm_of(runs) for name, runs in main_runs(frame, reference, layout["y"]).items()}}
+
+
+def ends(entry: dict[str, Any]) -> dict[str, float | None]:
+    return {end: number(entry[end]) for end in ("low", "high")}
 
 
 def main_runs(frame: pandas.DataFrame, reference: str, recall: str = "recall") -> dict[str, pandas.DataFrame]:
@@ -61,7 +69,7 @@ def main_runs(frame: pandas.DataFrame, reference: str, recall: str = "recall") -
 
     Of dense_4x and its like the way of spending as much that recalls most: wider, deeper, or dense shown more often.
     """
-    ok = frame[(frame["status"] == "ok") & texts(frame["config.num_keys"]).isin(main_sizes(frame))]
+    ok = frame[(frame["status"] == "ok") & table_sizes(frame).isin(main_sizes(frame))]
     found = {}
     for arm, runs in ok[ok["config.training.exposures"] == SHOWINGS].groupby("arm"):
         if arm != reference and family(str(arm), reference) == reference:
@@ -71,11 +79,6 @@ def main_runs(frame: pandas.DataFrame, reference: str, recall: str = "recall") -
         found[str(arm)] = max(configurations, key=lambda own: own[recall].mean())
     order = sorted(found, key=lambda arm: (family(arm, reference) != reference, arm))
     return {arm: found[arm] for arm in order}
-
-
-def main_sizes(frame: pandas.DataFrame) -> list[str]:
-    """The commonest num_keys of each world: its table size by default."""
-    return list(dict.fromkeys(texts(own["config.num_keys"]).mode().iloc[0] for _, own in frame.groupby("world")))
 
 
 def arm_of(runs: pandas.DataFrame) -> dict[str, Any]:

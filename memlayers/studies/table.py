@@ -60,16 +60,16 @@ def base_of(
     named: dict[str, str], reference: dict[str, str], cells: dict[Any, pandas.DataFrame], keys: list[str]
 ) -> pandas.DataFrame | None:
     """The reference's runs that a cell is compared with: of the same study and world, and of the same value of every
-    axis in which the reference's own cells differ. None where there are none, or no reference.
+    axis in which the reference's own cells differ and the cell has one. None where there are none, or several.
     """
     candidates = [dict(zip(keys, key, strict=True)) for key in cells]
     candidates = [
         one for one in candidates if one | reference == one and all(one[name] == named[name] for name in INDEX)
     ]
     for axis in keys:
-        if len({one[axis] for one in candidates}) > 1:
+        if len({one[axis] for one in candidates}) > 1 and named[axis] != "-":
             candidates = [one for one in candidates if one[axis] == named[axis]]
-    return cells[tuple(candidates[0].values())] if reference and candidates else None
+    return cells[tuple(candidates[0].values())] if reference and len(candidates) == 1 else None
 
 
 def text(value: Any) -> str:
@@ -110,8 +110,8 @@ def shown(rows: pandas.DataFrame, layout: dict[str, Any]) -> pandas.DataFrame:
     """The table as text; read-outs that no row has are left out, and study and world where there is one."""
     axes = [name for name in rows.columns[: list(rows.columns).index("n")] if name not in INDEX]
     columns = {name: rows[name] for name in INDEX if rows[name].nunique() > 1} | {axis: rows[axis] for axis in axes}
-    for name in (*layout["readouts"][:1], "difference", *layout["readouts"][1:]):
-        if rows[name].notna().any():
+    for name in dict.fromkeys((layout["y"], "difference", *layout["readouts"])):
+        if name in rows and rows[name].notna().any():
             columns[name] = pandas.Series([interval(row, name) for _, row in rows.iterrows()], index=rows.index)
     if "difference" in columns:
         columns["difference"] = columns["difference"].where(~rows["reference"], "reference")

@@ -13,7 +13,7 @@ import pandas
 
 from memlayers.studies.figure import colours_of, lines_of
 from memlayers.studies.frame import READOUTS, label, records_on_the_way, texts
-from memlayers.studies.frontier import common_seeds, front, multipliers, points_of
+from memlayers.studies.frontier import complete, family, front, multipliers, points_of, seeds_a_point
 from memlayers.studies.page.commands import Words, command_of
 from memlayers.studies.table import INDEX, estimate, interval, number
 from memlayers.training.record import Record
@@ -57,11 +57,13 @@ def panels_of_frontiers(frame: pandas.DataFrame, layout: dict[str, Any], runs: R
     reference, y = str(layout["reference"]["arm"]), layout["y"]
     made = {}
     for world, own in frame.groupby("world", sort=True):
-        seeds = common_seeds(own)
         points, lines, bands, bounds, curves = [], [], [], [], []
-        found = points_of(own, "training_flops", reference, seeds, y)
+        found = points_of(own, "training_flops", reference, y)
+        arms = set(own["arm"])
         for arm, configurations in found.items():
-            cost, recall = configurations.cost, configurations.recall.mean(axis=1)
+            if arm not in arms:
+                continue  # of tables of another size: points without a front
+            cost, recall = configurations.cost, configurations.mean
             lines += [{"arm": arm, "x": cost[i], "y": recall[i]} for i in front(cost, recall)]
             if arm == reference or reference not in found:
                 continue
@@ -70,12 +72,13 @@ def panels_of_frontiers(frame: pandas.DataFrame, layout: dict[str, Any], runs: R
                 curves.append(place)
                 bands.append({"arm": arm, "x": level["recall"], "low": level["low"], "high": level["high"]})
                 bounds += [place] if level["at_least"] else []
-        for (arm, _), rows in own[own["seed"].isin(seeds)].groupby(["arm", "digest"], sort=True):
-            if set(seeds) <= set(rows["seed"]):
-                name = reference if str(arm).startswith(f"{reference}_") else str(arm)
-                points.append(point(name, rows["training_flops"].median(), estimate("y", rows[y]), runs.add(rows)))
+        for (arm, _), rows in complete(own).groupby(["arm", "digest"], sort=True):
+            name = family(str(arm), reference)
+            points.append(point(name, rows["training_flops"].median(), estimate("y", rows[y]), runs.add(rows)))
         title = spelt(y)
-        left = panel(f"{title} against training FLOPs, {len(seeds)} seeds a point", "training FLOPs", "log", title)
+        left = panel(
+            f"{title} against training FLOPs, {seeds_a_point(found)} seeds a point", "training FLOPs", "log", title
+        )
         left |= {"rules": rules(own), "lines": lines, "points": points}
         said = f"how many times an arm's FLOPs {reference} needs" + (" (triangles: at least)" if bounds else "")
         right = panel(said, title, "linear", f"FLOPs of {reference} / the arm's")

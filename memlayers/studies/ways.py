@@ -1,0 +1,120 @@
+"""The figure of every way to recall more, memory layers among them: what each costs to train, to ask, and to store."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
+
+from memlayers.studies.figure import GREY, PALETTE, saved
+from memlayers.studies.frame import framed, read_all
+from memlayers.studies.frontier import main_sizes, table_sizes
+from memlayers.studies.table import estimate
+
+COSTS = {  # the panels
+    "training_flops_with_teacher": "training FLOPs, a teacher's included",
+    "asking": "FLOPs of a token, once trained",
+    "bytes": "bytes stored",
+}
+READ = {"biographies": "recall", "biographies_prose": "held_out"}  # the worlds, and which recall
+
+
+@dataclass(frozen=True)
+class Way:
+    """Runs of some studies, by a condition on settings, as pandas' query understands it: one colour and marker."""
+
+    name: str
+    studies: tuple[str, ...]
+    where: str
+    colour: str
+    marker: str = "o"
+
+
+MAIN = ("frontier", "language")
+WAYS = (
+    Way("dense, facts shown more often", MAIN, "arm == 'dense'", GREY),
+    Way("dense, made wider or deeper", MAIN, "arm.str.startswith('dense_')", GREY, "s"),
+    Way("dense, rounded to fewer bits", ("beyond_quantization",), "arm == 'dense' and weights != 'float32'",
+        GREY, "v"),
+    Way("dense, taught by a teacher",
+        ("beyond_distillation", "beyond_distillation_prose"), "arm == 'dense' and taught", GREY, "x"),
+    Way("memory, facts shown more often", MAIN, "arm == 'memory'", PALETTE[0]),
+    Way("memory, table rounded to fewer bits",
+        ("beyond_quantization",), "arm == 'memory' and tables != 'float32'", PALETTE[0], "v"),
+    Way("memory, taught by a teacher",
+        ("beyond_distillation", "beyond_distillation_prose"), "arm == 'memory' and taught", PALETTE[0], "x"),
+    Way("table of hashed n-grams, shown more often", MAIN, "arm == 'ngram'", PALETTE[4]),
+)  # fmt: skip
+
+
+SECTION = """## beyond
+
+What does each way to recall more cost in training, for a question, and in storage? Every point is a configuration of
+the studies `frontier` and `language`, which make dense larger or longer trained, and of those called `beyond_...`.
+
+![beyond](results/beyond/figure.png)"""
+
+
+def draw_ways(results: Path, path: Path) -> list[Path]:
+    """path.png and path.svg, a row a world: recall with 95% intervals against each of COSTS; none without records."""
+    points = points_of_ways(results)
+    if points.empty:
+        return []
+
+    def panels() -> Figure:
+        worlds = [world for world in READ if world in set(points["world"])]
+        figure = Figure(figsize=(11, 0.8 + 3.0 * len(worlds)), layout="constrained")
+        grid = figure.subplots(len(worlds), len(COSTS), squeeze=False, sharey="row")
+        for world, row in zip(worlds, grid, strict=True):
+            for panel, cost in zip(row, COSTS, strict=True):
+                against(panel, points[points["world"] == world], cost)
+                panel.set_xlabel(COSTS[cost])
+            row[0].set_ylabel(READ[world].replace("_", " "))
+            row[0].set_title(world, loc="left", fontsize=9)
+        named = {name: line for line, name in zip(*grid[0, 0].get_legend_handles_labels(), strict=True)}
+        figure.legend(named.values(), named, loc="outside lower center", ncols=3, fontsize=7, frameon=False)
+        return figure
+
+    return saved(panels, path)
+
+
+def points_of_ways(results: Path) -> pandas.DataFrame:
+    """A row a way and configuration: way, world, n, recall with recall_low and recall_high, and the means of COSTS."""
+    studies = dict.fromkeys(study for way in WAYS for study in way.studies)
+    frames = {study: prepared(results / study) for study in studies if any((results / study).glob("*.jsonl"))}
+    rows = []
+    for way in WAYS:
+        for study in way.studies:
+            own = frames[study].query(way.where) if study in frames else pandas.DataFrame()
+            for (world, _), runs in own.groupby(["world", "digest"]) if len(own) else ():
+                means = {cost: runs[cost].mean() for cost in COSTS}
+                found = estimate("recall", runs[READ[world]])
+                rows.append({"way": way.name, "world": world, "n": len(runs)} | found | means)
+    return pandas.DataFrame(rows)
+
+
+def prepared(folder: Path) -> pandas.DataFrame:
+    """Runs of the worlds of READ that ended well, with the world's own table size, and what WAYS ask for."""
+    frame = framed(list(read_all(folder)))
+    frame = frame[(frame["status"] == "ok") & frame["world"].isin(list(READ))]
+    frame = frame[table_sizes(frame).isin(main_sizes(frame))]
+    rounded = {name: frame.get(f"config.quantize.{name}", "float32") for name in ("weights", "tables")}
+    taught = frame["training_flops_with_teacher"] > frame["training_flops"]
+    stored = frame["table_bytes"] + frame["weight_bytes"]
+    return frame.assign(**rounded, taught=taught, asking=frame["cost.forward"], bytes=stored)
+
+
+def against(panel: Axes, points: pandas.DataFrame, cost: str) -> None:
+    for way in WAYS:
+        own = points[points["way"] == way.name].sort_values(cost)
+        spread = [(own["recall"] - own["recall_low"]).fillna(0), (own["recall_high"] - own["recall"]).fillna(0)]
+        joined = "shown more often" in way.name and cost == "training_flops_with_teacher"
+        look: dict[str, Any] = {"fmt": way.marker + "-" * joined, "ms": 4, "lw": 1, "capsize": 1.5, "elinewidth": 0.6}
+        panel.errorbar(own[cost], own["recall"], spread, color=way.colour, mfc="none", label=way.name, **look)
+    panel.set(xscale="log", ylim=(0, 1.04))
+    panel.xaxis.set_major_locator(LogLocator(10, (1, 2, 5)))
+    panel.xaxis.set_major_formatter(EngFormatter(sep=" "))
+    panel.xaxis.set_minor_formatter(NullFormatter())

@@ -1,0 +1,69 @@
+"""The figure of every way to recall more: which runs are points of it, and at what cost."""
+
+import json
+from pathlib import Path
+
+import pytest
+from records import record, sealed
+
+from memlayers.studies.frame import RECORDS
+from memlayers.studies.ways import draw_ways, points_of_ways
+
+TAUGHT = {"distil": {"teacher": "frontier/dense_4x"}, "num_keys": 8}
+
+
+def run(arm: str, seed: int, recall: float = 0.5, world: str = "biographies", **changes) -> dict:
+    config = changes.pop("config", {"num_keys": 8})
+    total = changes.pop("with_teacher", {})
+    made = record(arm, seed, recall, world=world, config=config, storage={"tables": 96.0, "weights": 4.0}, **changes)
+    if made["status"] == "ok":
+        made["cost"] |= {"forward": 7.0} | total
+    return made
+
+
+def study(results: Path, name: str, *runs: dict) -> None:
+    (results / name).mkdir(parents=True)
+    (results / name / RECORDS).write_text("\n".join(json.dumps(sealed(one)) for one in runs))
+
+
+def test_a_point_is_a_configuration_with_its_costs_a_teachers_included(tmp_path):
+    study(
+        tmp_path,
+        "frontier",
+        *(run("dense", seed, 0.2 + 0.1 * seed) for seed in (0, 1)),
+        run("dense_4x", 0, 0.6, flops=4e12),
+        run("memory", 0, 0.9),
+        run("memory", 1, 0.9),
+        run("memory", 2, error="no"),
+        run("memory", 0, 0.99, config={"num_keys": 16}, digest="larger"),
+        run("memory", 0, 0.5, world="elsewhere"),
+    )
+    study(
+        tmp_path,
+        "beyond_distillation",
+        run("dense", 0, 0.1),
+        run("dense", 0, 0.3, config=TAUGHT, digest="taught", with_teacher={"training_flops_with_teacher": 5e12}),
+    )
+    points = points_of_ways(tmp_path).set_index("way")
+    assert sorted(points.index) == sorted(
+        [
+            "dense, facts shown more often",
+            "dense, made wider or deeper",
+            "dense, taught by a teacher",
+            "memory, facts shown more often",
+        ]
+    )
+    assert points.loc["dense, facts shown more often", ["n", "recall", "bytes", "asking"]].tolist() == [2, 0.25, 100, 7]
+    assert points.loc["dense, taught by a teacher", "training_flops_with_teacher"] == 5e12
+    assert points.loc["memory, facts shown more often", ["n", "recall"]].tolist() == [2, 0.9]
+    first = [path.read_bytes() for path in draw_ways(tmp_path, tmp_path / "a")]
+    assert first == [path.read_bytes() for path in draw_ways(tmp_path, tmp_path / "b")] and len(first) == 2
+
+
+def test_prose_is_read_by_what_is_recalled_in_held_out_words(tmp_path):
+    study(tmp_path, "language", run("memory", 0, 0.9, world="biographies_prose", held_out=0.4))
+    assert points_of_ways(tmp_path)["recall"].tolist() == [pytest.approx(0.4)]
+
+
+def test_nothing_is_drawn_without_records(tmp_path):
+    assert draw_ways(tmp_path, tmp_path / "a") == [] and not (tmp_path / "a.png").exists()
