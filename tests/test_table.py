@@ -13,7 +13,7 @@ from rich.console import Console
 from scipy import stats
 
 from memlayers.studies.frame import framed
-from memlayers.studies.table import interval, markdown, pivot, screen, shown, table, verdict
+from memlayers.studies.table import estimate, interval, markdown, pivot, screen, shown, table, verdict
 
 DENSE, MEMORY = (0.10, 0.14, 0.11), (0.50, 0.62, 0.55)
 
@@ -99,6 +99,12 @@ def test_any_axis_may_hold_the_reference():
     rows = table(framed(swept()), layout(reference={"topk": 4}))
     assert row_of(rows, arm="dense", topk="16")["difference"] == pytest.approx(0.1 * 12 / 20)
     assert rows["reference"].sum() == 2
+
+
+def test_the_interval_of_a_share_ends_at_0_and_1_and_no_other_does():
+    values = pandas.Series([0.2, 0.9])
+    assert estimate("held_out", values) == {"held_out": pytest.approx(0.55), "held_out_low": 0, "held_out_high": 1}
+    assert estimate("difference", values)["difference_high"] == pytest.approx(0.55 + 12.7062 * 0.35, abs=1e-3)
 
 
 def test_a_row_without_a_value_of_an_axis_is_compared_at_its_own_values_of_the_others():

@@ -9,11 +9,10 @@ import pandas
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure  # not pyplot, whose backend is the user's: a notebook's, or of windows
 
-from memlayers.studies.frame import READOUTS, records_on_the_way
+from memlayers.studies.frame import READOUTS, SHARES, records_on_the_way
 from memlayers.studies.table import INDEX, naming, number, table
 
 GREY = "#4C566A"  # the reference, and what is named after it, as dense_2x
-SHARES = ("recall", "held_out")  # from 0 to 1
 PALETTE = ("#C1440E", "#1B7F79", "#7B4EA3", "#B8860B", "#2B6CB0", "#A23B72", "#5B8C2A", "#8C564B")
 STYLE: dict[Any, Any] = {"svg.hashsalt": "memlayers", "svg.fonttype": "none", "font.size": 9, "axes.spines.top": False}
 STYLE |= {"axes.spines.right": False, "figure.dpi": 150}

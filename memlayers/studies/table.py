@@ -8,7 +8,7 @@ import pandas
 from rich.table import Table as Screen
 from scipy import stats
 
-from memlayers.studies.frame import axes_of, label, texts
+from memlayers.studies.frame import SHARES, axes_of, label, texts
 
 NARROW = 120  # columns of a terminal: below, intervals stand on a line of their own
 INDEX = ("study", "world")
@@ -85,13 +85,15 @@ def number(value: str) -> float:
 
 
 def estimate(name: str, values: pandas.Series, is_median: bool = False) -> dict[str, float]:
-    """Mean and 95% t interval of the values that are there."""
+    """Mean and 95% t interval of the values that are there; that of a share ends at 0 and 1."""
     values = values.dropna()
     mean = values.median() if is_median else values.mean()
     low = high = math.nan
     if len(values) > 1 and not is_median:
         half = stats.t.ppf(0.975, len(values) - 1) * values.std() / math.sqrt(len(values))
         low, high = mean - half, mean + half
+        if name in SHARES or name.startswith("recall."):
+            low, high = max(low, 0.0), min(high, 1.0)
     return {name: mean, f"{name}_low": low, f"{name}_high": high}
 
 

@@ -8,7 +8,8 @@ import importlib
 import math
 from typing import Any
 
-from memlayers.studies.figure import GREY, PALETTE, SHARES
+from memlayers.studies.figure import GREY, PALETTE
+from memlayers.studies.frame import SHARES
 from memlayers.studies.page.panels import MARKS, Panel
 
 EXTRA = 'pip install -e ".[page]" -c constraints.txt'

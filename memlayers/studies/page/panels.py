@@ -74,7 +74,8 @@ def panels_of_frontiers(frame: pandas.DataFrame, layout: dict[str, Any], runs: R
                 bounds += [place] if level["at_least"] else []
         for (arm, _), rows in complete(own).groupby(["arm", "digest"], sort=True):
             name = family(str(arm), reference)
-            points.append(point(name, rows["training_flops"].median(), estimate("y", rows[y]), runs.add(rows)))
+            spread = {key.replace(y, "y"): value for key, value in estimate(y, rows[y]).items()}
+            points.append(point(name, rows["training_flops"].median(), spread, runs.add(rows)))
         title = spelt(y)
         left = panel(
             f"{title} against training FLOPs, {seeds_a_point(found)} seeds a point", "training FLOPs", "log", title
