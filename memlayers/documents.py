@@ -5,12 +5,15 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from memlayers.facts.world import PAD
+
 
 class Documents(NamedTuple):
     """Rows of tokens, padded on the right: b documents of up to s tokens."""
 
     tokens: Tensor  # (b, s)
     answers: Tensor  # (b, s) bool: tokens of objects that come after their subject
+    context: Tensor  # (b, s) bool: tokens in front, which are given to look facts up in, and never learnt
 
 
 class Probe(NamedTuple):
@@ -20,6 +23,21 @@ class Probe(NamedTuple):
     subject: Tensor  # (b,)
     relation: Tensor  # (b,)
     name: Tensor  # (b, w) tokens of the subject, as the question spells it
+
+
+def squeezed(cells: Documents) -> Documents:
+    """Rows without the empty cells that may stand anywhere in them, padded on the right: as wide as the longest."""
+    filled = cells.tokens != PAD
+    row, column = filled.nonzero(as_tuple=True)
+    place = (filled.cumsum(dim=1) - 1)[row, column]
+    width = int(filled.sum(dim=1).max()) if len(filled) else 0
+
+    def moved(table: Tensor) -> Tensor:
+        found = table.new_zeros(len(table), width)
+        found[row, place] = table[row, column]
+        return found
+
+    return Documents(*map(moved, cells))
 
 
 def chunks(probe: Probe, size: int) -> Iterator[Probe]:

@@ -87,12 +87,16 @@ class Telling:
         self.is_celebrity, self.is_asked = share(prose.celebrities), share(prose.questions)
         self.only = torch.rand(num_subjects, len(self.statements.count), generator=generator)
 
-    def choose(self, subject: Tensor, relation: Tensor, generator: torch.Generator) -> Tensor:
-        """Templates (b, r) among those told, for facts of `subject` (b,)."""
+    def state(self, subject: Tensor, relation: Tensor, generator: torch.Generator) -> Tensor:
+        """Templates (b, r) among the statements, for facts of `subject` (b,)."""
         pick = torch.rand(relation.shape, generator=generator)
         if not self.is_celebrity.all():
             pick = torch.where(self.is_celebrity[subject][:, None], pick, self.only[subject[:, None], relation])
-        chosen = self.statements.choose(relation, pick)
+        return self.statements.choose(relation, pick)
+
+    def choose(self, subject: Tensor, relation: Tensor, generator: torch.Generator) -> Tensor:
+        """Templates (b, r) among those told, for facts of `subject` (b,)."""
+        chosen = self.state(subject, relation, generator)
         if not self.is_asked.any():
             return chosen
         coin, pick = torch.rand(2, *relation.shape, generator=generator)

@@ -4,16 +4,18 @@ terse    S Y D [country] AU                                                  one
          S Y D [country] AU [time_zone] Australia/Sydney                     all of a subject, relations in random order
 prose    S Y D lies in AU . the clocks of S Y D follow Australia/Sydney .    a random training template each
 
-Each fact stands at most once in a document and a document has one subject, so nothing can be copied from context. But
-where a document tells several facts they may explain each other, as a country does a time zone, and then little is
-learnt from the subject, which is what will be asked.
+Each fact stands at most once in a document and a document has one subject, so nothing can be copied, unless a context
+(context.py) stands in front. But where a document tells several facts they may explain each other, as a country does a
+time zone, and then little is learnt from the subject, which is what will be asked.
 """
 
 import torch
 from torch import Tensor
 
+from memlayers.config.context import ContextConfig
 from memlayers.config.worlds import CorpusConfig, ProseConfig, WorldConfig
-from memlayers.documents import Documents, Probe
+from memlayers.context import Context
+from memlayers.documents import Documents, Probe, squeezed
 from memlayers.facts import build_world
 from memlayers.facts.corpora import draw_windows
 from memlayers.facts.world import PAD, World, known_facts, pad
@@ -25,7 +27,8 @@ PRONOUN = "this one"  # the subject of a document's later sentences, if they do 
 def text_of(config: WorldConfig) -> "Text":
     """A world and its writing; raises ValueError with one line for a user's mistake."""
     world = build_world(config)
-    return Text(world, config.text, config.document, config.sentences, config.prose, config.corpus, config.seed)
+    rest = config.prose, config.corpus, config.seed, config.context
+    return Text(world, config.text, config.document, config.sentences, *rest)
 
 
 class Text:
@@ -44,6 +47,7 @@ class Text:
         prose: ProseConfig | None = None,
         corpus: CorpusConfig | None = None,
         seed: int = 0,
+        context: ContextConfig | None = None,
     ):
         self.world, self.style, self.document, self.sentences = world, style, document, sentences
         ids = {token: index for index, token in enumerate(world.vocabulary)}
@@ -72,6 +76,8 @@ class Text:
             if not ((self.include == 0) | (self.include == 1)).all():
                 raise ValueError(f"world.sentences={sentences}: facts of a subject differ in weight; accepted: null")
             told *= (sentences / self.include.sum(dim=1, keepdim=True)).clamp(max=1)
+        has_context = context is not None and context.source != "none"
+        self.context = Context(context, self.stated, len(world.facts), seed) if context and has_context else None
         self.corpus, self.corpus_rate = corpus or CorpusConfig(), 0.0  # of rows that are running text
         if self.corpus.share > 0:
             length = (self.sample(1024, torch.Generator().manual_seed(0)).tokens != PAD).sum().item() / 1024
@@ -88,11 +94,11 @@ class Text:
         facts = self.told(int((~is_text).sum()), generator)
         windows = draw_windows(self.world.corpora, int(is_text.sum()), self.corpus.length, generator)
         width = max(facts.tokens.shape[1], self.corpus.length)
-        tokens = torch.full((num_documents, width), PAD)
-        answers = torch.zeros(num_documents, width, dtype=torch.bool)
-        tokens[~is_text], answers[~is_text] = _widen(facts.tokens, width), _widen(facts.answers, width)
-        tokens[is_text] = _widen(windows, width)
-        return Documents(tokens, answers)
+        rows = Documents(*(table.new_zeros(num_documents, width) for table in facts))
+        for table, own in zip(rows, facts, strict=True):
+            table[~is_text] = _widen(own, width)
+        rows.tokens[is_text] = _widen(windows, width)
+        return rows
 
     def told(self, num_documents: int, generator: torch.Generator) -> Documents:
         """Documents about facts, or subjects, drawn by frequency, with replacement."""
@@ -111,7 +117,15 @@ class Text:
             include = shown[:, : self.sentences] < self.include[subject[:, None], relation]
         template = self.telling.choose(subject, relation, generator)
         fact, name = self.world.facts[subject[:, None], relation], self.spelt(subject, "training", generator)
-        return self._write(name, relation, fact, include, self.layouts["told"].codes[relation, template])
+        documents = self._write(name, relation, fact, include, self.layouts["told"].codes[relation, template])
+        return self._in_context(documents, subject, generator)
+
+    def stated(self, subject: Tensor, generator: torch.Generator) -> Documents:
+        """A document of each subject (b,): all that is known of it, in statements of training in random order."""
+        relation = torch.rand(len(subject), len(self.world.relations), generator=generator).argsort(dim=1)
+        code = self.layouts["statements"].codes[relation, self.telling.state(subject, relation, generator)]
+        fact = self.world.facts[subject[:, None], relation]
+        return self._write(self.spelt(subject, "training", generator), relation, fact, fact >= 0, code)
 
     def probe(
         self,
@@ -136,7 +150,8 @@ class Text:
         fact = known[subject.clamp(max=len(known) - 1)[:, None], relation]
         include = torch.ones_like(relation, dtype=torch.bool)
         name = self.spelt(subject, phrasing, generator)
-        return Probe(self._write(name, relation, fact, include, code), subject, relation[:, 0], name)
+        documents = self._in_context(self._write(name, relation, fact, include, code), subject, generator)
+        return Probe(documents, subject, relation[:, 0], name)
 
     def spelt(self, subject: Tensor, phrasing: str, generator: torch.Generator) -> Tensor:
         """Tokens (b, width) of subjects (b,), in one of the views of a phrasing where the world has any."""
@@ -172,13 +187,10 @@ class Text:
         answer = ((code == OBJECT) & seen)[..., None].expand(cells.shape)
 
         cells, answer = cells.flatten(1), answer.flatten(1)
-        filled = cells != PAD
-        row, column = filled.nonzero(as_tuple=True)
-        place = (filled.cumsum(dim=1) - 1)[row, column]
-        tokens = cells.new_zeros(len(cells), int(filled.sum(dim=1).max()) if len(cells) else 0)
-        answers = torch.zeros_like(tokens, dtype=torch.bool)
-        tokens[row, place], answers[row, place] = cells[row, column], answer[row, column]
-        return Documents(tokens, answers)
+        return squeezed(Documents(cells, answer, torch.zeros_like(answer)))
+
+    def _in_context(self, documents: Documents, subject: Tensor, generator: torch.Generator) -> Documents:
+        return documents if self.context is None else self.context.put_before(documents, subject, generator)
 
 
 def _widen(table: Tensor, width: int) -> Tensor:

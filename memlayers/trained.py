@@ -57,7 +57,7 @@ class Trained:
         if not len(probe.subject):
             name = self.text.world.relations[fact[1]]
             raise ValueError(f"phrasing={phrasing}: relation {name} has no such sentence; accepted: training")
-        tokens, answers = (table[0] for table in probe.documents)
+        tokens, answers, _ = (table[0] for table in probe.documents)
         return tokens[: int(answers.long().argmax())]
 
     @torch.no_grad()

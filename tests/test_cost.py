@@ -157,7 +157,7 @@ def test_a_whole_model_costs_what_the_counter_sees_and_has_the_parameters_it_say
     config = ModelConfig(**where, **dict.fromkeys(places, CASES[case]), d_model=16, depth=3, hidden=22)
     num_tokens = len(text.vocabulary)
     model = build_model(config, num_tokens, seeded(), sparse=sparse, questions=QUESTIONS)
-    tokens, answers = text.sample(32, seeded())
+    tokens, answers, _ = text.sample(32, seeded())
     tokens, where = tokens[:, :-1], answers[:, 1:]
     assert (tokens != 0).all() and 0 < where.sum() < where.numel()
     work = Workload(tokens.shape[1], int(where.sum()) / len(tokens), tokens.numel())

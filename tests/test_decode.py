@@ -99,7 +99,7 @@ def test_an_answer_stops_at_its_length_or_at_end(longest):
         return logits
 
     tokens = torch.tensor([[5, 5, 6, 6, 6], [5, 5, 6, 0, 0]])
-    documents = Documents(tokens, torch.tensor([[0, 0, 1, 1, 1], [0, 0, 1, 0, 0]]).bool())
+    documents = Documents(tokens, torch.tensor([[0, 0, 1, 1, 1], [0, 0, 1, 0, 0]]).bool(), tokens > 9)
     model = Lookup(size, say)
     said, confidence = decode(model, documents, torch.tensor([longest, 2]))
     wanted = [2, 3, 4, END][:longest]

@@ -134,8 +134,8 @@ def test_a_teacher_teaches_at_the_tokens_that_are_named(tokens):
 
 
 def test_a_batch_without_answers_teaches_nothing():
-    tokens, answers = TEXT.sample(2, seeded())
-    loss = answer_loss(small(0), Documents(tokens, answers & False), "answers", teacher(small(1)))
+    tokens, answers, context = TEXT.sample(2, seeded())
+    loss = answer_loss(small(0), Documents(tokens, answers & False, context), "answers", teacher(small(1)))
     assert loss.item() == 0
 
 
@@ -157,7 +157,7 @@ def test_no_gradient_reaches_the_teacher_and_no_state_or_count_of_the_student_ha
 
 def divergence(student: Transformer, model: Transformer) -> float:
     """Mean over the answers of all facts."""
-    tokens, answers = TEXT.probe(known_facts(TEXT.world), "training", seeded()).documents
+    tokens, answers, _ = TEXT.probe(known_facts(TEXT.world), "training", seeded()).documents
     where = answers[:, 1:]
     with torch.no_grad():
         own, theirs = (one(tokens[:, :-1], where).logits for one in (student.eval(), model))
@@ -306,7 +306,7 @@ def test_agreement_is_that_of_answers_decoded_one_by_one(kept):
     found: dict[str, list[bool]] = {"right_when_right": [], "right_when_wrong": [], "agrees_when_wrong": []}
     known = []
     for subject, relation in known_facts(TEXT.world).tolist():
-        tokens, answers = TEXT.probe(torch.tensor([[subject, relation]]), "training", seeded()).documents
+        tokens, answers, _ = TEXT.probe(torch.tensor([[subject, relation]]), "training", seeded()).documents
         at = int(answers[0].long().argmax())
         assert int(answers.sum()) == 1
         own, theirs = (int(one(tokens[:, :at]).logits[-1].argmax()) for one in (student, model))

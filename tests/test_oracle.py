@@ -47,7 +47,7 @@ def test_where_a_fact_is_not_asked_in_one_way_there_are_no_questions(kind):
 def test_a_document_reads_the_row_of_its_fact_from_the_end_of_the_question_on(kind):
     text = Text(small_world(kind), "terse", "fact")
     layer, rows = layer_of(text), {words: index + 1 for index, words in enumerate(questions_of(text))}
-    tokens, answers = text.sample(200, seeded())
+    tokens, answers, _ = text.sample(200, seeded())
     reads = layer(torch.randn(*tokens.shape, D_MODEL), tokens).reads
     for row, marks, slots, weights in zip(tokens.tolist(), answers.tolist(), *reads, strict=True):
         begins = marks.index(True)

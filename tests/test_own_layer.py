@@ -63,14 +63,14 @@ def build(seed: int = 0, **changes) -> Transformer:
 
 def documents() -> Documents:
     tokens = random_tokens(6, 5).clamp(min=1)
-    return Documents(tokens, torch.arange(5).expand(6, 5) >= 3)
+    return Documents(tokens, torch.arange(5).expand(6, 5) >= 3, torch.zeros_like(tokens, dtype=torch.bool))
 
 
 @pytest.mark.parametrize("placement", ["replace", "add", "add_from_zero"])
 @pytest.mark.parametrize("loss", ["answers", "all"])
 def test_its_auxiliary_loss_is_added_to_that_of_the_documents_and_moves_its_router(placement, loss):
     model = drawn(build(placement=placement)).eval()
-    tokens, answers = batch = documents()
+    tokens, answers, _ = batch = documents()
     out = model(tokens[:, :-1], answers[:, 1:] if loss == "answers" else None)
     target = tokens[:, 1:][answers[:, 1:]] if loss == "answers" else tokens[:, 1:].flatten()
     own, total = F.cross_entropy(out.logits, target), answer_loss(model, batch, loss)
@@ -105,7 +105,7 @@ def test_without_such_layers_there_is_no_auxiliary_loss():
 
 
 def test_a_batch_without_answers_still_has_the_auxiliary_loss():
-    batch = Documents(random_tokens(2, 4), torch.zeros(2, 4, dtype=torch.bool))
+    batch = Documents(random_tokens(2, 4), *torch.zeros(2, 2, 4, dtype=torch.bool))
     model = build().eval()
     torch.testing.assert_close(answer_loss(model, batch, "answers"), model(batch.tokens[:, :-1]).aux_loss)
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from memlayers.checks import at_least, one_of, within
+from memlayers.config.context import ContextConfig
 
 SPELLINGS = ("letters", "pairs", "bytes", "bpe")
 DOCUMENTS = ("fact", "subject")
@@ -67,12 +68,14 @@ class WorldConfig:
     sentences: int | None = None  # of a document of a subject; null: one for each of its facts
     prose: ProseConfig = field(default_factory=ProseConfig)
     corpus: CorpusConfig = field(default_factory=CorpusConfig)
+    context: ContextConfig = field(default_factory=ContextConfig)
 
     def validate(self) -> None:
         one_of("world.text", self.text, ("terse", "prose"))
         one_of("world.document", self.document, DOCUMENTS)
         self.prose.validate(self.text, self.document)
         self.corpus.validate(self.prose.pieces)
+        self.context.validate(self.text, self.document)
         if self.sentences is not None:
             at_least("world.sentences", self.sentences, 1)
             if self.document == "fact":

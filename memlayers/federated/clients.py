@@ -48,7 +48,7 @@ class Client:
     ):
         own = config.world
         world = dataclasses.replace(text.world, weights=text.world.weights * weights[:, None])
-        told = Text(world, own.text, own.document, own.sentences, own.prose, own.corpus, own.seed)
+        told = Text(world, own.text, own.document, own.sentences, own.prose, own.corpus, own.seed, own.context)
         self.model, self.config, self.size = model, config, size
         self.batches = iter(Batches(told, size, steps, (own.seed + stream, config.seed)))
         self.optimizers = build_optimizers(model, config.optim, choose(config.kernels))

@@ -68,11 +68,11 @@ def reads_of(model: Transformer, text: Text, facts: Tensor, phrasing: str) -> di
 
 
 def name_ends(probe: Probe) -> Tensor:
-    """Index (b,) of the last token of the subject's name in each question."""
-    ends = []
-    for row, name in zip(probe.documents.tokens.tolist(), probe.name.tolist(), strict=True):
+    """Index (b,) of the last token of the subject's name in each question, behind its context."""
+    ends, starts = [], probe.documents.context.sum(dim=1).tolist()
+    for row, name, start in zip(probe.documents.tokens.tolist(), probe.name.tolist(), starts, strict=True):
         name = [token for token in name if token != PAD]
-        ends.append(next(end for end in range(len(name), len(row)) if row[end - len(name) : end] == name) - 1)
+        ends.append(next(end for end in range(start + len(name), len(row)) if row[end - len(name) : end] == name) - 1)
     return torch.tensor(ends)
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from memlayers.model import Transformer
 from memlayers.recall.addresses import addresses
 from memlayers.recall.ask import Answers, ask, gold, majority_share, prior_bits, said, sample_facts, shuffled
+from memlayers.recall.context import in_context
 from memlayers.recall.corpora import bits_per_byte
 from memlayers.recall.decodable import decodable
 from memlayers.recall.usage import tables
@@ -35,7 +36,8 @@ def measure(model: Transformer, text: Text, documents: int) -> dict[str, Any]:
     facts = sample_facts(world, MAX_FACTS)
     scale = world.num_facts / len(facts)
     trained = ask(model, text, facts, "training")
-    by_phrasing = {kind: ask(model, text, which, kind).exact for kind, which in phrasings(text, facts).items()}
+    others = phrasings(text, facts)
+    by_phrasing = {kind: ask(model, text, which, kind).exact for kind, which in others.items()}
     control = ask(model, text, facts, "training", shuffled(world, seed=1))
     asked = torch.stack([trained.subject, trained.relation], dim=1)
     prior = prior_bits(world, asked)
@@ -57,6 +59,7 @@ def measure(model: Transformer, text: Text, documents: int) -> dict[str, Any]:
         },
         "by_view": {kind: mean(ask(model, text, facts, kind).exact) for kind in views(text)} or None,
         "votes": votes(model, text, facts),
+        "context": in_context(text, {"training": facts, **others}),
         "by_exposures": by_exposures(trained, exposures),
         "unknown": unknown_subjects(model, text, facts),
         "tables": tables(model, text, facts),

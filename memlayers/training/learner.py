@@ -152,12 +152,12 @@ class FactLearner(lightning.LightningModule):
 
 
 def answer_loss(model: Transformer, documents: Documents, loss: str, teacher: Teacher | None = None) -> Tensor:
-    """Mean cross-entropy in nats over the tokens of objects (`answers`) or of all (`all`), in part with a teacher's
-    predictions if there is one, plus auxiliary losses.
+    """Mean cross-entropy in nats over the tokens of objects (`answers`) or over all but those of a context (`all`), in
+    part with a teacher's predictions if there is one, plus auxiliary losses.
     """
-    tokens, answers = documents
+    tokens, answers, context = documents
     target = tokens[:, 1:]
-    where = answers[:, 1:] if loss == "answers" else target != PAD
+    where = answers[:, 1:] if loss == "answers" else (target != PAD) & ~context[:, 1:]
     out = model(tokens[:, :-1], where)
     if not where.any():  # a small batch of sentences with the object first has nothing to learn from
         total = out.logits.sum() * 0

@@ -33,7 +33,8 @@ def plan(config: RunConfig) -> Plan:
     text = text_of(config.world)
     sample = text.sample(4096, torch.Generator().manual_seed(0))
     positions = (sample.tokens[:, 1:] != 0).sum().item() / len(sample.tokens)
-    scored = sample.answers[:, 1:].sum().item() / len(sample.tokens) if config.training.loss == "answers" else positions
+    learnt = sample.answers if config.training.loss == "answers" else (sample.tokens != 0) & ~sample.context
+    scored = learnt[:, 1:].sum().item() / len(sample.tokens)
     batch_size = max(1, round(config.training.batch_tokens / positions))
     work = Workload(positions, scored, round(positions * batch_size))
     rule = config.optim.values

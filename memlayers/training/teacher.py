@@ -30,7 +30,7 @@ class Teacher:
         """Mean in nats over the scored tokens, of which the student says logits (m, vocabulary): those that `where`
         (b, s - 1) is true of.
         """
-        tokens, answers = documents
+        tokens, answers, _ = documents
         with torch.no_grad():
             theirs = self.model(tokens[:, :-1], where).logits.float()
         is_answer = answers[:, 1:][where]
