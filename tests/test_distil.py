@@ -122,7 +122,7 @@ def test_a_teacher_teaches_at_the_tokens_that_are_named(tokens):
     documents = TEXT.sample(6, seeded())
     found = answer_loss(student, documents, "all", teacher(model, weight=0.75, tokens=tokens, temperature=2.0))
     each = []
-    for row, marks in zip(*documents, strict=True):
+    for row, marks, _ in zip(*documents, strict=True):
         logits, theirs = student(row[None, :-1]).logits, model(row[None, :-1]).logits
         for place in range(len(row) - 1):
             if row[place + 1] != 0:

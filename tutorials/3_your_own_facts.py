@@ -93,7 +93,7 @@ print(f"{sum(one.num_facts * one.entropy for one in world.statistics()):,.0f} bi
 
 # %%
 documents = text.sample(4, torch.Generator().manual_seed(0))
-for tokens, answers in zip(*documents, strict=True):
+for tokens, answers in zip(documents.tokens, documents.answers, strict=True):
     words = [(text.vocabulary[token], answer) for token, answer in zip(tokens, answers, strict=True) if token != PAD]
     print("  ".join(f"*{word}*" if answer else word for word, answer in words))
 
