@@ -15,6 +15,7 @@ from pypinyin.pinyin_dict import pinyin_dict
 
 from memlayers.config import AtlasConfig, BiographiesConfig
 from memlayers.facts import World, build_world
+from memlayers.facts.atlas import load_facts
 from memlayers.facts.biographies import closed_form_bits, sample_distinct, to_digits, to_ranks
 from memlayers.facts.spelling import byte_pairs, code_bytes, letters, make_speller, pairs, spell
 from memlayers.facts.world import END, PAD, Vocabulary
@@ -188,6 +189,7 @@ def test_a_mistake_is_one_line_that_names_key_value_and_what_is_accepted():
 
 
 def test_a_package_that_is_missing_or_holds_other_data_is_named(monkeypatch):
+    load_facts.cache_clear()
     monkeypatch.setitem(pinyin_dict, ord("中"), "zhòng")
     with pytest.raises(ValueError, match=r"pypinyin 0.55.0 holds other facts; accepted: pip install pypinyin==0.55.0$"):
         build("readings")

@@ -9,6 +9,7 @@ code one letter and their IATA code; an airport's name (spelling=bpe) often hold
 
 import hashlib
 import unicodedata
+from functools import cache
 from importlib.metadata import version
 from itertools import islice, pairwise, product
 
@@ -86,8 +87,12 @@ def build_atlas(config: AtlasConfig) -> World:
     )
 
 
+@cache
 def load_facts(source: str) -> Facts:
-    """Every fact of a source; raises ValueError where the package is missing or holds other data than ours did."""
+    """Every fact of a source, read once a process and not to be changed.
+
+    Raises ValueError where the package is missing or holds other data than ours did.
+    """
     package, expected, digest = PINNED[source]
     install = f"accepted: pip install {package}=={expected}"
     try:
