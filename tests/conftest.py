@@ -6,12 +6,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from hydra.core.config_store import ConfigStore
 from hypothesis import settings
 
 os.environ["TRITON_INTERPRET"] = "1"  # before the first module of tests imports triton, by way of Lightning
 torch.set_num_threads(1)
 settings.register_profile("memlayers", deadline=None)
 settings.load_profile("memlayers")
+# Hydra copies all schemas for each composition, and again what it takes from them: the former is a sixth of its time.
+ConfigStore.__deepcopy__ = lambda self, memo: self  # type: ignore[attr-defined]
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

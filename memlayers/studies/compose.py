@@ -83,13 +83,16 @@ def split_sweep(overrides: list[str], multirun: bool) -> tuple[list[list[str]], 
         if choices and is_one and (override.value() is None or isinstance(override.value(), list)):
             raise ValueError(f"{override.input_line}: no such choice; accepted: {', '.join(choices)}")
     fixed = [override.input_line or "" for override in parsed if not override.is_sweep_override()]
+    swept = [override for override in parsed if override.is_sweep_override()]
+    by_file = any(override.key_or_group.startswith(("experiment", "hydra")) for override in parsed)
+    if not (multirun or swept or by_file):  # nothing else makes a sweep: one composition less
+        return [fixed], []
     try:
         base = compose("train", fixed, return_hydra_config=True)
     except ERRORS as error:
         if not is_mistake(error):
             raise
         raise ValueError(explain(fixed, error)) from None
-    swept = [override for override in parsed if override.is_sweep_override()]
     if not multirun and base.hydra.mode != RunMode.MULTIRUN:
         if swept:
             raise ValueError(f"{swept[0].input_line} names several values; accepted with -m (a sweep), or in a study")

@@ -1,5 +1,7 @@
 """What the YAML files of conf/ extend and interpolate, told to Hydra."""
 
+from functools import cache
+
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
@@ -10,6 +12,7 @@ from memlayers.optim.rules import RULES
 from memlayers.studies.files import CONF, checkout, store_arm
 
 
+@cache
 def register() -> None:
     """The schemas that YAML files extend, an arm for each feed-forward, and three resolvers.
 
