@@ -38,6 +38,13 @@ def one(*words: str) -> RunConfig:
     return job
 
 
+@cache
+def unasked(*words: str) -> RunConfig:
+    """The same, without asking of each word whether it has an effect, which composes twice more for each."""
+    with composing():
+        return compose_one(words_of(list(words)))
+
+
 def refusal(*words: str) -> str:
     """The one line."""
     with pytest.raises(ValueError) as caught:
@@ -54,16 +61,9 @@ SMALL = ["world.num_subjects=300", "training.batch_tokens=128", "training.steps=
 SMALL += ["logger=none", "progress=none", "model.d_model=16", "model.hidden=24"]
 
 
-@cache
-def small_of(*words: str) -> RunConfig:
-    """Composed once, without asking of each word whether it has an effect, which composes once more for each."""
-    with composing():
-        return compose_one(words_of([*SMALL, *words]))
-
-
 def small(results: Path, *words: str) -> RunConfig:
     """A run of a second, whose records go to this folder."""
-    return dataclasses.replace(copy.deepcopy(small_of(*words)), results=str(results))
+    return dataclasses.replace(copy.deepcopy(unasked(*SMALL, *words)), results=str(results))
 
 
 def digits(record: dict[str, Any]) -> dict[str, Any]:

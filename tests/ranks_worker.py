@@ -1,4 +1,4 @@
-"""What test_ranks.py starts by torchrun, as ranks_worker.py CHECK; an assertion fails the whole group."""
+"""What test_ranks.py starts by torchrun, as ranks_worker.py CHECK ...; an assertion fails the whole group."""
 
 import os
 import signal
@@ -162,12 +162,13 @@ def train(folder: str, stop: str, *commands: str) -> None:
 
 
 if __name__ == "__main__":
-    check, *words = sys.argv[1:]
-    if check == "train":
-        train(*words)
+    if sys.argv[1] == "train":
+        train(*sys.argv[2:])
     else:
         ranks.join({"strategy": "ddp", "accelerator": "cpu"})
         checks = {"layer": check_layer, "clip": check_clip, "wire": check_wire, "steps": check_steps}
-        (checks | {"batch": check_batch, "ranks": check_ranks})[check]()
+        checks |= {"batch": check_batch, "ranks": check_ranks}
+        for name in sys.argv[1:]:
+            checks[name]()
     if dist.is_initialized():
         dist.destroy_process_group()

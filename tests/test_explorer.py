@@ -5,7 +5,7 @@ import base64
 import numpy
 import pytest
 import torch
-from commands import one
+from commands import unasked
 from test_trained import WORDS
 
 import memlayers
@@ -20,7 +20,7 @@ from memlayers.training.run import run
 @pytest.fixture(scope="module", params=["memory", "memory_plus"])
 def shown(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("explored")
-    config = one(*WORDS, f"arm={request.param}", f"results={folder}", "training.exposures=20")
+    config = unasked(*WORDS, f"arm={request.param}", f"results={folder}", "training.exposures=20")
     run(config)
     model = memlayers.load(model_path(config))
     before = {name: value.clone() for name, value in model.model.state_dict().items()}
@@ -127,7 +127,7 @@ def test_readers_of_slots_are_counted_as_by_asking_each_fact(shown):
 
 @pytest.mark.parametrize("arm", ["ngram", "dense"])
 def test_a_model_without_product_keys_is_refused_in_one_line(arm, tmp_path):
-    config = one(*WORDS, f"arm={arm}", f"results={tmp_path}", "training.exposures=1")
+    config = unasked(*WORDS, f"arm={arm}", f"results={tmp_path}", "training.exposures=1")
     run(config)
     with pytest.raises(
         ValueError, match=rf"^arm {arm} has no product keys; accepted: a run of memory, memory_plus and"

@@ -9,13 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from commands import called
+from commands import called, unasked
 
 import memlayers
 from memlayers.facts.world import PAD, known_facts
 from memlayers.recall.ask import ask
-from memlayers.studies.cli import words_of
-from memlayers.studies.compose import compose_one, composing
 from memlayers.training.record import record_path
 from memlayers.training.run import run
 
@@ -39,8 +37,7 @@ RUNS = {
 
 def kept(folder: Path, *words: str) -> Path:
     """The record of a run, beside its model."""
-    with composing():
-        config = compose_one(words_of([*words, f"results={folder}"]))
+    config = unasked(*words, f"results={folder}")
     run(config)
     return record_path(config)
 

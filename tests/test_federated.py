@@ -6,12 +6,11 @@ import json
 import runpy
 import sys
 from collections import Counter
-from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
-from commands import called
+from commands import called, unasked
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -23,7 +22,6 @@ from memlayers.federated.merging import average, by_reads, merge, message_bytes,
 from memlayers.federated.rounds import beginning
 from memlayers.model import Transformer
 from memlayers.studies import federated as shown
-from memlayers.studies.cli import jobs_from
 from memlayers.training.learner import Batches
 from memlayers.training.record import record_path
 from memlayers.training.run import run
@@ -32,10 +30,8 @@ ROOT = Path(__file__).resolve().parent.parent
 WORDS = ["world=biographies", "world.num_people=40", "training.steps=12", "training.batch_tokens=128"]
 
 
-@cache
 def config_of(arm: str, *words: str) -> RunConfig:
-    (job,) = jobs_from([f"arm={arm}", *WORDS, "num_keys=64", "progress=none", "logger=none", *words])  # type: ignore
-    return job
+    return unasked(f"arm={arm}", *WORDS, "num_keys=64", "progress=none", "logger=none", *words)
 
 
 def group_of(way: str, clients: int, arm: str = "memory") -> tuple[Transformer, list[Client]]:

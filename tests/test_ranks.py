@@ -27,14 +27,12 @@ def torchrun(processes: int, *words: object, script: Path = WORKER, expect: int 
 
 
 @pytest.mark.parametrize("processes", [1, 2, 4])
-@pytest.mark.parametrize("check", ["layer", "clip", "steps"])
-def test_a_sharded_table_is_the_whole_one(check, processes):
-    torchrun(processes, check)
+def test_a_sharded_table_is_the_whole_one(processes):
+    torchrun(processes, "layer", "clip", "steps")
 
 
-@pytest.mark.parametrize("check", ["ranks", "batch", "wire"])
-def test_three_processes_agree_and_send_what_is_predicted(check):
-    torchrun(3, check)
+def test_three_processes_agree_and_send_what_is_predicted():
+    torchrun(3, "ranks", "batch", "wire")
 
 
 def curve(record: dict[str, Any] | None) -> list[float]:

@@ -7,11 +7,14 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from commands import unasked
 
-from memlayers.config import RunConfig
+from memlayers.config import RunConfig, WorldConfig
 from memlayers.config.model import PLACES
 from memlayers.studies.cli import jobs_from
+from memlayers.studies.compose import axes_override, compose_one, composing, split_sweep
 from memlayers.studies.files import CONF
+from memlayers.text import Text, text_of
 from memlayers.training.plan import plan
 from memlayers.training.run import run
 
@@ -37,7 +40,7 @@ def skip_without_extra(name: str) -> None:
 
 def words_for(group: str, choice: str, folder: Path) -> list[str]:
     """A command line with this choice and as little to do as there can be."""
-    words = [*TINY, f"results={folder}"]
+    words = [f"results={folder}"]
     if group == "extra":
         words += [f"extra@model.{place}={choice}" for place in PLACES]
         words += ["match.times=6"]  # as all four cost more than one memory
@@ -52,8 +55,6 @@ def words_for(group: str, choice: str, folder: Path) -> list[str]:
         words += [few_subjects(choice)]
     else:
         words += [few_subjects("atlas_airports")]
-    if (group, choice) == ("model", "small"):
-        words.remove("model.d_model=8")
     return words
 
 
@@ -63,7 +64,10 @@ def test_yaml_runs_one_step(name: str, tmp_path: Path, monkeypatch: pytest.Monke
     skip_without_extra(name)
     monkeypatch.setenv("WANDB_SILENT", "true")
     monkeypatch.setenv("WANDB_DIR", str(tmp_path))
-    (config,) = jobs_from(words_for(*name.split("/"), tmp_path))
+    words = words_for(*name.split("/"), tmp_path)
+    (asked,) = jobs_from(words)
+    assert asked.results == str(tmp_path)
+    config = unasked(*(word for word in TINY if (name, word) != ("model/small", "model.d_model=8")), *words)
     if name == "trainer/gpu":
         assert config.trainer["accelerator"] == "gpu"
         return
@@ -75,20 +79,32 @@ def test_yaml_runs_one_step(name: str, tmp_path: Path, monkeypatch: pytest.Monke
     assert record["status"] == "ok" and record["training"]["steps"] == 1
 
 
+@pytest.fixture(scope="module", params=EXPERIMENTS)
+def experiment(request: pytest.FixtureRequest) -> str:
+    """A name. The tests of one experiment run one after another, so that it is composed once."""
+    return request.param
+
+
 @cache
+def jobs_of_command(*words: str) -> list[RunConfig]:
+    return jobs_from(list(words))
+
+
 def jobs_of_experiment(name: str) -> list[RunConfig]:
-    return jobs_from([f"experiment={name}"])
+    return jobs_of_command(f"experiment={name}")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", EXPERIMENTS)
-def test_experiment_runs_one_step(name: str, tmp_path: Path) -> None:
-    skip_without_extra(f"experiment/{name}")
-    first = jobs_of_experiment(name)[0]
-    words = [*TINY, few_subjects(first.world.name), "logger=none", f"results={tmp_path}", f"experiment={name}"]
+def test_experiment_runs_one_step(experiment: str, tmp_path: Path) -> None:
+    skip_without_extra(f"experiment/{experiment}")
+    first = jobs_of_experiment(experiment)[0]
+    words = [*TINY, few_subjects(first.world.name), "logger=none", f"results={tmp_path}", f"experiment={experiment}"]
     words += [f"arm={first.arm}", "seed=0"]
-    record = run(jobs_from(words)[0])
-    assert record["status"] == "ok" and record["training"]["steps"] == 1 and record["study"] == name
+    with composing():  # without asking whether each of these words has an effect
+        batches, swept = split_sweep(words, multirun=False)
+        config = compose_one([*batches[0], *([axes_override(swept)] if swept else [])])
+    record = run(config)
+    assert record["status"] == "ok" and record["training"]["steps"] == 1 and record["study"] == experiment
 
 
 def commands_of(name: str) -> list[list[str]]:
@@ -100,15 +116,15 @@ def commands_of(name: str) -> list[list[str]]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", EXPERIMENTS)
-def test_every_experiment_says_its_question_its_commands_and_how_many_runs_they_are(name: str) -> None:
+def test_every_experiment_says_its_question_its_commands_and_how_many_runs_they_are(experiment: str) -> None:
     """`about` so many are of all commands together; so many `each`, or as many numbers as commands, are of each."""
-    jobs = jobs_of_experiment(name)
-    assert len(jobs) > 1 and {job.study for job in jobs} == {name} and "?" in jobs[0].report.question
-    commands = commands_of(name)
-    assert commands and all(words[0] == f"experiment={name}" for words in commands)
-    counts = [len(jobs_from(words)) for words in commands]
-    (said,) = re.findall(r"^# Expect: +(.+? runs( each)?\b)", (CONF / "experiment" / f"{name}.yaml").read_text(), re.M)
+    jobs = jobs_of_experiment(experiment)
+    assert len(jobs) > 1 and {job.study for job in jobs} == {experiment} and "?" in jobs[0].report.question
+    commands = commands_of(experiment)
+    assert commands and all(words[0] == f"experiment={experiment}" for words in commands)
+    counts = [len(jobs_of_command(*words)) for words in commands]
+    text = (CONF / "experiment" / f"{experiment}.yaml").read_text()
+    (said,) = re.findall(r"^# Expect: +(.+? runs( each)?\b)", text, re.M)
     numbers = [int(number) for number in re.findall(r"\d+", said[0])]
     if "about" in said[0]:
         assert sum(counts) == pytest.approx(numbers[0], rel=0.25)
@@ -117,9 +133,16 @@ def test_every_experiment_says_its_question_its_commands_and_how_many_runs_they_
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", EXPERIMENTS)
-def test_every_model_of_an_experiment_can_be_matched(name: str) -> None:
+def test_every_model_of_an_experiment_can_be_matched(experiment: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A model that costs more than its reference at the smallest width is refused only when it runs."""
-    for job in jobs_of_experiment(name):
+    texts: dict[str, Text] = {}
+
+    def once(world: WorldConfig) -> Text:
+        if repr(world) not in texts:
+            texts[repr(world)] = text_of(world)
+        return texts[repr(world)]
+
+    monkeypatch.setattr("memlayers.training.plan.text_of", once)
+    for job in jobs_of_experiment(experiment):
         if job.seed == 0:
             plan(job)
