@@ -34,6 +34,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=30, help="of the soak")
     parser.add_argument("--cases", type=int, default=1000, help="of each kind that is fuzzed")
     parser.add_argument("--out", type=Path, default=ROOT, help="folder of RELIABILITY.md and results/reliability.json")
+    parser.add_argument("--steps", type=int, default=600, help="of each run of the soak")
     given = parser.parse_args()
     from faults import fuzz, kills
 
@@ -45,7 +46,7 @@ def main() -> int:
         lambda: [fuzz.records(given.cases), fuzz.configurations(given.cases)],
         lambda: kills.damaged_checkpoints(few),
         lambda: kills.surroundings(max(1, few // 4)),
-        lambda: kills.soak(given.minutes),
+        lambda: kills.soak(given.minutes, given.steps),
     ]
     found: list[dict[str, Any]] = []
     for part in parts:

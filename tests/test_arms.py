@@ -8,6 +8,7 @@ from memlayers.config import RunConfig
 from memlayers.config.digest import NOT_DECISIVE, decisive, digest, flatten, settings
 from memlayers.config.model import PLACES
 from memlayers.layers import Dense, layer_name
+from memlayers.studies.cli import words_of
 from memlayers.studies.summary import SHOWINGS
 from memlayers.training.plan import Plan, plan
 
@@ -23,11 +24,13 @@ def of_world(world: str, *words: str) -> RunConfig:
 
 def test_every_feed_forward_of_conf_is_an_arm_and_ffn_is_short_for_it():
     for name in CHOICES["ffn"]:
-        long, short = one(f"arm={name}"), one(f"ffn={name}")
-        assert long.arm == name and (short.arm, short.model, short.optim) == (name, long.model, long.optim)
-        assert digest(long) == digest(short)
+        assert one(f"arm={name}").arm == name and words_of([f"ffn={name}"]) == [f"arm={name}"]
+    long, short = one("arm=pkm"), one("ffn=pkm")
+    assert (short.arm, short.model, short.optim) == ("pkm", long.model, long.optim) and digest(long) == digest(short)
     assert set(CHOICES["arm"]).isdisjoint(CHOICES["ffn"])
-    assert [job.arm for job in composed("-m", f"ffn={','.join(ARMS)}")] == ARMS
+    assert words_of(["-m", f"ffn={','.join(ARMS)}"]) == ["-m", f"arm={','.join(ARMS)}"]
+    some = [CHOICES["arm"][0], *CHOICES["ffn"][:2]]
+    assert [job.arm for job in composed("-m", f"ffn={','.join(some)}")] == some
     assert one().arm == "memory" and {layer_name(one().model.ffn)} == {"memory"}
 
 

@@ -121,11 +121,17 @@ def kept(tmp_path_factory) -> str:
 @pytest.mark.slow
 @pytest.mark.parametrize("command", commands())
 def test_command_runs(command, tmp_path, kept):
-    """As written, but for one step, few subjects and a folder of its own."""
+    """As written, but for one step, few subjects, texts, seeds and trials, and a folder of its own."""
     (tmp_path / "facts.csv").write_text("subject,relation,object\na b,r,x\nc d,r,y\na d,r,x\n")
     words = command.replace("'", "").replace("RUN", kept).split()[1:]
     if "report.py" in command:
         pytest.skip("writes the README and results/; tests of results.py hold what it does")
     if not any(name in command for name in ("show_cost", "ask.py", "trace.py")):
         words += [f"results={tmp_path}", *FAST]
+    if "world.corpus" in command:
+        words += ["world.corpus.sources=[code]", "world.num_people=200"]
+    if "experiment=" in command and "seed" not in command and "show_cost" not in command:
+        words += ["seed=0"]
+    if "tune.py" in command:
+        words += ["--trials", "4"]
     run(words, tmp_path)

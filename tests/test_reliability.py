@@ -8,7 +8,8 @@ from commands import called
 
 @pytest.mark.slow
 def test_a_small_turn_loses_nothing_and_is_written_down(tmp_path):
-    done = called("reliability.py", "--minutes", "0", "--cases", "20", "--out", str(tmp_path))
+    words = ["--minutes", "0", "--steps", "150", "--cases", "20", "--out", str(tmp_path)]
+    done = called("reliability.py", *words)
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads((tmp_path / "results" / "reliability.json").read_text())
     assert {tuple(sorted(one)) for one in found} == {("lost", "name", "survived", "tried")}

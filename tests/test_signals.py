@@ -12,7 +12,7 @@ from test_resume import stop_at
 
 from memlayers.training import checkpoint
 from memlayers.training.checkpoint import Interrupted, step_kept
-from memlayers.training.record import read_record, record_path
+from memlayers.training.record import Record, read_record, record_path
 from memlayers.training.run import run
 
 
@@ -62,17 +62,32 @@ def test_a_handler_that_returns_lets_the_run_go_on(tmp_path, monkeypatch, handle
     assert handled == [signal.SIGUSR2]
 
 
+def start(folder: Path) -> subprocess.Popen[str]:
+    train = Path(__file__).resolve().parent.parent / "scripts" / "train.py"
+    words = ["arm=memory", "world=atlas_airports", "training.exposures=4", "progress=none", "checkpoint_minutes=0.01"]
+    command = [sys.executable, str(train), *words, f"results={folder}"]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=folder.parent)
+
+
+def ended(folder: Path) -> Record:
+    """The record of the command, started in a folder and left alone."""
+    running = start(folder)
+    running.communicate(timeout=300)
+    assert running.returncode == 0
+    record = read_record(next(folder.rglob("*-s0-*.json")))
+    assert record is not None
+    return record
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Record:
+    return ended(tmp_path_factory.mktemp("signals") / "whole")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGUSR1, signal.SIGKILL])
-def test_a_command_that_is_stopped_goes_on_where_it_was(number, tmp_path):
+def test_a_command_that_is_stopped_goes_on_where_it_was(number, whole, tmp_path):
     """From outside: exit code, one line, and the digits of a run that was left alone."""
-    root = Path(__file__).resolve().parent.parent
-    words = ["arm=memory", "world=atlas_airports", "training.exposures=4", "progress=none", "checkpoint_minutes=0.01"]
-
-    def start(folder: Path) -> subprocess.Popen[str]:
-        command = [sys.executable, str(root / "scripts" / "train.py"), *words, f"results={folder}"]
-        return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
-
     running = start(tmp_path / "half")
     while not list((tmp_path / "half").rglob("*.ckpt")):
         assert running.poll() is None
@@ -83,9 +98,4 @@ def test_a_command_that_is_stopped_goes_on_where_it_was(number, tmp_path):
     if number != signal.SIGKILL:
         assert "memlayers: interrupted; the same command goes on from step " in said and "Traceback" not in said
     assert len(list((tmp_path / "half").rglob("*.ckpt"))) == 1 and not list((tmp_path / "half").rglob("*-s0-*.json"))
-    for folder in (tmp_path / "half", tmp_path / "whole"):
-        again = start(folder)
-        again.communicate(timeout=300)
-        assert again.returncode == 0
-    half, whole = (read_record(next((tmp_path / one).rglob("*-s0-*.json"))) for one in ("half", "whole"))
-    assert half is not None and whole is not None and digits(half) == digits(whole)
+    assert digits(ended(tmp_path / "half")) == digits(whole)

@@ -9,13 +9,14 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from faults.commands import ALONE, SWEEP, begin, digits
 
 SIGNALS = {"SIGKILL": signal.SIGKILL, "SIGTERM": signal.SIGTERM, "SIGINT": signal.SIGINT, "SIGUSR1": signal.SIGUSR1}
-LONG = ["training.steps=600", "checkpoint_minutes=0.01"]
+ONE = (*ALONE, "training.steps=200", "checkpoint_minutes=0")
 Result = dict[str, Any]
 
 
@@ -25,10 +26,11 @@ def folder_of_its_own() -> Iterator[Path]:
         yield Path(folder)
 
 
-def to_the_end(words: list[str]) -> dict[str, Any]:
-    """Records of a command that nobody touches."""
+@cache
+def to_the_end(*words: str) -> dict[str, Any]:
+    """Records of a command that nobody touches; not to be changed."""
     with folder_of_its_own() as folder:
-        process = begin(words, folder)
+        process = begin([*words], folder)
         _, said = process.communicate()
         if process.returncode:
             raise RuntimeError(f"{words}: exit code {process.returncode}: {said[-500:]}")
@@ -58,12 +60,15 @@ def killed_until_done(words: list[str], folder: Path, lasts: float, draw: random
             return sent
 
 
-def soak(minutes: float, seed: int = 0) -> list[Result]:
-    """The same sweep again and again, killed at random moments until it has all records; lost: those that differ."""
+def soak(minutes: float, steps: int, seed: int = 0) -> list[Result]:
+    """The same sweep again and again, killed at random moments until it has all records; lost: those that differ.
+
+    `steps`: of each of its runs.
+    """
     draw, ends = random.Random(seed), time.monotonic() + 60 * minutes
-    words = [*SWEEP, *LONG]
+    words = [*SWEEP, f"training.steps={steps}", "checkpoint_minutes=0.01"]
     began = time.monotonic()
-    whole, sweeps, lost = to_the_end(words), 0, 0
+    whole, sweeps, lost = to_the_end(*words), 0, 0
     lasts = time.monotonic() - began
     tried, survived = dict.fromkeys(("sweeps", *SIGNALS), 0), dict.fromkeys(("sweeps", *SIGNALS), 0)
     while not sweeps or time.monotonic() < ends:
@@ -88,8 +93,8 @@ def soak(minutes: float, seed: int = 0) -> list[Result]:
 
 def damaged_checkpoints(cases: int, seed: int = 0) -> list[Result]:
     """One bit of a checkpoint is another: told, put aside, and the run has the digits that it always has."""
-    draw, words = random.Random(seed), [*ALONE, "training.steps=200", "checkpoint_minutes=0"]
-    whole, survived, told = to_the_end(words), 0, 0
+    draw, words = random.Random(seed), list(ONE)
+    whole, survived, told = to_the_end(*ONE), 0, 0
     with folder_of_its_own() as folder:
         process = begin(words, folder)
         while not (kept := [*folder.rglob("*.ckpt")]):
@@ -118,8 +123,7 @@ def small_files_only() -> None:
 
 def surroundings(cases: int) -> list[Result]:
     """A disk that takes no checkpoint, a pipe that closes, and two processes at one run."""
-    words = [*ALONE, "training.steps=200", "checkpoint_minutes=0"]
-    whole = to_the_end(words)
+    words, whole = list(ONE), to_the_end(*ONE)
 
     def full_disk(folder: Path) -> bool:
         process = begin(words, folder, preexec_fn=small_files_only)
