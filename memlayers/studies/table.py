@@ -30,7 +30,7 @@ def table(frame: pandas.DataFrame, layout: dict[str, Any]) -> pandas.DataFrame:
     the reference of the same world and other axes.
 
     Intervals are Student's t over seeds, NaN for a single one; seconds is a median. Reference rows come first, then
-    the others by numeric axes and training FLOPs.
+    the others by numeric axes, training FLOPs to a fifth, and layout["y"], the best first.
     """
     known = {label(name): name for kind in ("config.", "axes.", "arm") for name in frame if name.startswith(kind)}
     axes = [known[axis] for axis in layout["rows"]] or axes_of(frame)
@@ -52,7 +52,9 @@ def table(frame: pandas.DataFrame, layout: dict[str, Any]) -> pandas.DataFrame:
         paired = pandas.Series(dtype=float) if base is None or is_base else (ok[y] - base[y]).dropna()
         row |= estimate("difference", paired) | {"pairs": len(paired), "reference": is_base}
         order = [number(named[axis]) for axis in keys[2:]]
-        rows.append((named["study"], named["world"], not is_base, order, ok["training_flops"].mean(), key, row))
+        cost, best = ok["training_flops"].mean(), ok[y].mean()
+        places = (math.inf, 0.0) if math.isnan(cost) else (round(4 * math.log2(cost)), -best if best == best else 0.0)
+        rows.append((named["study"], named["world"], not is_base, order, places, key, row))
     return pandas.DataFrame([row for *_, row in sorted(rows, key=lambda one: one[:-1])])
 
 
