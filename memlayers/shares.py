@@ -9,7 +9,7 @@ from torch import Tensor
 from memlayers.config import ModelConfig
 from memlayers.layers.feedforward import Workload
 from memlayers.layers.pool import MemoryPool
-from memlayers.layers.sharded_pool import refuse_columns, wire_bytes
+from memlayers.layers.sharded_pool import check_columns, wire_bytes
 from memlayers.model import Transformer, build_model
 
 
@@ -44,7 +44,7 @@ def share_of(
         model = build_model(config, num_tokens, questions=questions).to("meta")
     tables = model.tables()
     for pool in tables:
-        refuse_columns(pool.d_value, ranks)
+        check_columns(pool.d_value, ranks)
     others = sum(p.numel() for p in model.parameters()) - sum(pool.values.numel() for pool in tables)
     each, ring = round(work.tokens / ranks), 2 * (ranks - 1) / ranks
     size, state, sent = 0, 0, ring * 4 * others

@@ -10,7 +10,7 @@ from naive_tables import wrapped
 from stubs import seeded
 
 from memlayers.layers import NGram, ShortConv
-from memlayers.layers.ngram import hashed
+from memlayers.layers.ngram import ngram_slots
 
 
 @given(
@@ -20,7 +20,7 @@ from memlayers.layers.ngram import hashed
     st.integers(2, 2**31),
 )
 def test_slots_are_those_of_integers_that_wrap_by_hand(tokens, n, hashes, size):
-    got = hashed(torch.tensor([tokens], dtype=torch.int64), n, hashes, size)
+    got = ngram_slots(torch.tensor([tokens], dtype=torch.int64), n, hashes, size)
     assert got.shape == (1, len(tokens), hashes) and got.dtype == torch.int64
     wanted = [
         [naive_tables.hashed(tokens[: position + 1], n, which, size) for which in range(hashes)]
@@ -44,7 +44,7 @@ def pairs(size: int) -> torch.Tensor:
 @pytest.mark.parametrize("size", [1024, 1000, 997])
 def test_bigrams_spread_over_the_slots_as_by_chance(size):
     """Of 10,000 balls thrown into so many urns: the statistic of Pearson is near its degrees of freedom."""
-    slots = hashed(pairs(100), 2, 4, size)[:, 1]
+    slots = ngram_slots(pairs(100), 2, 4, size)[:, 1]
     for which in range(4):
         counts = slots[:, which].bincount(minlength=size).double()
         expected = len(slots) / size
@@ -54,7 +54,7 @@ def test_bigrams_spread_over_the_slots_as_by_chance(size):
 
 def test_the_hashes_of_one_layer_are_independent():
     """Bigrams that meet in one hash are spread by the others."""
-    slots = hashed(pairs(100), 2, 2, 1024)[:, 1]
+    slots = ngram_slots(pairs(100), 2, 2, 1024)[:, 1]
     both = (slots[:, 0] * 1024 + slots[:, 1]).unique(return_counts=True)[1]
     collisions = int((both * (both - 1) // 2).sum())
     expected = 10_000 * 9_999 / 2 / 1024**2
@@ -62,7 +62,7 @@ def test_the_hashes_of_one_layer_are_independent():
 
 
 def test_order_counts_and_so_does_where_a_document_begins():
-    slots = hashed(torch.tensor([[1, 2, 0, 1], [2, 1, 0, 1]]), 2, 1, 2**31)[..., 0]
+    slots = ngram_slots(torch.tensor([[1, 2, 0, 1], [2, 1, 0, 1]]), 2, 1, 2**31)[..., 0]
     assert slots[0, 1] != slots[1, 1]  # (1, 2) and (2, 1)
     assert slots[0, 3] == slots[1, 3]  # both (0, 1)
     assert slots[0, 0] != slots[0, 3]  # 1 at the beginning, and after 0

@@ -1,4 +1,4 @@
-"""Selection of product keys in Triton: both halves and the sums of the best, in one pass over the half scores."""
+"""Top-k selection of product keys in Triton: of both halves, then of their sums, in one pass over the half scores."""
 
 from collections.abc import Sequence
 
@@ -9,14 +9,14 @@ from torch import Tensor
 
 from memlayers.kernels.checks import Unsupported
 from memlayers.kernels.triton_checks import accept_on_gpu
-from memlayers.layers.product_keys import half_scores, prepared, winners
+from memlayers.layers.product_keys import half_scores, normed_and_scaled, winners
 from memlayers.layers.rows import softmax_of_sorted
 
-MOST_KEYS, MOST_TOPK = 8192, 64  # half scores, and their best, that one program holds
+MOST_KEYS, MOST_TOPK = 8192, 64  # what one program holds: half scores, and the best of them
 
 
 def look_up(query: Tensor, keys: Tensor, gains: Sequence[Tensor] | None, k: int) -> tuple[Tensor, Tensor]:
-    """As memlayers.layers.product_keys.look_up; matrix products and gradients are torch's, the choice is one kernel.
+    """As memlayers.layers.product_keys.look_up; matrix products and gradients are torch's, the top-k is one kernel.
 
     Raises Unsupported for more than MOST_KEYS keys a half, and for k above MOST_TOPK.
     """
@@ -24,7 +24,7 @@ def look_up(query: Tensor, keys: Tensor, gains: Sequence[Tensor] | None, k: int)
     n = keys.shape[-2]
     if n > MOST_KEYS or k > MOST_TOPK:
         raise Unsupported(f"{n} keys a half and topk={k}; accepted: up to {MOST_KEYS} and {MOST_TOPK}")
-    half = half_scores(*prepared(query, keys, gains))
+    half = half_scores(*normed_and_scaled(query, keys, gains))
     score, slots = winners(half, *best_pairs(half.detach(), k))
     return slots, softmax_of_sorted(score.float())
 
@@ -43,12 +43,12 @@ def best_pairs(half: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 @triton.jit
 def _best(score, n, k: tl.constexpr, RANKS: tl.constexpr):
-    """The k best of a vector, best first, and where they stand, as vectors of RANKS; the rest of those is -inf."""
+    """The k best of a vector, best first, and their indices, as vectors of RANKS entries, padded with -inf and 0."""
     rank, place = tl.arange(0, RANKS), tl.arange(0, score.shape[0])
     best = tl.full((RANKS,), float("-inf"), tl.float32)
     where = tl.zeros((RANKS,), tl.int32)
     for i in range(k):
-        at = tl.minimum(tl.argmax(score, axis=0), n - 1)  # of scores that are no numbers, padding may be the best
+        at = tl.minimum(tl.argmax(score, axis=0), n - 1)  # if all scores are nan, padding may win
         best = tl.where(rank == i, tl.max(score, axis=0), best)
         where = tl.where(rank == i, at, where)
         score = tl.where(place == at, float("-inf"), score)
@@ -57,16 +57,16 @@ def _best(score, n, k: tl.constexpr, RANKS: tl.constexpr):
 
 @triton.jit
 def _at(vector, index, RANKS: tl.constexpr):
-    """vector[index], of vectors in registers."""
+    """vector[index], for a vector in registers."""
     return tl.sum(tl.where(tl.arange(0, RANKS) == index, vector, 0), axis=0)
 
 
 @triton.jit
 def _select(half, row, column, count, n, k: tl.constexpr, KEYS: tl.constexpr, RANKS: tl.constexpr):
-    one = tl.program_id(0).to(tl.int64)  # a token of a head
-    at = tl.arange(0, KEYS)
-    scores = tl.load(half + one * n + at, mask=at < n, other=float("-inf")).to(tl.float32)
-    others = tl.load(half + (count + one) * n + at, mask=at < n, other=float("-inf")).to(tl.float32)
+    program = tl.program_id(0).to(tl.int64)  # one token of one head
+    key = tl.arange(0, KEYS)
+    scores = tl.load(half + program * n + key, mask=key < n, other=float("-inf")).to(tl.float32)
+    others = tl.load(half + (count + program) * n + key, mask=key < n, other=float("-inf")).to(tl.float32)
     best, where = _best(scores, n, k, RANKS)
     best_other, where_other = _best(others, n, k, RANKS)
     sums = tl.reshape(best[:, None] + best_other[None, :], (RANKS * RANKS,))
@@ -77,5 +77,5 @@ def _select(half, row, column, count, n, k: tl.constexpr, KEYS: tl.constexpr, RA
         rows = tl.where(rank == i, _at(where, pair // RANKS, RANKS), rows)
         columns = tl.where(rank == i, _at(where_other, pair % RANKS, RANKS), columns)
         sums = tl.where(place == pair, float("-inf"), sums)
-    tl.store(row + one * k + rank, rows.to(tl.int64), mask=rank < k)
-    tl.store(column + one * k + rank, columns.to(tl.int64), mask=rank < k)
+    tl.store(row + program * k + rank, rows.to(tl.int64), mask=rank < k)
+    tl.store(column + program * k + rank, columns.to(tl.int64), mask=rank < k)

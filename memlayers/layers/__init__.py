@@ -1,6 +1,31 @@
-"""The layers. Each file holds one: its settings, the module that they build, and the paper's section.
+"""The layers. The file of a layer holds its settings, the module that they build, and the paper's section.
 
-Read in this order: feedforward, dense, product_keys, lookup, pool, memory, gated_memory, site; then what else there is.
+Read in this order; files marked * are parts that layers are built from, and have no settings.
+
+    feedforward    * the interface of all layers: inputs, outputs, costs
+    dense          the baseline: SwiGLU or MLP
+    attention      * causal self-attention
+    block          * a transformer block, and where in it layers may stand
+    rows           * RMS norm and softmax of short rows
+    product_keys   * exact top-k over n * n slots
+    batch_norm     * batch normalisation that leaves out padding
+    lookup         * which slots a token reads, with what weights
+    pool           * the value table and its weighted read
+    updates        * in-place Adam, Adagrad and SGD of the rows that were read
+    gated_memory   * the module of Memory+
+    memory         the settings of Memory and Memory+, and the module of Memory
+    site           * what a layer is built from; which layers share a pool
+    beside         * a layer added to the dense feed-forward
+    ngram          a table addressed by hashes of the last n tokens
+    peer           experts of one neuron each, found by product keys
+    ultramem_v2    product keys whose scores are combined by a small matrix
+    moe            a mixture of experts
+    engram         hashed n-grams of several orders, gated
+    stem           a SwiGLU whose up-projection is a row for each token
+    ple            per-layer embeddings
+    oracle         a table with a slot for each fact, addressed by the question
+    short_conv     a short causal convolution
+    sharded_pool   * a value table whose columns are spread over processes
 """
 
 from memlayers.layers.dense import Dense
@@ -43,9 +68,9 @@ LAYERS = (
     PLE,
     Oracle,
     ShortConv,
-)  # schemas, contract tests and golden curves follow from it
+)  # configuration schemas, contract tests and golden curves are made from it
 
 
 def layer_name(settings: object) -> str:
-    """The name of a layer's file: memory for the settings of layers/memory.py, mine for those of a user's mine.py."""
+    """The name of the file that defines these settings: "memory" for layers/memory.py, "mine" for a user's mine.py."""
     return type(settings).__module__.rpartition(".")[2]

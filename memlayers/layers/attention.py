@@ -11,7 +11,7 @@ from memlayers.layers.feedforward import Cost, Workload, matrix_cost
 
 
 class Attention(nn.Module):
-    """Letters: b batch, s sequence, h heads, c head width (even)."""
+    """Multi-head attention without biases. Letters: b batch, s sequence, h heads, c head width (even)."""
 
     param_roles: ClassVar[dict[str, str]] = {"out.weight": "output"}
 
@@ -30,9 +30,9 @@ class Attention(nn.Module):
         return self.out(rearrange(mixed, "b h s c -> b s (h c)"))
 
     def cost(self, work: Workload) -> Cost:
-        """Projections, and scores and sums over the whole square of positions, as the kernels count them.
+        """The projections, and scores and weighted sums over all s * s pairs of positions, masked ones included.
 
-        Backward takes 5 products of the square against 2 forward: the scores are computed again.
+        Backward takes 5 such products against 2 forward: the scores are recomputed.
         """
         product = 2 * work.sequence * self.out.weight.shape[0]
         square = Cost(2 * product, 5 * product)
@@ -40,7 +40,7 @@ class Attention(nn.Module):
 
 
 def rotate(x: Tensor) -> Tensor:
-    """Turn each pair of channels (i, i + c/2) of (..., s, c) by position * 10000 ** (-2 i / c)."""
+    """Rotate each pair of channels (i, i + c/2) of (..., s, c) by position * 10000 ** (-2 i / c)."""
     length, width = x.shape[-2:]
     rate = 10_000.0 ** (-torch.arange(0, width, 2, device=x.device) / width)
     angle = torch.arange(length, device=x.device)[:, None] * rate

@@ -1,16 +1,16 @@
-"""Batch normalisation (Ioffe & Szegedy 2015, arXiv 1502.03167) of tokens, of which some are padding."""
+"""Batch normalisation (Ioffe & Szegedy 2015, arXiv 1502.03167) that leaves out padding."""
 
 import torch
 from torch import Tensor, nn
 
-from memlayers.processes import summed
+from memlayers.processes import all_reduce_sum
 
 
 class BatchNorm(nn.Module):
-    """Each channel to mean 0 and variance 1 over the batch, times a gain, plus a bias.
+    """Normalise each channel to mean 0 and variance 1 over the batch, times a gain, plus a bias.
 
-    In training by the statistics of the batch, over all processes, padding (token 0) left out; in evaluation by their
-    running averages, where nothing depends on other tokens. The averages are buffers: they are saved with the
+    Training uses the statistics of the batch, over all processes and without padding (token 0). Evaluation uses their
+    running averages, so that no output depends on other tokens. The averages are buffers: they are saved with the
     parameters.
     """
 
@@ -28,11 +28,11 @@ class BatchNorm(nn.Module):
         """x (b, s, width) -> the same shape; without tokens (b, s), none is padding."""
         mean, variance = self.mean, self.variance
         if self.training:
-            wide = x.to(torch.promote_types(x.dtype, torch.float32))  # bfloat16 counts no further than 256
+            wide = x.to(torch.promote_types(x.dtype, torch.float32))  # in bfloat16, 256 + 1 is 256
             real = torch.ones_like(wide[..., :1]) if tokens is None else (tokens != 0).to(wide.dtype)[..., None]
-            count = summed(real.sum()).clamp(min=1)
-            mean = summed((wide * real).sum(dim=(0, 1))) / count
-            variance = summed(((wide - mean).square() * real).sum(dim=(0, 1))) / count
+            count = all_reduce_sum(real.sum()).clamp(min=1)
+            mean = all_reduce_sum((wide * real).sum(dim=(0, 1))) / count
+            variance = all_reduce_sum(((wide - mean).square() * real).sum(dim=(0, 1))) / count
             self.mean.lerp_(mean.detach().to(self.mean.dtype), self.momentum)
             self.variance.lerp_(variance.detach().to(self.variance.dtype), self.momentum)
         return ((x - mean) * (variance + self.eps).rsqrt() * self.gain + self.bias).to(x.dtype)

@@ -1,4 +1,4 @@
-"""A block of the transformer: attention, a feed-forward, and the places where other layers may stand."""
+"""A block of the transformer: attention, a feed-forward, and the places where other layers may be added."""
 
 from torch import Tensor, nn
 
@@ -9,7 +9,7 @@ from memlayers.layers.feedforward import Cost, FeedForward, FFNOutput, Workload
 class Block(nn.Module):
     """x + residual(x), then x + attention(norm(x)), then x + ffn(norm(x)) + beside(norm(x)).
 
-    `before` maps what attention reads, and what feed-forward and `beside` read.
+    The two layers of `before` are applied to the normed inputs: of attention, and of `ffn` and `beside`.
     """
 
     def __init__(
@@ -18,8 +18,8 @@ class Block(nn.Module):
         num_heads: int,
         ffn: FeedForward,
         residual: FeedForward | None = None,
-        values: FeedForward | None = None,  # added to attention's
-        before: tuple[FeedForward | None, FeedForward | None] = (None, None),  # of attention, of ffn
+        values: FeedForward | None = None,  # added to the values of attention
+        before: tuple[FeedForward | None, FeedForward | None] = (None, None),  # before attention, before ffn
         beside: FeedForward | None = None,
     ):
         super().__init__()
@@ -29,12 +29,12 @@ class Block(nn.Module):
         self.before_attention, self.before_ffn = before
 
     def forward(self, x: Tensor, tokens: Tensor) -> tuple[Tensor, dict[str, FFNOutput]]:
-        """x (b, s, d_model) and tokens (b, s) -> the new x, and what each layer made, by its place."""
-        made: dict[str, FFNOutput] = {}
+        """x (b, s, d_model) and tokens (b, s) -> the new x, and each layer's output by its place."""
+        outputs: dict[str, FFNOutput] = {}
 
         def apply(place: str, x: Tensor) -> Tensor:
-            made[place] = getattr(self, place)(x, tokens)
-            return made[place].hidden
+            outputs[place] = getattr(self, place)(x, tokens)
+            return outputs[place].hidden
 
         if self.residual is not None:
             x = x + apply("residual", x)
@@ -46,9 +46,10 @@ class Block(nn.Module):
         if self.before_ffn is not None:
             normed = apply("before_ffn", normed)
         x = x + apply("ffn", normed)
-        return (x if self.beside is None else x + apply("beside", normed)), made
+        return (x if self.beside is None else x + apply("beside", normed)), outputs
 
     def cost(self, work: Workload) -> Cost:
+        """The costs of attention, of all layers, and of the two norms."""
         total = Cost(params=self.attention_norm.weight.numel() + self.ffn_norm.weight.numel())
         extras = self.residual, self.values, self.before_attention, self.before_ffn, self.beside
         for layer in (self.attention, self.ffn, *extras):

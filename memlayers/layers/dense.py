@@ -1,6 +1,6 @@
 """The dense feed-forward, the baseline: SwiGLU (Shazeer 2020, arXiv 2002.05202), or two matrices without a gate.
 
-A gate is worth less where facts are shown seldom: it has cost 30% of what a model stores at 100 showings (Allen-Zhu
+A gate costs capacity where facts are shown seldom: a gated model stored 30% less at 100 showings (Allen-Zhu
 2025, "Physics of Language Models 4.1", arXiv 2512.17351).
 """
 
@@ -16,7 +16,7 @@ from memlayers.layers.site import Site
 
 @dataclass
 class Dense:
-    """No settings of its own: model.hidden and model.gated are of every dense feed-forward of the model."""
+    """Has no settings: model.hidden and model.gated hold for every dense feed-forward of the model."""
 
     def validate(self, key: str, d_model: int) -> None:
         pass
@@ -36,10 +36,12 @@ class SwiGLU(nn.Module):
         self.down = nn.Linear(hidden, d_model, bias=False)
 
     def forward(self, x: Tensor, tokens: Tensor | None = None) -> FFNOutput:
+        """x (b, s, d_model) -> hidden (b, s, d_model); tokens are not used."""
         gate, up = self.up(x).chunk(2, dim=-1)
         return FFNOutput(self.down(F.silu(gate) * up))
 
     def cost(self, work: Workload) -> Cost:
+        """The two matrix products."""
         return matrix_cost(*self.up.weight.shape) + matrix_cost(*self.down.weight.shape)
 
 
@@ -54,7 +56,9 @@ class MLP(nn.Module):
         self.down = nn.Linear(hidden, d_model, bias=False)
 
     def forward(self, x: Tensor, tokens: Tensor | None = None) -> FFNOutput:
+        """x (b, s, d_model) -> hidden (b, s, d_model); tokens are not used."""
         return FFNOutput(self.down(F.gelu(self.up(x))))
 
     def cost(self, work: Workload) -> Cost:
+        """The two matrix products."""
         return matrix_cost(*self.up.weight.shape) + matrix_cost(*self.down.weight.shape)

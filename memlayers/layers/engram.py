@@ -14,11 +14,11 @@ from torch.nn import functional as F
 
 from memlayers.checks import one_of, within
 from memlayers.layers.feedforward import Cost, FFNOutput, Reads, Workload, matrix_cost
-from memlayers.layers.ngram import hashed
+from memlayers.layers.ngram import ngram_slots
 from memlayers.layers.pool import MemoryPool
 from memlayers.layers.site import Site
 
-TAPS = 4  # of the convolution; as far apart as the longest n-gram is long
+TAPS = 4  # of the convolution; their distance is the order of the longest n-gram
 
 
 @dataclass
@@ -26,8 +26,10 @@ class Engram:
     """Added to the residual stream before attention, as published: extra@model.residual=engram."""
 
     orders: list[int] = field(default_factory=lambda: [2, 3])  # the n of the n-grams
-    hashes: int = 4  # rows of each order a token
-    num_slots: int = 16_384  # in rows as wide as the model: a table stores as much as another one of so many slots
+    hashes: int = 4  # rows that a token reads for each order
+    num_slots: int = (
+        16_384  # counted in rows of width d_model, so that the table is as large as a memory's of so many slots
+    )
     gate: bool = True
     convolution: bool = True
     pool: str = "own"  # own, or shared by all layers of the model that ask for one of this size
@@ -48,7 +50,7 @@ class Engram:
 
 
 class GatedNGrams(nn.Module):
-    """Letters: b batch, s sequence, r rows a token, of which each has a part of the pool to itself."""
+    """Letters: b batch, s sequence, r rows read per token, each from its own part of the pool."""
 
     param_roles: ClassVar[dict[str, str]] = {"to_value.weight": "output"}
 
@@ -66,10 +68,10 @@ class GatedNGrams(nn.Module):
     def forward(self, x: Tensor, tokens: Tensor) -> FFNOutput:
         """x (b, s, d_model) and tokens (b, s) -> hidden (b, s, d_model) and the reads."""
         part = len(self.pool.values) // self.rows
-        slots = torch.cat([hashed(tokens, order, self.hashes, part) for order in self.orders], dim=-1)
+        slots = torch.cat([ngram_slots(tokens, order, self.hashes, part) for order in self.orders], dim=-1)
         slots = slots + part * torch.arange(self.rows, device=slots.device)
-        one = torch.ones(slots.numel(), 1, device=slots.device)
-        read = self.pool(slots.view(-1, 1), one).to(x.dtype).view(*slots.shape[:2], self.to_value.in_features)
+        weights = torch.ones(slots.numel(), 1, device=slots.device)
+        read = self.pool(slots.view(-1, 1), weights).to(x.dtype).view(*slots.shape[:2], self.to_value.in_features)
         out = self.to_value(read).to(x.dtype)
         if self.to_key is not None and self.key_norm is not None and self.norm is not None:
             key = self.to_key(read).to(x.dtype)
@@ -77,13 +79,14 @@ class GatedNGrams(nn.Module):
             out = out * torch.sigmoid(score.sign() * score.abs().clamp(min=1e-6).sqrt())
         if self.taps is not None and self.conv_norm is not None:
             out = out + F.silu(self.taps(self.conv_norm(out), max(self.orders)))
-        return FFNOutput(out, reads=Reads(slots, one.view(slots.shape)))
+        return FFNOutput(out, reads=Reads(slots, weights.view(slots.shape)))
 
     def cost(self, work: Workload) -> Cost:
+        """The reads, the matrices, the gate's dot product and the convolution."""
         total = self.pool.read_cost(self.rows, work, learned=False) + matrix_cost(*self.to_value.weight.shape)
         if self.to_key is not None:
             d_model = self.to_key.weight.shape[0]
-            product = Cost(2 * d_model, 4 * d_model, params=2 * d_model)  # of key and stream, and the gains of norms
+            product = Cost(2 * d_model, 4 * d_model, params=2 * d_model)  # and gains of norms
             total += matrix_cost(*self.to_key.weight.shape) + product
         if self.taps is not None:
             total += matrix_cost(*self.taps.weight.shape) + Cost(params=len(self.taps.weight))
@@ -91,7 +94,7 @@ class GatedNGrams(nn.Module):
 
 
 class Taps(nn.Module):
-    """y[t] = sum over i of weight[:, i] * x[t - i * distance]; starts as zero."""
+    """Dilated convolution by channel: y[t] = sum over i of weight[:, i] * x[t - i * distance]; starts as zero."""
 
     param_roles: ClassVar[dict[str, str]] = {"weight": "filter"}
 
@@ -100,5 +103,6 @@ class Taps(nn.Module):
         self.weight = nn.Parameter(torch.empty(d_model, TAPS))
 
     def forward(self, x: Tensor, distance: int) -> Tensor:
+        """x (b, s, d_model) -> (b, s, d_model), with taps `distance` positions apart."""
         shifted = [F.pad(x, (0, 0, i * distance, 0))[:, : x.shape[1]] for i in range(TAPS)]
-        return torch.stack([one * self.weight[:, i] for i, one in enumerate(shifted)]).sum(dim=0)
+        return torch.stack([earlier * self.weight[:, i] for i, earlier in enumerate(shifted)]).sum(dim=0)

@@ -7,35 +7,37 @@ from torch import Tensor
 
 
 class Reads(NamedTuple):
-    """Which rows of a pool were added up, and how much of each; r reads a token."""
+    """Which rows of a pool each token read, and with what weights; r reads per token."""
 
     slots: Tensor  # (b, s, r) integer rows of the pool
     weights: Tensor  # (b, s, r)
 
 
 class FFNOutput(NamedTuple):
+    """What a layer returns."""
+
     hidden: Tensor  # (b, s, d_model)
-    aux_loss: Tensor | None = None  # (), added to the training loss, as an expert router's balance
+    aux_loss: Tensor | None = None  # (), added to the training loss, such as the load balance of experts
     reads: Reads | None = None  # of layers with a pool: for usage and tracing
 
 
 @dataclass(frozen=True)
 class Workload:
-    """The shape of a training step, as far as costs depend on it."""
+    """The sizes of a training step that costs depend on."""
 
-    sequence: float  # input positions a document (mean)
-    scored: float  # of them, how many are scored by the head (mean)
-    tokens: int = 2048  # input positions a step: backward sorts the reads of a whole step
+    sequence: float  # mean input positions of a document
+    scored: float  # mean positions of a document that the head scores
+    tokens: int = 2048  # input positions of a step, whose reads backward sorts
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What one token costs. FLOPs: a multiply-add is two, a comparison one, and element-wise work is left out."""
+    """Cost per token. A multiply-add counts two FLOPs, a comparison one; element-wise work is left out."""
 
     forward: float = 0.0  # FLOPs
     backward: float = 0.0  # FLOPs
-    bytes_read: float = 0.0  # of parameters, forward
-    params: int = 0  # stored; pools are counted by the model, once, however many layers read them
+    bytes_read: float = 0.0  # bytes of parameters read in forward
+    params: int = 0  # without pools, which the model counts once each, however many layers read them
 
     @property
     def flops(self) -> float:
@@ -52,7 +54,7 @@ class Cost:
 
 
 def matrix_cost(*shape: int, bytes_each: int = 4) -> Cost:
-    """A matrix of this shape applied once to each token: y = W x, then dL/dx and dL/dW."""
+    """The cost of applying a matrix of this shape once to each token: y = W x, then dL/dx and dL/dW."""
     size = 1
     for length in shape:
         size *= length
@@ -60,18 +62,20 @@ def matrix_cost(*shape: int, bytes_each: int = 4) -> Cost:
 
 
 class FeedForward(Protocol):
-    """Causal: the output at a position depends on x and on the tokens up to there, and on nothing later.
+    """The interface of a layer. It is causal: an output depends on x and tokens up to its position, on nothing later.
 
-    What a layer learns from a whole batch, as a load or a variance, it sums over processes (memlayers/processes.py).
+    Statistics of a batch, such as loads or variances, are summed over processes (memlayers/processes.py).
 
     A module declares the roles of its parameters in `param_roles`, {name within the module: role}:
     `output` (writes to the residual stream), `memory_key`, `memory_value`, `filter` (starts at zero). All others are
-    `embedding` (of nn.Embedding), `vector` (one axis or none; starts at one), `bias` (named so; starts at zero) or
+    `embedding` (of nn.Embedding), `vector` (one axis or none; starts at one), `bias` (by its name; starts at zero) or
     `matrix`.
     """
 
     def __call__(self, x: Tensor, tokens: Tensor) -> FFNOutput:
-        """x (b, s, d_model) and the token ids (b, s) under it."""
+        """x (b, s, d_model) and its token ids (b, s) -> hidden (b, s, d_model) and what comes with it."""
         ...
 
-    def cost(self, work: Workload) -> Cost: ...
+    def cost(self, work: Workload) -> Cost:
+        """Cost per token, without the pool's parameters."""
+        ...

@@ -1,4 +1,4 @@
-"""The gate of Memory+ (Memory Layers at Scale, section 3.3): the input decides what it takes from the values read."""
+"""Memory+ (Memory Layers at Scale, section 3.3): the input gates what is read from the values."""
 
 from typing import ClassVar
 
@@ -13,7 +13,7 @@ from memlayers.layers.pool import MemoryPool
 class GatedMemory(nn.Module):
     """(y * silu(x W1)) W2, where y is what ProductKeyMemory would return.
 
-    W1 picks parts of the values for this token; W2 maps them to the axes of the residual stream.
+    W1 (d_model, d_value) is the gate; W2 (d_value, d_model) projects to the residual stream.
     """
 
     param_roles: ClassVar[dict[str, str]] = {"out.weight": "output"}
@@ -33,6 +33,7 @@ class GatedMemory(nn.Module):
         return FFNOutput(self.out(gate * read.to(x.dtype).view_as(gate)), reads=reads)
 
     def cost(self, work: Workload) -> Cost:
+        """The lookup, the read, the gate and the output projection."""
         return (
             self.lookup.cost(work)
             + self.pool.read_cost(self.lookup.heads * self.lookup.topk, work)

@@ -1,4 +1,4 @@
-"""The address of a memory: token -> query -> the topk best of n * n slots in each head -> weights from their scores."""
+"""Which slots of a memory a token reads: token -> query -> the topk best of n * n slots per head -> weights."""
 
 from collections.abc import Callable
 from typing import ClassVar
@@ -9,7 +9,14 @@ from torch import Tensor, nn
 
 from memlayers.layers.batch_norm import BatchNorm
 from memlayers.layers.feedforward import Cost, Reads, Workload, matrix_cost
-from memlayers.layers.product_keys import best_slots, half_scores, look_up, prepared, selection_flops, staircase
+from memlayers.layers.product_keys import (
+    best_slots,
+    half_scores,
+    look_up,
+    normed_and_scaled,
+    selection_flops,
+    staircase,
+)
 from memlayers.layers.rows import softmax_with_sink
 
 NORMS = ("rms", "batch", "none")
@@ -17,18 +24,18 @@ SCORES = ("softmax", "sink", "sigmoid", "relu")
 
 
 class ProductKeyLookup(nn.Module):
-    """Which slots a token reads, and with what weights: the half of a memory layer that comes before the values.
+    """Which slots a token reads, and with what weights: all of a memory layer but the values.
 
     Letters: b batch, s sequence, t = b * s tokens, h heads, two halves of a key, c half-key width, n keys a half.
-    norm    rms: queries and keys to unit root mean square a half, with learned gains, so that scores start at unit
-            variance whatever the residual stream does; batch: queries by layers/batch_norm.py (Lample et al. 2019,
-            section 3.1); none: scores grow with the activations
-    score   softmax: the weights of a head sum to 1; sink: to less, as one more score, learned, takes a part (Memory
+    norm    rms: each half of queries and keys is RMS-normed, with learned gains, so that scores start at unit variance
+            whatever the scale of the residual stream; batch: batch norm of queries (Lample et al. 2019, section 3.1);
+            none: scores grow with the activations
+    score   softmax: the weights of a head sum to 1; sink: to less than 1, as a learned extra score takes a part (Memory
             Layers at Scale, table 4); sigmoid, relu: the reads of a head do not compete (Csordas et al. 2023, arXiv
             2310.10837, section 3.2)
 
-    Keys come uninitialised: model.init_parameters draws them. Raises ValueError for an odd d_key and for a topk of more
-    than num_keys.
+    Keys are left uninitialised: model.init_parameters draws them. Raises ValueError for an odd d_key and for topk above
+    num_keys.
     """
 
     param_roles: ClassVar[dict[str, str]] = {"keys": "memory_key"}
@@ -59,7 +66,7 @@ class ProductKeyLookup(nn.Module):
         self.sink_bias = nn.Parameter(torch.zeros(heads)) if score == "sink" else None
 
     def forward(self, x: Tensor, tokens: Tensor | None = None) -> Reads:
-        """x (b, s, d_model) -> slots and weights, each (b, s, h * topk); tokens (b, s) say what is padding."""
+        """x (b, s, d_model) -> slots and weights, each (b, s, h * topk); tokens (b, s) show batch norm the padding."""
         query = self.queries(x, tokens)
         if self.score == "softmax":
             slots, weights = self.look_up(query, self.keys, self.gains, self.topk)
@@ -70,31 +77,31 @@ class ProductKeyLookup(nn.Module):
         return Reads(slots.reshape(shape), weights.reshape(shape))
 
     def queries(self, x: Tensor, tokens: Tensor | None = None) -> Tensor:
-        """x (b, s, d_model) -> (t, h, two, c)."""
-        query = self.to_query(x).to(self.keys.dtype)  # under autocast, norms are in the dtype of the parameters
+        """x (b, s, d_model) -> query halves (t, h, two, c)."""
+        query = self.to_query(x).to(self.keys.dtype)  # also under autocast, for the norms
         if self.batch_norm is not None:
             query = self.batch_norm(query, tokens)
         return rearrange(query, "b s (h two c) -> (b s) h two c", h=self.heads, two=2)
 
     def weights(self, score: Tensor) -> Tensor:
-        """Of scores (t, h, topk) that are not for a softmax."""
+        """The weights (t, h, topk) of scores (t, h, topk), for every `score` but softmax."""
         if self.sink_bias is not None:
             return softmax_with_sink(score, self.sink_bias)
         return score.sigmoid() if self.score == "sigmoid" else score.relu()
 
     def scores(self, x: Tensor) -> Tensor:
-        """x (b, s, d_model) -> half scores (two, h, t, n): the score of slot i * n + j is that of row i and column j,
-        and a head reads the topk best.
+        """x (b, s, d_model) -> half scores (two, h, t, n). Slot i * n + j has the score of row i plus that of column j;
+        each head reads the topk best slots.
         """
         gains = None if self.gains is None else list(self.gains)
-        return half_scores(*prepared(self.queries(x), self.keys, gains))
+        return half_scores(*normed_and_scaled(self.queries(x), self.keys, gains))
 
     def cost(self, work: Workload) -> Cost:
-        """Query projection, half scores, and the comparisons of both selections."""
+        """The query projection, the half scores, and the comparisons of both top-k selections."""
         n = self.keys.shape[-2]
         pairs = len(staircase(self.topk, torch.device("cpu"))[0])
-        chosen = self.heads * (2 * selection_flops(n, self.topk) + selection_flops(pairs, self.topk))
+        comparisons = self.heads * (2 * selection_flops(n, self.topk) + selection_flops(pairs, self.topk))
         matrices = matrix_cost(*self.to_query.weight.shape) + matrix_cost(*self.keys.shape)
         vectors = sum(parameter.numel() for parameter in self.parameters()) - matrices.params
-        saved = 0 if self.keys.requires_grad else 2 * matrices.params  # gradients
-        return matrices + Cost(chosen, -saved, params=vectors)
+        no_gradients = 0 if self.keys.requires_grad else 2 * matrices.params  # dL/dW of both matrices
+        return matrices + Cost(comparisons, -no_gradients, params=vectors)

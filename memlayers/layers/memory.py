@@ -1,4 +1,4 @@
-"""Memory: a feed-forward that looks its answer up (Memory Layers at Scale, section 3; Lample et al. 2019).
+"""Memory: a feed-forward that is a lookup in a table (Memory Layers at Scale, section 3; Lample et al. 2019).
 
 token -> query -> the topk best of n * n slots in each head -> softmax of their scores -> weighted sum of values
 """
@@ -17,17 +17,17 @@ from memlayers.layers.site import Site
 
 @dataclass
 class Memory:
-    """The paper's "Memory" has a pool of its own for each layer and no gate; its "Memory+" a shared pool and a gate."""
+    """The paper's "Memory" has a pool for each layer and no gate; its "Memory+" has one shared pool and a gate."""
 
     num_keys: int = 64  # n keys a half: n * n slots
     heads: int = 4
     topk: int = 8
     d_key: int | None = None  # both halves together; null is d_model / 2, the paper's choice for Memory+
-    norm: str = "rms"  # of queries and keys: rms; batch, of queries; none (layers/lookup.py)
+    norm: str = "rms"  # rms (queries and keys), batch (queries) or none: layers/lookup.py
     score: str = "softmax"  # how scores become weights: softmax, sink, sigmoid or relu
     pool: str = "own"  # own, or shared by all layers of the model that ask for one of this size
     gate: bool = False  # layers/gated_memory.py
-    learned: bool = True  # the address; else queries and keys stay as they were drawn, and only values learn
+    learned: bool = True  # false: queries and keys stay as they were drawn, and only values are trained
     value_dtype: str = "float32"
 
     def validate(self, key: str, d_model: int) -> None:
@@ -46,6 +46,7 @@ class Memory:
         return d_model // 2 if self.d_key is None else self.d_key
 
     def build_lookup(self, site: Site) -> ProductKeyLookup:
+        """The lookup alone, which PEER uses too."""
         return ProductKeyLookup(
             site.d_model,
             num_keys=self.num_keys,
@@ -64,7 +65,7 @@ class Memory:
 
 
 class ProductKeyMemory(nn.Module):
-    """The paper's "Memory": the sum over heads of softmax-weighted values, with the value as wide as the model."""
+    """The paper's "Memory": the sum over heads of weighted values, each as wide as the model."""
 
     def __init__(self, lookup: ProductKeyLookup, pool: MemoryPool):
         super().__init__()
@@ -77,4 +78,5 @@ class ProductKeyMemory(nn.Module):
         return FFNOutput(hidden.to(x.dtype).view_as(x), reads=reads)
 
     def cost(self, work: Workload) -> Cost:
+        """The lookup and the read."""
         return self.lookup.cost(work) + self.pool.read_cost(self.lookup.heads * self.lookup.topk, work)

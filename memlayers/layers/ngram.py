@@ -2,7 +2,7 @@
 
     tokens   ... 17 4 9     n = 3     hash h of (17, 4, 9)  ->  row h     read   mean of the rows of all hashes
 
-What a memory with learned addresses recalls beyond this table of the same size is what its addresses are worth.
+The control for learned addresses: what a memory recalls beyond a table of the same size is due to them.
 """
 
 from dataclasses import dataclass
@@ -19,11 +19,11 @@ from memlayers.layers.site import Site
 
 @dataclass
 class NGram:
-    """As a feed-forward, or added to the residual stream or to attention's values."""
+    """A feed-forward, or added to the residual stream or to the values of attention."""
 
     n: int = 3
-    num_slots: int | None = 16_384  # null, with n = 1: one for each token, as value embeddings have
-    hashes: int = 4  # rows a token
+    num_slots: int | None = 16_384  # null, with n = 1: a row for each token, as in value embeddings
+    hashes: int = 4  # rows read per token
     pool: str = "own"  # own, or shared by all layers of the model that ask for one of this size
     value_dtype: str = "float32"
 
@@ -43,7 +43,7 @@ class NGram:
 
 
 class NGramTable(nn.Module):
-    """The mean of `hashes` rows of the pool, each by a hash of its own."""
+    """The mean of `hashes` rows of the pool, each addressed by a different hash."""
 
     def __init__(self, pool: MemoryPool, n: int, hashes: int, by_hash: bool = True):
         super().__init__()
@@ -51,7 +51,7 @@ class NGramTable(nn.Module):
 
     def forward(self, x: Tensor, tokens: Tensor) -> FFNOutput:
         """x (b, s, d_model) for its shape, tokens (b, s) -> hidden (b, s, d_model) and the reads."""
-        slots = hashed(tokens, self.n, self.hashes, len(self.pool.values)) if self.by_hash else tokens[..., None]
+        slots = ngram_slots(tokens, self.n, self.hashes, len(self.pool.values)) if self.by_hash else tokens[..., None]
         weights = torch.full(slots.shape, 1 / self.hashes, device=slots.device)
         hidden = self.pool(slots.flatten(0, 1), weights.flatten(0, 1))
         return FFNOutput(hidden.to(x.dtype).view_as(x), reads=Reads(slots, weights))
@@ -61,10 +61,10 @@ class NGramTable(nn.Module):
         return self.pool.read_cost(self.hashes, work, learned=False)
 
 
-def hashed(tokens: Tensor, n: int, hashes: int, size: int) -> Tensor:
-    """tokens (b, s) -> slots (b, s, hashes) in 0 .. size - 1, of the n tokens up to each position.
+def ngram_slots(tokens: Tensor, n: int, hashes: int, size: int) -> Tensor:
+    """Hash the n tokens up to each position: tokens (b, s) -> slots (b, s, hashes) in 0 .. size - 1.
 
-    Multiply, add and fold (the constants of splitmix64) in wrapping int64; before the first token stands -1.
+    Multiply, add and xor-shift with the constants of splitmix64, in wrapping int64; positions before the first hold -1.
     """
     state = torch.arange(1, hashes + 1, device=tokens.device) * 0x9E3779B97F4A7C1
     state = state.expand(*tokens.shape, hashes)

@@ -1,6 +1,6 @@
-"""Addresses that are given: one slot for each fact of the world, so that no two facts share or disturb anything.
+"""A table with given addresses, the upper bound: one slot for each fact of the world, so that no two facts interfere.
 
-subject relation | object      the row of the fact, from the relation on; before it nothing is read
+subject relation | object      the row of the fact is read from the relation on; before it, nothing
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from memlayers.layers.site import Site
 
 @dataclass
 class Oracle:
-    """For terse documents of one fact, whose question is the same tokens every time."""
+    """For terse documents of one fact each, where the tokens before an object identify the fact."""
 
     value_dtype: str = "float32"
     pool: str = "own"
@@ -64,12 +64,12 @@ class FactTable(nn.Module):
         return FFNOutput(hidden.to(x.dtype).view_as(x), reads=Reads(slots, weights))
 
     def cost(self, work: Workload) -> Cost:
-        """The read; what an oracle knows costs nothing."""
+        """The read; finding the address is counted as free."""
         return self.pool.read_cost(1, work, learned=False)
 
 
 def prefix_codes(tokens: Tensor) -> Tensor:
-    """tokens (b, s) -> (b, s): 64 bits of all tokens up to each position; splitmix64, in wrapping int64."""
+    """tokens (b, s) -> (b, s): a 64-bit hash of all tokens up to each position; splitmix64 in wrapping int64."""
     state, codes = tokens.new_zeros(len(tokens)), []
     for column in tokens.T:
         state = (state ^ (column + 1)) * -0x40A7B892E31B1A47

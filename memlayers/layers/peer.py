@@ -2,8 +2,8 @@
 
 token x -> the topk best of n * n experts in each head -> sum over them of  weight * gelu(u . x) * v
 
-A memory's values do not depend on what reads them; an expert hears the token by u before it says v. So two relations of
-one subject can read the same rows and be told different things.
+A memory adds v whatever the token; an expert scales v by a function of the token. So two relations of one subject can
+read the same rows and get different outputs.
 """
 
 from dataclasses import dataclass, fields
@@ -21,7 +21,7 @@ from memlayers.layers.site import Site
 
 @dataclass
 class Peer:
-    """An expert is a row of twice the model's width, u and then v: as many slots are twice the parameters."""
+    """An expert is a row of width 2 * d_model, u then v: twice the parameters of a memory with as many slots."""
 
     num_keys: int = 64  # n keys a half: n * n experts
     heads: int = 4
@@ -36,7 +36,7 @@ class Peer:
         self.memory().validate(key, d_model)
 
     def memory(self) -> Memory:
-        """The one with the same addresses."""
+        """The settings of a Memory with the same lookup."""
         return Memory(**{field.name: getattr(self, field.name) for field in fields(self)})
 
     def build(self, site: Site) -> "SingleNeuronExperts":
@@ -54,11 +54,11 @@ class SingleNeuronExperts(nn.Module):
     def forward(self, x: Tensor, tokens: Tensor | None = None) -> FFNOutput:
         """x (b, s, d_model) -> hidden (b, s, d_model), and the reads: how much of each v was added up."""
         reads = self.lookup(x, tokens)
-        heard, said = self.pool.rows(reads.slots).to(x.dtype).chunk(2, dim=-1)  # (b, s, r, d_model) each
-        weights = reads.weights.to(x.dtype) * F.gelu(einsum(heard, x, "b s r d, b s d -> b s r"))
-        return FFNOutput(einsum(said, weights, "b s r d, b s r -> b s d"), reads=Reads(reads.slots, weights))
+        u, v = self.pool.rows(reads.slots).to(x.dtype).chunk(2, dim=-1)  # (b, s, r, d_model) each
+        weights = reads.weights.to(x.dtype) * F.gelu(einsum(u, x, "b s r d, b s d -> b s r"))
+        return FFNOutput(einsum(v, weights, "b s r d, b s r -> b s d"), reads=Reads(reads.slots, weights))
 
     def cost(self, work: Workload) -> Cost:
-        """Two products of `heads * topk` rows a token, and the gradients of rows and of what they are multiplied by."""
+        """The lookup, and two products with heads * topk rows per token, forward and backward."""
         size = self.lookup.heads * self.lookup.topk * self.pool.d_value
         return self.lookup.cost(work) + Cost(2 * size, 4 * size, size * self.pool.values.element_size())

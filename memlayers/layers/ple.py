@@ -1,10 +1,9 @@
-"""Per-layer embeddings (PLE, as in Gemma 3n): in each block a narrow row of the token, gated by the residual stream.
+"""Per-layer embeddings (PLE, as in Gemma 3n): each block reads a narrow row by token, gated by the residual stream.
 
 token t, stream h    h + RMSNorm((gelu(h G) * table[t]) P)
 
-Not as published: Gemma adds to the row a projection of the token's embedding, which is a function of the token too, and
-scales both. It adds the result at the end of a block; model.residual is at the beginning of the next, so that the first
-block has one, and nothing stands after the last.
+Not as published: Gemma also adds a projection of the token's embedding to the row, and scales both. Gemma adds the
+result at the end of a block, here it is added at the beginning: the first block has one, and none follows the last.
 """
 
 from dataclasses import dataclass
@@ -41,6 +40,8 @@ class PLE:
 
 
 class PerLayerEmbedding(nn.Module):
+    """RMSNorm((gelu(x G) * table[token]) P), with a table as narrow as the pool's d_value."""
+
     def __init__(self, d_model: int, pool: MemoryPool):
         super().__init__()
         self.pool = pool
@@ -56,5 +57,6 @@ class PerLayerEmbedding(nn.Module):
         return FFNOutput(hidden, reads=Reads(slots, torch.ones_like(slots, dtype=x.dtype)))
 
     def cost(self, work: Workload) -> Cost:
+        """The two matrices, the bytes of the row, and the norm."""
         row = Cost(bytes_read=self.pool.d_value * self.pool.values.element_size(), params=self.norm.weight.numel())
         return matrix_cost(*self.gate.weight.shape) + matrix_cost(*self.up.weight.shape) + row

@@ -1,4 +1,4 @@
-"""The value table: rows that are read by weight, and gradients that touch the rows that were read and no others."""
+"""The value table: weighted sums of rows, whose gradients hold only the rows that were read."""
 
 import math
 from collections.abc import Callable
@@ -10,12 +10,12 @@ from torch.nn import functional as F
 
 from memlayers.layers.feedforward import Cost, Workload
 
-# What backward needs to move rows: sums of squares (n, 1) or none, learning rate, eps. Asking counts a step.
+# Returns what backward needs to update rows: sums of squares (n, 1) or None, learning rate, eps. A call counts a step.
 RowUpdate = Callable[[], tuple[Tensor | None, float, float]]
 
 
 class MemoryPool(nn.Module):
-    """A table of num_slots values of width d_value, uninitialised. Layers share a pool by being handed the same object.
+    """A table of num_slots values of width d_value, uninitialised. Layers that are given the same object share it.
 
     slots    7  2     weights  .8  .2     read   .8 * values[7] + .2 * values[2]
     """
@@ -35,27 +35,27 @@ class MemoryPool(nn.Module):
         self.values = nn.Parameter(torch.empty(num_slots, d_value, dtype=dtype))
         self.d_value, self.sparse, self.read = d_value, sparse, read or weighted_read
         self.update: RowUpdate | None = None
-        self.is_silent = False  # then all that is read is zero: recall/usage.py asks what a model knows without
+        self.is_silent = False  # true: every read is zero; recall/usage.py measures recall without the table
 
     def forward(self, slots: Tensor, weights: Tensor) -> Tensor:
         """Weighted sums of rows: slots (t, r) and weights (t, r) -> (t, d_value) in the dtype of the weights.
 
-        With an `update`, which an optimizer sets for the length of a training, backward moves the rows while it visits
-        them: values then have no gradient to clip, to add up or to look at. A read that cannot do so leaves the
-        gradient, and with it the same step, to the optimizer.
+        With an `update`, which an optimizer sets during training, backward updates rows as it visits them: values then
+        have no gradient to clip, accumulate or inspect. A read that cannot do so leaves the gradient, and with it the
+        same step, to the optimizer.
         """
         if self.is_silent:
             return weights.new_zeros(len(slots), self.d_value)
         return self.read(self.values, slots, weights, sparse=self.sparse, update=self.update)
 
     def rows(self, slots: Tensor) -> Tensor:
-        """The rows themselves, for layers that do not just add them up: slots (...) -> (..., d_value)."""
+        """slots (...) -> their rows (..., d_value), for layers that need more than a weighted sum."""
         if self.is_silent:
             return self.values.new_zeros(*slots.shape, self.d_value)
         return F.embedding(slots, self.values, sparse=self.sparse)
 
     def read_cost(self, reads: int, work: Workload, learned: bool = True) -> Cost:
-        """Of `reads` rows a token, without the table itself: the sum, its gradients, and the sort behind them.
+        """The cost of reading `reads` rows per token: sum, gradients and backward's sort; without the table's params.
 
         Weights that are not learned have no gradient.
         """
@@ -67,10 +67,10 @@ class MemoryPool(nn.Module):
 def weighted_read(
     values: Tensor, slots: Tensor, weights: Tensor, *, sparse: bool = True, update: RowUpdate | None = None
 ) -> Tensor:
-    """sum over r of weights[t, r] * values[slots[t, r]]: (t, d_value). An `update` is left to the optimizer's step.
+    """sum over r of weights[t, r] * values[slots[t, r]]: (t, d_value). `update` is left to the optimizer.
 
     With sparse=True the gradient of `values` is a sparse tensor of the rows that were read, each once and in order.
-    (Autograd drops the mark that says so, is_coalesced, where it stores the gradient in .grad.)
+    (Autograd clears is_coalesced when it stores that gradient in .grad.)
     """
     per_read = weights.to(values.dtype)
     if not sparse:
@@ -80,11 +80,11 @@ def weighted_read(
 
 
 class _RowGradient(torch.autograd.Function):
-    """Passes on what was read; its backward adds the gradient of the rows.
+    """Identity on what was read; its backward adds the gradient of the rows.
 
-    The gradient of row i is a weighted sum again: of the output gradients of the tokens that read it. So sorting
-    the reads by row turns the backward into another bag, without atomics and without a buffer of the table's size
-    (Memory Layers at Scale, section 3.2, "reverse indices").
+    The gradient of row i is the weighted sum of the output gradients of the tokens that read it. Sorting the reads by
+    row turns backward into another embedding bag, without atomics and without a buffer of the table's size (Memory
+    Layers at Scale, section 3.2, "reverse indices").
     """
 
     @staticmethod

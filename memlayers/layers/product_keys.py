@@ -1,4 +1,4 @@
-"""Exact top-k over n * n slots at the price of 2 * n scores (Lample et al. 2019, arXiv 1907.05242, section 3.1).
+"""Exact top-k over n * n slots from only 2 * n scores (Lample et al. 2019, arXiv 1907.05242, section 3.1).
 
 The key of slot i * n + j is the pair (row key i, column key j); its score is the sum of the two half scores.
 
@@ -25,7 +25,7 @@ def product_key_topk(query: Tensor, keys: Tensor, k: int) -> tuple[Tensor, Tenso
     Of equal scores any may come first. Gradients flow to the k winning scores and from there to query and keys.
     """
     half = half_scores(query, keys)
-    with torch.no_grad():  # choosing has no gradient; the chosen scores do
+    with torch.no_grad():  # the choice has no gradient; the chosen scores do
         score, index = half.topk(k, dim=-1)
         row, column = staircase(k, query.device)
         pair = score[0].index_select(-1, row) + score[1].index_select(-1, column)
@@ -46,35 +46,36 @@ def look_up(query: Tensor, keys: Tensor, gains: Sequence[Tensor] | None, k: int)
 def best_slots(query: Tensor, keys: Tensor, gains: Sequence[Tensor] | None, k: int) -> tuple[Tensor, Tensor]:
     """Slots of the k best product keys and their scores / sqrt(c) in float32, each (t, h, k), best first.
 
-    With gains, of queries and of keys, each (c,), both are normed half by half before they are scored.
+    With gains, of queries and of keys, each (c,), each half of both is RMS-normed before it is scored.
     """
-    score, slots = product_key_topk(*prepared(query, keys, gains), k)
+    score, slots = product_key_topk(*normed_and_scaled(query, keys, gains), k)
     return slots, score.float()
 
 
-def prepared(query: Tensor, keys: Tensor, gains: Sequence[Tensor] | None) -> tuple[Tensor, Tensor]:
-    """Queries and keys as they are scored: normed half by half where there are gains, and over sqrt(c)."""
+def normed_and_scaled(query: Tensor, keys: Tensor, gains: Sequence[Tensor] | None) -> tuple[Tensor, Tensor]:
+    """Query and keys, each half RMS-normed if there are gains, and keys divided by sqrt(c)."""
     if gains:
         query, keys = rms_norm(query, gains[0]), rms_norm(keys, gains[1])
     return query, keys * query.shape[-1] ** -0.5  # scaled once, not for every token
 
 
 def half_scores(query: Tensor, keys: Tensor) -> Tensor:
-    """query (t, h, two, c) against keys (h, two, n, c): (two, h, t, n)."""
+    """Dot products of query (t, h, two, c) and keys (h, two, n, c): (two, h, t, n)."""
     return einsum(query, keys, "t h two c, h two n c -> two h t n")
 
 
 def winners(half: Tensor, row: Tensor, column: Tensor) -> tuple[Tensor, Tensor]:
-    """Scores and slots, each (t, h, k), of chosen row and column keys (h, t, k)."""
+    """Scores and slots, each (t, h, k), of half scores (two, h, t, n) and the chosen row and column keys (h, t, k)."""
     score = half.gather(-1, torch.stack([row, column])).sum(dim=0)
     slot = row * half.shape[-1] + column
     return rearrange(score, "h t k -> t h k"), rearrange(slot, "h t k -> t h k")
 
 
 def staircase(k: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Ranks (a, b) of half scores that can be among the k best sums: (a + 1)(b + 1) <= k; ~ k ln k of k * k pairs.
+    """All pairs of ranks (a, b) of half scores whose sum can be among the k best: (a + 1)(b + 1) <= k.
 
-    The pair of ranks (a, b) is beaten, or equalled, by all (a + 1)(b + 1) - 1 pairs of ranks no worse than its own.
+    A pair (a, b) is no better than any of the other (a + 1)(b + 1) - 1 pairs with both ranks up to its own. About
+    k ln k of the k * k pairs are left.
     """
     pairs = [(a, b) for a in range(k) for b in range(k // (a + 1))]
     rows, columns = torch.tensor(pairs, device=device).unbind(-1)
@@ -82,5 +83,5 @@ def staircase(k: int, device: torch.device) -> tuple[Tensor, Tensor]:
 
 
 def selection_flops(candidates: int, k: int) -> int:
-    """Comparisons to keep the k best of all candidates in a heap."""
+    """Comparisons of a top-k of so many candidates with a heap."""
     return candidates * max(1, math.ceil(math.log2(k)))

@@ -1,4 +1,4 @@
-"""What a lookup does to each of many short rows: half queries and keys, and the scores of a head."""
+"""Norm and softmax over short rows: query and key halves, and the scores of a head."""
 
 import torch
 from torch import Tensor
@@ -6,17 +6,17 @@ from torch.nn import functional as F
 
 
 def rms_norm(x: Tensor, gain: Tensor) -> Tensor:
-    """x (..., c) over the root mean square of its last axis, times gain (c,) (Zhang and Sennrich 2019)."""
+    """RMS norm (Zhang and Sennrich 2019): x (..., c) over the root mean square of its last axis, times gain (c,)."""
     return F.rms_norm(x, gain.shape, gain)
 
 
 def softmax_of_sorted(score: Tensor) -> Tensor:
-    """Softmax over the last axis, whose first score is the best: torch's own is slow over rows as short as topk."""
+    """Softmax over the last axis, which is sorted, best first; on rows as short as topk, faster than torch's."""
     power = (score - score[..., :1].detach()).exp()
     return power / power.sum(dim=-1, keepdim=True)
 
 
 def softmax_with_sink(score: Tensor, sink: Tensor) -> Tensor:
-    """The same with one more score for each head, `sink` (h,), which takes weight and stands for no row: (t, h, k)."""
-    every = torch.cat([score, sink.to(score.dtype)[:, None].expand(*score.shape[:-1], 1)], dim=-1)
-    return every.softmax(dim=-1)[..., :-1]
+    """Softmax of score (t, h, k) with an extra score `sink` (h,) for each head, whose weight is dropped: (t, h, k)."""
+    with_sink = torch.cat([score, sink.to(score.dtype)[:, None].expand(*score.shape[:-1], 1)], dim=-1)
+    return with_sink.softmax(dim=-1)[..., :-1]

@@ -1,12 +1,12 @@
 """A value table that is larger than one device: each of N processes holds d / N of its columns.
 
-Memory Layers at Scale, section 3.2. Every process reads for the tokens of all, from its columns, and hands each
-process what belongs to its tokens:
+Memory Layers at Scale, section 3.2. Each process reads its columns for the tokens of all processes, and sends every
+process the results for its tokens:
 
-    slots, weights (t, r) --gather--> (N t, r) --read own columns--> (N t, d / N) --exchange--> (t, d)
+    slots, weights (t, r) --gather--> (N t, r) --read local columns--> (N t, d / N) --exchange--> (t, d)
 
-Messages have the same size whatever is read, and a slot that everybody reads is no more work for one process than for
-another: with rows instead of columns both would depend on the data (scripts/benches/shards.py measures the two).
+Message sizes do not depend on what is read, and a slot that all tokens read is the same work for every process: with
+rows instead of columns, both would depend on the data (scripts/benches/shards.py measures both).
 """
 
 from typing import Any
@@ -19,16 +19,16 @@ from memlayers.layers.pool import MemoryPool
 
 
 class ShardedPool(MemoryPool):
-    """The columns of this process of a table of `d_value`; all processes of the default group hold the others.
+    """This process's columns of a table `d_value` wide; the other processes of the default group hold the rest.
 
-    All processes call `forward` together, with as many tokens each. The gradient of the table is the sum over the
-    tokens of all of them, of its own columns; that of the weights is complete, and of its own tokens.
+    All processes call `forward` together, with the same number of tokens. The gradient of the local columns is summed
+    over the tokens of all processes; that of the weights is for the local tokens, over all columns.
     Raises ValueError where the number of processes does not divide d_value.
     """
 
     def __init__(self, num_slots: int, d_value: int, **settings: Any):
         self.ranks = dist.get_world_size()
-        refuse_columns(d_value, self.ranks)
+        check_columns(d_value, self.ranks)
         super().__init__(num_slots, d_value // self.ranks, **settings)
         self.d_value = d_value
 
@@ -36,18 +36,20 @@ class ShardedPool(MemoryPool):
         """slots (t, r) and weights (t, r) of this process -> weighted sums of whole rows (t, d_value)."""
         if self.is_silent:
             return weights.new_zeros(len(slots), self.d_value)
-        of_all = gathered(slots, self.ranks), _Gather.apply(weights, self.ranks)
-        columns = self.read(self.values, *of_all, sparse=self.sparse, update=self.update)
+        all_reads = all_gather(slots, self.ranks), _Gather.apply(weights, self.ranks)
+        columns = self.read(self.values, *all_reads, sparse=self.sparse, update=self.update)
         return _Exchange.apply(columns, self.ranks)
 
     def rows(self, slots: Tensor) -> Tensor:
         """slots (...) -> whole rows (..., d_value)."""
-        one_each = slots.reshape(-1, 1)
-        return self(one_each, torch.ones(one_each.shape, device=slots.device)).reshape(*slots.shape, self.d_value)
+        single_slots = slots.reshape(-1, 1)
+        return self(single_slots, torch.ones(single_slots.shape, device=slots.device)).reshape(
+            *slots.shape, self.d_value
+        )
 
     @torch.no_grad()
     def draw(self, std: float, generator: torch.Generator, rows: int = 4096) -> None:
-        """Fill the columns as those of the whole table would be, of which no more than `rows` rows exist at a time."""
+        """Fill the columns with those of a whole table drawn from `generator`, holding `rows` of its rows at a time."""
         width = self.values.shape[1]
         first = width * dist.get_rank()
         for part in self.values.split(rows):
@@ -55,8 +57,8 @@ class ShardedPool(MemoryPool):
             part.copy_(whole[:, first : first + width])
 
 
-def refuse_columns(d_value: int, ranks: int) -> None:
-    """Raises ValueError for a table that cannot be cut."""
+def check_columns(d_value: int, ranks: int) -> None:
+    """Raises ValueError unless `ranks` divides d_value and leaves each process two columns or more."""
     if d_value % ranks or d_value == ranks:
         raise ValueError(
             f"shard_tables=true: a table {d_value} wide cannot be cut into columns for {ranks} processes; "
@@ -64,30 +66,30 @@ def refuse_columns(d_value: int, ranks: int) -> None:
         )
 
 
-def gathered(own: Tensor, ranks: int) -> Tensor:
-    """(t, ...) of each process -> (N t, ...), in the order of the ranks."""
-    parts = [torch.empty_like(own) for _ in range(ranks)]
-    dist.all_gather(parts, own.contiguous())
+def all_gather(local: Tensor, ranks: int) -> Tensor:
+    """(t, ...) of each process -> (N t, ...) of all, in the order of ranks."""
+    parts = [torch.empty_like(local) for _ in range(ranks)]
+    dist.all_gather(parts, local.contiguous())
     return torch.cat(parts)
 
 
 class _Gather(torch.autograd.Function):
-    """`gathered`, whose gradient is the sum of what the processes say about this one's part."""
+    """all_gather with a gradient: the sum over processes of their gradients of the local part."""
 
     @staticmethod
-    def forward(ctx: Any, own: Tensor, ranks: int) -> Tensor:
+    def forward(ctx: Any, local: Tensor, ranks: int) -> Tensor:
         ctx.ranks = ranks
-        return gathered(own, ranks)
+        return all_gather(local, ranks)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        said = torch.empty_like(grad)
-        dist.all_to_all_single(said, grad.contiguous())
-        return said.unflatten(0, (ctx.ranks, -1)).sum(0), None
+        parts = torch.empty_like(grad)
+        dist.all_to_all_single(parts, grad.contiguous())
+        return parts.unflatten(0, (ctx.ranks, -1)).sum(0), None
 
 
 class _Exchange(torch.autograd.Function):
-    """(N t, d / N), some columns for the tokens of all -> (t, d), all columns for those of this process."""
+    """(N t, d / N), local columns for all tokens -> (t, d), all columns for the local tokens."""
 
     @staticmethod
     def forward(ctx: Any, columns: Tensor, ranks: int) -> Tensor:
@@ -105,10 +107,10 @@ class _Exchange(torch.autograd.Function):
 
 
 def wire_bytes(tokens: int, reads: int, d_value: int, ranks: int) -> float:
-    """What one process sends to others in a step, forward and backward, of `tokens` tokens of its own.
+    """Bytes that one process sends in a step, forward and backward, with `tokens` local tokens.
 
-    Slots of eight bytes and weights of four go to all; sums of columns and their gradients are exchanged, and so are
-    the gradients of weights. What a rule exchanges for its state comes on top: a number for each row that was read.
+    Slots (8 bytes) and weights (4) go to all others; sums of columns, their gradients and the gradients of weights are
+    exchanged. Not counted: what an update rule exchanges for its state, a number for each row that was read.
     """
     others = ranks - 1
     return tokens * others * (reads * (8 + 4 + 4) + 2 * 4 * d_value / ranks)

@@ -1,6 +1,6 @@
 """A short causal convolution over positions, channel by channel, before attention and before the feed-forward.
 
-It mixes in the tokens just before (Poli et al. 2023, Hyena, arXiv 2302.10866, section 3.1).
+It mixes the preceding tokens into each position (Poli et al. 2023, Hyena, arXiv 2302.10866, section 3.1).
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,9 @@ from memlayers.layers.site import Site
 
 @dataclass
 class ShortConv:
-    width: int = 4  # positions: the token's own and those before it
+    """Before attention or before the feed-forward."""
+
+    width: int = 4  # positions: the current one and those before it
 
     def validate(self, key: str, d_model: int) -> None:
         within(f"{key}.width", self.width, 1, 64)
@@ -39,9 +41,10 @@ class ShortConvolution(nn.Module):
         """x (b, s, d_model) -> hidden (b, s, d_model)."""
         d_model, width = self.weight.shape
         if not x.shape[1]:
-            return FFNOutput(x)  # a convolution over nothing is an error
+            return FFNOutput(x)  # conv1d refuses an empty sequence
         padded = F.pad(x.mT, (width - 1, 0))
         return FFNOutput(x + F.conv1d(padded, self.weight[:, None], groups=d_model).mT)
 
     def cost(self, work: Workload) -> Cost:
+        """A filter of `width` taps for each channel."""
         return matrix_cost(*self.weight.shape)

@@ -2,7 +2,7 @@
 
 token t, input x     y = (silu(x G) * table[t]) D
 
-What a token alone can store in a feed-forward, without a search and with a third fewer matrices.
+It stores what depends on the current token alone, without a search and with one of three matrices less.
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from memlayers.layers.site import Site
 
 @dataclass
 class Stem:
-    """As wide as the model's dense feed-forwards (model.hidden): a row has as many numbers."""
+    """Its width is model.hidden, as in the model's dense feed-forwards."""
 
     pool: str = "own"  # own, or shared by all layers of the model that ask for one of this size
     value_dtype: str = "float32"
@@ -34,6 +34,8 @@ class Stem:
 
 
 class TokenGLU(nn.Module):
+    """y = (silu(x G) * table[token]) D for x (b, s, d_model), with a table as wide as the hidden layer."""
+
     param_roles: ClassVar[dict[str, str]] = {"down.weight": "output"}
 
     def __init__(self, d_model: int, pool: MemoryPool):
@@ -51,5 +53,6 @@ class TokenGLU(nn.Module):
         return FFNOutput(hidden, reads=Reads(slots, torch.ones_like(slots, dtype=x.dtype)))
 
     def cost(self, work: Workload) -> Cost:
+        """The two matrices, and the bytes of the row."""
         row = Cost(bytes_read=self.pool.d_value * self.pool.values.element_size())
         return matrix_cost(*self.gate.weight.shape) + matrix_cost(*self.down.weight.shape) + row

@@ -1,11 +1,11 @@
-"""UltraMemV2 (Huang et al. 2025, arXiv 2508.18756): product keys whose scores meet in a small matrix, and no softmax.
+"""UltraMemV2 (Huang et al. 2025, arXiv 2508.18756): product keys, scores combined by a small matrix, no softmax.
 
 score of slot (i, j)    sum over ranks a, b of  row_a[i] * core[a, b] * column_b[j]
 token x                 the topk best slots, each with a row (p, v) of the table   ->   (sum of score * (p . P x) * v) W
 
-Not as published: a row is as wide as the model in conf/, not a quarter of it, which leaves the table as large as a
-memory's; all blocks read one table; keys have the norm of layers/lookup.py; slots are not shuffled, which spreads them
-over devices; there is one core; and values begin as those of other memories do.
+Not as published: in conf/ a row is as wide as the model, not a quarter of it, so that the table is as large as a
+memory's; all blocks read one table; keys have the norm of layers/lookup.py; slots are not shuffled over devices; there
+is one core; and values are initialised as in other memories.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from memlayers.checks import at_least, one_of, within
 from memlayers.layers.feedforward import Cost, FFNOutput, Reads, Workload, matrix_cost
 from memlayers.layers.pool import MemoryPool
-from memlayers.layers.product_keys import half_scores, prepared, selection_flops
+from memlayers.layers.product_keys import half_scores, normed_and_scaled, selection_flops
 from memlayers.layers.site import Site
 
 
@@ -28,9 +28,9 @@ class UltraMemV2:
 
     num_keys: int = 64  # n keys a half: n * n slots
     topk: int = 16
-    rank: int = 2  # of the core: queries and keys for each
+    rank: int = 2  # of the core, with queries and keys for each rank
     d_key: int | None = None  # both halves together; null is d_model / 2
-    d_row: int | None = None  # of which a quarter listens (p), and the rest is said (v); null is d_model / 4
+    d_row: int | None = None  # a quarter of a row is p, the rest is v; null is d_model / 4
     pool: str = "own"  # own, or shared by all layers of the model that ask for one of this size
     value_dtype: str = "float32"
 
@@ -66,7 +66,7 @@ class TuckerMemory(nn.Module):
         self.to_query = nn.Linear(d_model, rank * d_key, bias=False)
         self.keys = nn.Parameter(torch.empty(rank, 2, num_keys, d_key // 2))
         self.gains = nn.ParameterList([torch.ones(d_key // 2), torch.ones(d_key // 2)])  # of queries, of keys
-        self.core = nn.Parameter(torch.ones(rank, rank))  # of rank 1 at first: a score is a product
+        self.core = nn.Parameter(torch.ones(rank, rank))  # starts with rank 1
         self.d_pre = max(1, pool.d_value // 4)
         self.to_pre = nn.Linear(d_model, self.d_pre, bias=False)
         self.out = nn.Linear(pool.d_value - self.d_pre, d_model, bias=False)
@@ -74,46 +74,47 @@ class TuckerMemory(nn.Module):
     def forward(self, x: Tensor, tokens: Tensor | None = None) -> FFNOutput:
         """x (b, s, d_model) -> hidden (b, s, d_model), and the reads: how much of each v was added up."""
         query = rearrange(self.to_query(x).to(self.keys.dtype), "b s (r two c) -> (b s) r two c", r=self.rank, two=2)
-        half = half_scores(*prepared(query, self.keys, list(self.gains)))
-        score, slots = (
-            one.view(*x.shape[:2], self.topk) for one in tucker_topk(half, self.core / self.rank, self.topk)
-        )
-        listens, says = self.pool.rows(slots).to(x.dtype).split([self.d_pre, self.out.in_features], dim=-1)
-        weights = score.to(x.dtype) * einsum(listens, self.to_pre(x).to(x.dtype), "b s k p, b s p -> b s k")
-        hidden = self.out(einsum(says, weights, "b s k v, b s k -> b s v"))
+        half = half_scores(*normed_and_scaled(query, self.keys, list(self.gains)))
+        best = tucker_topk(half, self.core / self.rank, self.topk)
+        score, slots = (chosen.view(*x.shape[:2], self.topk) for chosen in best)
+        p, v = self.pool.rows(slots).to(x.dtype).split([self.d_pre, self.out.in_features], dim=-1)
+        weights = score.to(x.dtype) * einsum(p, self.to_pre(x).to(x.dtype), "b s k p, b s p -> b s k")
+        hidden = self.out(einsum(v, weights, "b s k v, b s k -> b s v"))
         return FFNOutput(hidden.to(x.dtype), reads=Reads(slots, weights))
 
     def cost(self, work: Workload) -> Cost:
-        """Matrices, the choice, the scores of what is chosen, and the products with its rows."""
+        """The matrices, the top-k selections, the scores of the chosen slots, and the products with their rows."""
         n, k, r, size = self.keys.shape[2], self.topk, self.rank, self.topk * self.pool.d_value
-        chosen = 4 * r * n + 2 * selection_flops(n, k) + 2 * k * r * (r + k) + selection_flops(k * k, k)
-        total = Cost(chosen + 2 * k * r * r, 4 * k * r * r, params=r * r + 2 * self.keys.shape[3])
+        selection = 4 * r * n + 2 * selection_flops(n, k) + 2 * k * r * (r + k) + selection_flops(k * k, k)
+        total = Cost(selection + 2 * k * r * r, 4 * k * r * r, params=r * r + 2 * self.keys.shape[3])
         for matrix in (self.to_query.weight, self.keys, self.to_pre.weight, self.out.weight):
             total += matrix_cost(*matrix.shape)
         return total + Cost(2 * size, 4 * size, size * self.pool.values.element_size())
 
 
 def tucker_topk(half: Tensor, core: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Scores and slots, each (t, k), of the best that meet where k rows and k columns do (UltraMem, arXiv 2411.12364).
+    """Scores and slots, each (t, k), of the k best pairs of k chosen rows and k chosen columns (arXiv 2411.12364).
 
-    half (two, r, t, n) and core (r, r), which is near one of rank 1: rows and columns are chosen by what its first
-    singular vectors make of their scores; all k * k pairs of them are scored. A high product of two low ones is missed.
+    half (two, r, t, n), core (r, r) close to rank 1. Its first singular vectors weigh the ranks to choose rows and
+    columns, whose k * k pairs are then scored exactly. Good pairs of two low halves are missed.
     """
     size = half.shape[-1]
-    with torch.no_grad():  # choosing has no gradient; the chosen scores do
-        left, _, right = torch.linalg.svd(core.float().nan_to_num())  # a run that diverges is told by its loss
+    with torch.no_grad():  # the choice has no gradient; the chosen scores do
+        left, _, right = torch.linalg.svd(core.float().nan_to_num())  # a divergence is to be noticed by the loss
         first = torch.stack([left[:, 0], right[0]])
-        first = first * torch.where(first[0].sum() >= 0, 1.0, -1.0)  # of the pair and its negative, always the same
+        first = first * torch.where(first[0].sum() >= 0, 1.0, -1.0)  # the sign of singular vectors is arbitrary
         near = (first[:, None].to(half.dtype) @ half.flatten(2)).view(2, -1, size)
         index = near.topk(k, dim=-1).indices  # (two, t, k)
-        row, column = (one.gather(-1, i.expand(len(one), -1, -1)) for one, i in zip(half, index, strict=True))
-        grid = rearrange(through(core, row), "r t k -> t k r") @ rearrange(column, "r t k -> t r k")
+        row, column = (scores.gather(-1, i.expand(len(scores), -1, -1)) for scores, i in zip(half, index, strict=True))
+        grid = rearrange(apply_core(core, row), "r t k -> t k r") @ rearrange(column, "r t k -> t r k")
         best = grid.flatten(1).topk(k, dim=-1).indices
         rows, columns = index[0].gather(-1, best // k), index[1].gather(-1, best % k)
-    row, column = (one.gather(-1, i.expand(len(one), -1, -1)) for one, i in zip(half, (rows, columns), strict=True))
-    return (through(core, row) * column).sum(dim=0), rows * size + columns
+    row, column = (
+        scores.gather(-1, i.expand(len(scores), -1, -1)) for scores, i in zip(half, (rows, columns), strict=True)
+    )
+    return (apply_core(core, row) * column).sum(dim=0), rows * size + columns
 
 
-def through(core: Tensor, row: Tensor) -> Tensor:
-    """row (r, t, k) -> of each column's rank b, the sum over a of row_a * core[a, b]: (r, t, k)."""
+def apply_core(core: Tensor, row: Tensor) -> Tensor:
+    """row (r, t, k) times the core: out[b] = sum over a of core[a, b] * row[a], (r, t, k)."""
     return (core.mT @ row.flatten(1)).view_as(row)

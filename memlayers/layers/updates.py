@@ -1,7 +1,7 @@
-"""How rows of a table are updated after they were read: in place, and the others keep value and state as they are.
+"""Sparse in-place updates of a table: rows that were read change, all others keep their values and state.
 
-rows (u,) are distinct, grad (u, d) belongs to them, state is float32 whatever the values are. A skipped step does
-nothing to a row: moments do not decay, and nothing is made up for later.
+rows (u,) are distinct, grad (u, d) is their gradient, state is float32 whatever the dtype of the values. A step in
+which a row is not read does nothing to it: moments do not decay, then or later.
 """
 
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def mean_squares(grad: Tensor) -> Tensor:
-    """(u, d) -> (u, 1). Of a table whose columns are on several devices, the mean over all of them is wanted."""
+    """(u, d) -> mean squares of rows (u, 1). For sharded tables, optim/rows.py takes the mean over all processes."""
     return grad.square().mean(dim=1, keepdim=True)
 
 
@@ -27,10 +27,11 @@ def adam_rows(
     step: int,
     squares: Callable[[Tensor], Tensor] = mean_squares,
 ) -> None:
-    """Adam (Kingma & Ba 2015, algorithm 1): values and mean (n, d); square (n, d), or (n, 1) with one for a row.
+    """Adam (Kingma & Ba 2015, algorithm 1): values and mean (n, d); square (n, d), or (n, 1) for one a row.
 
-    Bias correction counts the steps of the table, not of the row (as torch.optim.SparseAdam does), so the first update
-    of a row met late is (1 - b1) / sqrt(1 - b2) of a full one: 1.0 with betas 0.9 and 0.99, but 3.2 with 0.9 and 0.999.
+    Bias correction counts the steps of the table, not of the row (as torch.optim.SparseAdam does). So the first update
+    of a row that is first read late is (1 - b1) / sqrt(1 - b2) of a full one: 1.0 with betas 0.9 and 0.99, but 3.2 with
+    0.9 and 0.999.
     """
     beta1, beta2 = betas
     grad = grad.float()
@@ -53,7 +54,7 @@ def adagrad_rows(
     eps: float,
     squares: Callable[[Tensor], Tensor] = mean_squares,
 ) -> None:
-    """Row-wise Adagrad (Duchi et al. 2011, with one sum for a row as in FBGEMM): total (n, 1) of mean squares."""
+    """Row-wise Adagrad (Duchi et al. 2011, with one sum a row as in FBGEMM): total (n, 1) sums the mean squares."""
     grad = grad.float()
     summed = total.index_select(0, rows).add_(squares(grad))
     total.index_copy_(0, rows, summed)
@@ -61,7 +62,7 @@ def adagrad_rows(
 
 
 def sgd_rows(values: Tensor, rows: Tensor, grad: Tensor, *, rate: float) -> None:
-    """values -= rate * grad."""
+    """values[rows] -= rate * grad."""
     _subtract(values, rows, grad.float(), rate)
 
 

@@ -12,7 +12,7 @@ from torch.optim import AdamW, Optimizer
 from memlayers.config import OptimConfig
 from memlayers.kernels import REFERENCE, Kernels
 from memlayers.layers.pool import MemoryPool
-from memlayers.layers.sharded_pool import gathered
+from memlayers.layers.sharded_pool import all_gather
 from memlayers.model import parameters_with_roles
 from memlayers.optim.muon import Muon
 from memlayers.optim.rows import RowOptimizer
@@ -111,7 +111,7 @@ def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float | None, s
         return
     norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(part.float()) for part in parts]))
     if sharded:
-        norm = torch.linalg.vector_norm(gathered(norm[None], dist.get_world_size()))
+        norm = torch.linalg.vector_norm(all_gather(norm[None], dist.get_world_size()))
     scale = (max_norm / (norm + 1e-6)).clamp(max=1.0)
     for grad in grads:
         grad.mul_(scale)

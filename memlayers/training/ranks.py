@@ -14,7 +14,7 @@ from torch import Tensor
 from memlayers.kernels import Kernels
 from memlayers.layers.updates import adagrad_rows, adam_rows, mean_squares
 from memlayers.optim.rows import rows_and_gradients
-from memlayers.processes import summed
+from memlayers.processes import all_reduce_sum
 
 T = TypeVar("T")
 PATIENCE = timedelta(days=2)  # the first process may wait for another run, the others for the first
@@ -118,7 +118,7 @@ def most(*numbers: int) -> list[int]:
 
 def mean(own: Tensor) -> Tensor:
     """Over the processes."""
-    return own if count() == 1 else summed(own) / count()
+    return own if count() == 1 else all_reduce_sum(own) / count()
 
 
 def mean_gradient(grad: Tensor) -> Tensor:
