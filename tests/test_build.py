@@ -67,7 +67,7 @@ def test_it_is_built_once_and_kept_and_a_broken_cache_folder_is_one_line(compile
 def test_a_compiler_may_be_named_with_its_options(compiled, fresh, monkeypatch):
     named = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     monkeypatch.setenv("CC", f"{named} -DNOTHING")
-    assert kernels.in_use("native") == "native" and len(list((fresh / "memlayers").iterdir())) == 1
+    assert kernels.selected_implementation("native") == "native" and len(list((fresh / "memlayers").iterdir())) == 1
 
 
 def test_without_openmp_it_is_built_for_one_thread(compiled, fresh, monkeypatch):

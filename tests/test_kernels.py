@@ -163,14 +163,14 @@ def test_a_dense_gradient_is_the_references(compiled):
 
 def test_what_ran_is_told_of_each_function_that_was_called(compiled):
     native, other = kernels.choose("native"), kernels.choose("native")
-    assert kernels.ran(native) == {} == kernels.ran(kernels.REFERENCE)
+    assert kernels.implementations_used(native) == {} == kernels.implementations_used(kernels.REFERENCE)
     native.look_up(torch.randn(3, 2, 2, 4), torch.randn(2, 2, 9, 4), None, 3)
-    assert kernels.ran(native) == {"look_up": "native"} and kernels.ran(other) == {}
+    assert kernels.implementations_used(native) == {"look_up": "native"} and kernels.implementations_used(other) == {}
     native.sgd_rows(torch.zeros(8, 4), torch.arange(2), torch.ones(2, 4), rate=0.1)
     native.huge_pages(torch.zeros(8, 4))
-    assert kernels.ran(native) == {"look_up": "native", "sgd_rows": "native"}
+    assert kernels.implementations_used(native) == {"look_up": "native", "sgd_rows": "native"}
     kernels.REFERENCE.look_up(torch.randn(3, 2, 2, 4), torch.randn(2, 2, 9, 4), None, 3)
-    assert kernels.ran(kernels.REFERENCE) == {}
+    assert kernels.implementations_used(kernels.REFERENCE) == {}
 
 
 def test_a_function_that_fell_back_says_so_and_one_that_stopped_did_not_run(compiled, unnoticed):
@@ -178,12 +178,12 @@ def test_a_function_that_fell_back_says_so_and_one_that_stopped_did_not_run(comp
     auto, native = kernels.choose("auto"), kernels.choose("native")
     with pytest.warns(UserWarning, match="taking the reference"):
         auto.weighted_read(values.double(), slots, weights.double())
-    assert kernels.ran(auto) == {"weighted_read": "reference"}
+    assert kernels.implementations_used(auto) == {"weighted_read": "reference"}
     auto.weighted_read(values, slots, weights)
-    assert kernels.ran(auto) == {"weighted_read": "native, reference"}
+    assert kernels.implementations_used(auto) == {"weighted_read": "native, reference"}
     with pytest.raises(ValueError, match="kernels=native"):
         native.weighted_read(values.double(), slots, weights.double())
-    assert kernels.ran(native) == {}
+    assert kernels.implementations_used(native) == {}
 
 
 @pytest.mark.parametrize("choice", ["reference", "native", "auto"])
@@ -200,8 +200,10 @@ def test_what_ran_in_a_training_step_of_a_model(compiled, case, rule, choice):
     parts = called.get(type(TABLES[case]), ("weighted_read",))
     if getattr(TABLES[case], "score", "softmax") != "softmax":
         parts = parts[1:]  # the lookup in C is for softmax
-    assert kernels.ran(chosen) == ({} if choice == "reference" else dict.fromkeys((*parts, rows[rule]), "native"))
-    assert set(kernels.ran(chosen)) <= {one.name for one in fields(kernels.Kernels)}
+    assert kernels.implementations_used(chosen) == (
+        {} if choice == "reference" else dict.fromkeys((*parts, rows[rule]), "native")
+    )
+    assert set(kernels.implementations_used(chosen)) <= {one.name for one in fields(kernels.Kernels)}
 
 
 @pytest.mark.parametrize("layer", [Memory(num_keys=5, topk=3, d_key=4), NGram(num_slots=30)])
@@ -214,6 +216,6 @@ def test_who_learns_nothing_is_found_without_a_faster_kernel(compiled, layer):
     found = unread(model, [one for one in model.parameters() if id(one) not in tables])
     tokens_alone = isinstance(layer, NGram)
     assert len(found) == tokens_alone and all("norm" in names[id(one)] for one in found)
-    assert kernels.ran(native) == {}
+    assert kernels.implementations_used(native) == {}
     model(torch.arange(8).view(2, 4))
-    assert kernels.ran(native)["weighted_read"] == "native"
+    assert kernels.implementations_used(native)["weighted_read"] == "native"

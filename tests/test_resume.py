@@ -10,7 +10,7 @@ import torch
 from commands import digits, small
 from lightning.pytorch.loggers import CSVLogger
 
-from memlayers.kernels import in_use
+from memlayers.kernels import selected_implementation
 from memlayers.training import checkpoint_files
 from memlayers.training.checkpoint import Checkpointer, Interrupted, step_kept
 from memlayers.training.checkpoint_files import checkpoint_path, damage
@@ -123,14 +123,14 @@ def test_what_is_no_checkpoint_is_put_aside(kept, spoil, capsys):
 
 def test_a_checkpoint_of_other_kernels_is_refused_and_stays(kept):
     config, path = kept
-    if in_use("auto") == "reference":
+    if selected_implementation("auto") == "reference":
         pytest.skip("there are no others here")
     other = small(Path(config.results), "ffn=memory", "kernels=reference")
     with pytest.raises(ValueError) as caught:
         run(other)
     assert str(caught.value) == (
-        f"{path}: was saved with kernels {in_use('auto')}; this run has kernels reference; accepted: "
-        f"kernels={in_use('auto')}, or without that file"
+        f"{path}: was saved with kernels {selected_implementation('auto')}; this run has kernels reference; accepted: "
+        f"kernels={selected_implementation('auto')}, or without that file"
     )
     assert step_kept(config) == 6
 

@@ -105,7 +105,9 @@ def test_fifty_steps_of_a_model_end_with_the_references_losses(config):
                     optimizer.zero_grad()
         losses.append(torch.stack(own))
         learned = {"look_up": "triton"} if isinstance(config.ffn, Memory) else {}
-        assert kernels.ran(chosen) == ({} if choice == "reference" else {"weighted_read": "triton"} | learned)
+        assert kernels.implementations_used(chosen) == (
+            {} if choice == "reference" else {"weighted_read": "triton"} | learned
+        )
     assert losses[0][-1] < 0.9 * losses[0][0]
     torch.testing.assert_close(*losses, rtol=1e-3, atol=1e-4)
 
@@ -133,7 +135,7 @@ def test_what_it_cannot_take_stops_in_one_line(said, change):
 
 
 def test_it_is_recorded_and_pickled():
-    assert kernels.in_use("triton") == "triton" and kernels.in_use("auto") != "triton"
+    assert kernels.selected_implementation("triton") == "triton" and kernels.selected_implementation("auto") != "triton"
     chosen = kernels.choose("triton")
     assert {field for field in vars(chosen) if getattr(chosen, field) is getattr(kernels.REFERENCE, field)} == {
         "huge_pages"

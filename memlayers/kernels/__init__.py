@@ -16,21 +16,21 @@ from memlayers.layers import pool, product_keys
 from memlayers.layers import updates as reference_updates
 
 
-def leave(table: Tensor) -> Tensor:
-    """The table as it is."""
+def identity(table: Tensor) -> Tensor:
+    """Return the table unchanged, where there are no huge pages to ask for."""
     return table
 
 
 @dataclass(frozen=True)
 class Kernels:
-    """One implementation of each function that decides how fast a memory layer is."""
+    """One implementation of each replaceable function."""
 
     look_up: Callable[..., Any] = product_keys.look_up
     weighted_read: Callable[..., Any] = pool.weighted_read
     adam_rows: Callable[..., None] = reference_updates.adam_rows
     adagrad_rows: Callable[..., None] = reference_updates.adagrad_rows
     sgd_rows: Callable[..., None] = reference_updates.sgd_rows
-    huge_pages: Callable[[Tensor], Tensor] = leave
+    huge_pages: Callable[[Tensor], Tensor] = identity
 
 
 REFERENCE = Kernels()
@@ -46,15 +46,15 @@ IN_C = Kernels(
 
 @dataclass(frozen=True)
 class Faster:
-    """The function of this name in C, and on a GPU in Triton; for tensors that it cannot take an error, or by auto the
-    reference.
+    """A replaceable function in C, and on a GPU in Triton. For tensors that it does not support, choice "auto" falls
+    back to the reference; other choices raise ValueError.
     """
 
     choice: str
     name: str
     in_c: Callable[..., Any] | None = None
     in_triton: Callable[..., Any] | None = None
-    ran: set[str] = field(default_factory=set)  # native, triton, reference: what the calls ran
+    used: set[str] = field(default_factory=set)  # native, triton, reference: implementations of the calls so far
 
     def __call__(self, *arguments: Any, **settings: Any) -> Any:
         if settings.get("sparse", True):  # a read with a dense gradient is the reference's
@@ -64,22 +64,22 @@ class Faster:
             assert function is not None  # `choose` makes one of these only where there is C or Triton
             try:
                 out = function(*arguments, **settings)
-                self.ran.add("triton" if on_gpu else "native")
+                self.used.add("triton" if on_gpu else "native")
                 return out
             except Unsupported as error:
                 if self.choice != "auto":
                     raise ValueError(f"kernels={self.choice}: {error}, or kernels=auto") from None
                 _notice(str(error))
-        self.ran.add("reference")
+        self.used.add("reference")
         return getattr(REFERENCE, self.name)(*arguments, **settings)
 
 
 def choose(choice: str) -> Kernels:
-    """What stands behind `kernels=`: reference; native, in C; triton, for a GPU; auto, each where it can be.
+    """The kernels of a `kernels=` setting: reference; native (C); triton (for a GPU); auto (the fastest available).
 
-    Raises ValueError for another choice, for native where it cannot be built and for triton where it is not installed;
-    auto says so once and takes the reference. So it is with tensors that they cannot take: native and triton then raise
-    ValueError, auto gives notice once.
+    Raises ValueError for another choice, if native cannot be built, and if triton is not installed; auto then warns
+    once and takes the reference. The same holds for tensors that a kernel does not support: native and triton raise
+    ValueError when called, auto warns once.
     """
     if choice == "reference":
         return REFERENCE
@@ -89,12 +89,14 @@ def choose(choice: str) -> Kernels:
     in_triton = _in_triton(choice) if choice != "native" else None
     if not in_c and not in_triton:
         return REFERENCE
-    made = {
-        one.name: Faster(choice, one.name, getattr(in_c, one.name, None), (in_triton or {}).get(one.name))
-        for one in fields(Kernels)
-        if one.name != "huge_pages"
+    functions = {
+        function.name: Faster(
+            choice, function.name, getattr(in_c, function.name, None), (in_triton or {}).get(function.name)
+        )
+        for function in fields(Kernels)
+        if function.name != "huge_pages"
     }
-    return Kernels(**made, huge_pages=in_c.huge_pages if in_c else leave)
+    return Kernels(**functions, huge_pages=in_c.huge_pages if in_c else identity)
 
 
 def _in_c(choice: str) -> Kernels | None:
@@ -109,7 +111,7 @@ def _in_c(choice: str) -> Kernels | None:
 
 
 def _in_triton(choice: str) -> dict[str, Callable[..., Any]] | None:
-    """By auto only where there is a GPU: triton takes a second to import."""
+    """The Triton functions by name, or None; for auto only with a GPU, as importing triton takes a second."""
     if choice == "auto" and not torch.cuda.is_available():
         return None
     try:
@@ -119,41 +121,47 @@ def _in_triton(choice: str) -> dict[str, Callable[..., Any]] | None:
             raise ValueError(f"kernels=triton: no triton ({error}); accepted: native, reference, auto") from None
         _notice(f"no triton ({error})")
         return None
-    found: dict[str, Callable[..., Any]] = {
+    functions: dict[str, Callable[..., Any]] = {
         "look_up": triton_look_up.look_up,
         "weighted_read": triton_reads.weighted_read,
         "adam_rows": triton_updates.adam_rows,
         "adagrad_rows": triton_updates.adagrad_rows,
         "sgd_rows": triton_updates.sgd_rows,
     }
-    return found
+    return functions
 
 
-def ran(kernels: Kernels) -> dict[str, str]:
-    """Which implementation ran, for each replaceable function that a run called: {"look_up": "native", ...}.
+def implementations_used(kernels: Kernels) -> dict[str, str]:
+    """Which implementations a run used, for each replaceable function that it called: {"look_up": "native", ...}.
 
-    "native, reference" for a function that fell back in some of its calls. Functions that were never faster ones are
-    left out.
+    "native, reference" for a function that fell back in some of its calls. Functions without a faster version are left
+    out.
     """
-    called = {one.name: getattr(kernels, one.name) for one in fields(Kernels) if one.name != "huge_pages"}
-    return {name: ", ".join(sorted(one.ran)) for name, one in called.items() if isinstance(one, Faster) and one.ran}
+    functions = {field.name: getattr(kernels, field.name) for field in fields(Kernels) if field.name != "huge_pages"}
+    faster = {name: function for name, function in functions.items() if isinstance(function, Faster)}
+    return {name: ", ".join(sorted(function.used)) for name, function in faster.items() if function.used}
 
 
 @contextmanager
 def by_reference(model: nn.Module) -> Iterator[None]:
-    """Within, a model computes by the reference, on any device."""
-    faster = [(one, key, was) for one in model.modules() for key, was in vars(one).items() if isinstance(was, Faster)]
-    for module, key, was in faster:
-        setattr(module, key, getattr(REFERENCE, was.name))
+    """Context in which a model computes with the reference implementations, on any device."""
+    replaced = [
+        (module, key, value)
+        for module in model.modules()
+        for key, value in vars(module).items()
+        if isinstance(value, Faster)
+    ]
+    for module, key, faster in replaced:
+        setattr(module, key, getattr(REFERENCE, faster.name))
     try:
         yield
     finally:
-        for module, key, was in faster:
-            setattr(module, key, was)
+        for module, key, faster in replaced:
+            setattr(module, key, faster)
 
 
-def in_use(choice: str, on_gpu: bool = False) -> str:
-    """Which implementation `kernels=` selects on a device, tensors allowing: reference, native or triton."""
+def selected_implementation(choice: str, on_gpu: bool = False) -> str:
+    """What `kernels=` selects on a device for tensors that it supports: reference, native or triton."""
     chosen = choose(choice).weighted_read
     if not isinstance(chosen, Faster):
         return "reference"

@@ -1,4 +1,4 @@
-"""The kernels in C, compiled once with the machine's own compiler and kept in the user's cache."""
+"""Compiles the C kernels once with the machine's compiler, and keeps them in the user's cache."""
 
 import ctypes
 import hashlib
@@ -14,8 +14,8 @@ from typing import Any
 HERE = Path(__file__).parent
 SOURCES = [HERE / name for name in ("look_up.c", "look_up_back.c", "reads.c", "reads_back.c", "updates.c")]
 HEADERS = sorted(HERE.glob("*.h"))
-# Without errno, sqrtf is one instruction. Nothing here assumes that numbers are finite, or reorders sums but that of
-# visit_numbers.
+# Without errno, sqrtf is one instruction. No flag assumes finite numbers or lets sums be reordered; visit_numbers
+# allows that for its own.
 FLAGS = ("-D_GNU_SOURCE", "-O3", "-march=native", "-fno-math-errno", "-Wno-psabi", "-shared", "-fPIC")
 
 POINTER, INT, LONG, REAL = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64, ctypes.c_double
@@ -45,16 +45,16 @@ def library() -> ctypes.CDLL:
 
 
 def compiled(sources: list[Path]) -> Path:
-    """The shared library of some sources, from the cache where it is there; raises OSError as `library` does.
+    """The path of the shared library of `sources`, compiled if not in the cache; raises OSError as `library` does.
 
-    Where the compiler has no OpenMP, it is built for one thread.
+    If the compiler has no OpenMP, it is built for one thread.
     """
     named = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if named is None:
         raise OSError("no C compiler was found (cc, gcc, clang, or the variable CC)")
     try:
         compiler, home = shlex.split(named), Path.home()
-    except (ValueError, RuntimeError) as error:  # an open quote in CC; nobody's home
+    except (ValueError, RuntimeError) as error:  # an open quote in CC; a user without a home folder
         raise OSError(str(error)) from None
     text = b"".join(path.read_bytes() for path in (*sources, *HEADERS))
     key = hashlib.sha256(text + " ".join([*compiler, *FLAGS]).encode() + _processor()).hexdigest()[:16]
@@ -69,15 +69,15 @@ def compiled(sources: list[Path]) -> Path:
             command = [*compiler, *FLAGS, *openmp, *map(str, sources), "-o", str(fresh), "-lm"]
             done = subprocess.run(command, capture_output=True, text=True, errors="replace")
             if not done.returncode:
-                fresh.replace(built)  # whole or not at all, whoever else builds it now
+                fresh.replace(built)  # atomic, also if another process builds it now
                 return built
-    lines = done.stderr.splitlines() or ["?"]  # a linker says first what is wrong, a compiler perhaps later
-    said = next((line for line in lines if "error: " in line and not line.startswith("collect2")), lines[0])
-    raise OSError(f"{compiler[0]} could not compile the kernels: {said}")
+    lines = done.stderr.splitlines() or ["?"]  # a linker's first line says what is wrong, a compiler's may come later
+    message = next((line for line in lines if "error: " in line and not line.startswith("collect2")), lines[0])
+    raise OSError(f"{compiler[0]} could not compile the kernels: {message}")
 
 
 def _processor() -> bytes:
-    """What this machine can run: a home folder may be shared by machines that differ."""
+    """The instruction sets of this processor, for the cache key: machines may share a home folder."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

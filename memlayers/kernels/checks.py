@@ -1,13 +1,13 @@
-"""What the kernels in C can take: an error of one line, before anything is changed, for everything else."""
+"""Checks of what the C kernels support: Unsupported, with one line, before any tensor is changed."""
 
 import torch
 from torch import Tensor
 
-MOST_WIDTH = 16_384  # floats of a row: two of them stand on the stack
+MOST_WIDTH = 16_384  # numbers of a row: kernels keep two rows on the stack
 
 
 class Unsupported(ValueError):
-    """The kernels cannot take these tensors."""
+    """Raised for tensors that a kernel does not support."""
 
 
 def accept(name: str, tensor: Tensor, dtype: torch.dtype) -> None:

@@ -12,7 +12,7 @@ from memlayers.kernels.checks import MOST_WIDTH, Unsupported, accept
 
 MOST_TOPK = 256
 MOST_KEYS = 2**16  # a half: slots have 32 bits, and keys 16
-PART = 512  # rows whose share of a gain's gradient is summed one by one: the same on however many threads
+PART = 512  # rows summed in order for a gain's gradient, so that its digits do not depend on the number of threads
 
 
 def look_up(query: Tensor, keys: Tensor, gains: Sequence[Tensor] | None, k: int) -> tuple[Tensor, Tensor]:
@@ -20,8 +20,8 @@ def look_up(query: Tensor, keys: Tensor, gains: Sequence[Tensor] | None, k: int)
 
     No half score and no normed query is written to memory, and backward touches the k chosen keys, not all n.
     """
-    own = tuple(gains or ())  # a ParameterList is slow to go through
-    for name, tensor in (("query", query), ("keys", keys), *(("gains", gain) for gain in own)):
+    gain_pair = tuple(gains or ())  # a ParameterList is slow to iterate
+    for name, tensor in (("query", query), ("keys", keys), *(("gains", gain) for gain in gain_pair)):
         accept(name, tensor, torch.float32)
     n, c = keys.shape[2:]
     if not 1 <= k <= min(n, MOST_TOPK):
@@ -29,14 +29,14 @@ def look_up(query: Tensor, keys: Tensor, gains: Sequence[Tensor] | None, k: int)
     if keys.shape != (query.shape[1], 2, n, query.shape[3]) or n > MOST_KEYS or c > MOST_WIDTH:
         shapes = f"query {tuple(query.shape)} and keys {tuple(keys.shape)}"
         raise Unsupported(f"{shapes}; accepted: (t, h, 2, c) and (h, 2, n, c), n up to {MOST_KEYS}")
-    if any(gain.shape != (c,) for gain in own):
-        raise Unsupported(f"gains {', '.join(str(tuple(gain.shape)) for gain in own)}; accepted: ({c},) both")
-    slots, weights = _LookUp.apply(query, keys, *(own or (None, None)), k)
+    if any(gain.shape != (c,) for gain in gain_pair):
+        raise Unsupported(f"gains {', '.join(str(tuple(gain.shape)) for gain in gain_pair)}; accepted: ({c},) both")
+    slots, weights = _LookUp.apply(query, keys, *(gain_pair or (None, None)), k)
     return slots, weights
 
 
 class _LookUp(torch.autograd.Function):
-    """Letters as in product_keys: t tokens, h heads, c half-key width, n keys a half."""
+    """Lookup with its gradient. Letters: t tokens, h heads, c half-key width, n keys a half."""
 
     @staticmethod
     def forward(
@@ -49,16 +49,19 @@ class _LookUp(torch.autograd.Function):
         ready, scores = torch.empty_like(keys), query.new_empty(t, h, k)
         slots = torch.empty_like(scores, dtype=torch.int64)
         eps = torch.finfo(query.dtype).eps
-        made = at(key_inverses), at(ready), torch.get_num_threads()
-        library().ready_keys(at(keys), at(key_gain), 2 * h * n, c, eps, c**-0.5, *made)
-        given, out = (at(query), at(query_gain), at(ready)), (at(inverses), at(scores), at(slots))
-        if library().look_up(*given, t, h, c, n, k, eps, *out, torch.get_num_threads()):
+        results = pointer(key_inverses), pointer(ready), torch.get_num_threads()
+        library().ready_keys(pointer(keys), pointer(key_gain), 2 * h * n, c, eps, c**-0.5, *results)
+        inputs, outputs = (
+            (pointer(query), pointer(query_gain), pointer(ready)),
+            (pointer(inverses), pointer(scores), pointer(slots)),
+        )
+        if library().look_up(*inputs, t, h, c, n, k, eps, *outputs, torch.get_num_threads()):
             raise MemoryError("the lists of a few tokens do not fit into memory")
-        weights = scores.exp_()  # by torch's own, which is the reference's
+        weights = scores.exp_()  # torch's, for the same digits as the reference
         weights /= weights.sum(dim=-1, keepdim=True)
         ctx.save_for_backward(query, keys, query_gain, key_gain, inverses, key_inverses, ready, slots, weights)
         ctx.mark_non_differentiable(slots)
-        ctx.set_materialize_grads(False)  # slots have none
+        ctx.set_materialize_grads(False)  # slots have no gradient
         return slots, weights
 
     @staticmethod
@@ -69,16 +72,18 @@ class _LookUp(torch.autograd.Function):
         few = max(1, PART // (2 * h))  # tokens
         grad_query, grad_keys, chosen = torch.empty_like(query), torch.zeros_like(keys), torch.empty_like(slots)
         parts, key_parts = query.new_zeros(-(-t // few), c), keys.new_zeros(-(-2 * h * n // PART), c)
-        given = (grad, weights, slots, query, query_gain, inverses, ready)
-        out = (chosen, grad_query, grad_keys, parts)
+        inputs = (grad, weights, slots, query, query_gain, inverses, ready)
+        outputs = (chosen, grad_query, grad_keys, parts)
         shape = t, h, c, n, slots.shape[-1], few
-        library().look_up_back(*map(at, given), *shape, *map(at, out), torch.get_num_threads())
-        own = (grad_keys, keys, key_gain, key_inverses)
-        library().ready_keys_back(*map(at, own), 2 * h * n, c, c**-0.5, PART, at(key_parts), torch.get_num_threads())
+        library().look_up_back(*map(pointer, inputs), *shape, *map(pointer, outputs), torch.get_num_threads())
+        key_inputs = (grad_keys, keys, key_gain, key_inverses)
+        library().ready_keys_back(
+            *map(pointer, key_inputs), 2 * h * n, c, c**-0.5, PART, pointer(key_parts), torch.get_num_threads()
+        )
         gains = (None, None) if query_gain is None else (parts.sum(dim=0), key_parts.sum(dim=0))
         return grad_query, grad_keys, *gains, None
 
 
-def at(tensor: Tensor | None) -> int | None:
-    """Where its numbers begin."""
+def pointer(tensor: Tensor | None) -> int | None:
+    """The address of the tensor's first number, or None."""
     return None if tensor is None else tensor.data_ptr()

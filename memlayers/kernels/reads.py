@@ -19,9 +19,9 @@ def weighted_read(
 ) -> Tensor:
     """As memlayers.layers.pool.weighted_read, summed in float32 whatever the values are.
 
-    Backward sorts the reads by row once and then visits each row once, for its own gradient and for those of the
-    weights. With an `update` it moves the row there and then, as a step on its gradient would have, digit for digit,
-    and no gradient of rows is made. A dense gradient is the reference's.
+    Backward sorts the reads by row and then visits each row once, for its gradient and those of the weights. With an
+    `update` it updates the row on that visit, with the same digits as an optimizer step, and returns no gradient of
+    rows. sparse=False is left to the reference.
     """
     if not sparse:
         return pool.weighted_read(values, slots, weights, sparse=False)
@@ -35,7 +35,7 @@ def weighted_read(
 
 
 class _Read(torch.autograd.Function):
-    """slots and weights (t, r) of values (n, d)."""
+    """Weighted read with its gradients: slots and weights (t, r), values (n, d)."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor, slots: Tensor, weights: Tensor, update: RowUpdate | None) -> Tensor:
@@ -58,21 +58,21 @@ class _Read(torch.autograd.Function):
         order, rows = (torch.empty(count, dtype=torch.int64) for _ in range(2))
         first = torch.empty(count + 1, dtype=torch.int64)
         sorting = order.data_ptr(), rows.data_ptr(), first.data_ptr()
-        found = library().sort_reads(slots.data_ptr(), count, n, *sorting)
-        if found < 0:
+        distinct = library().sort_reads(slots.data_ptr(), count, n, *sorting)
+        if distinct < 0:
             raise MemoryError(f"{count} reads do not fit into memory twice")
         grad_weights = torch.empty_like(weights)
-        reads = values.data_ptr(), is_bf16(values), d, *sorting, found, slots.shape[1]
+        reads = values.data_ptr(), is_bf16(values), d, *sorting, distinct, slots.shape[1]
         gradients = weights.data_ptr(), grad.data_ptr(), grad_weights.data_ptr()
         if ctx.update and ctx.needs_input_grad[0]:
             total, rate, eps = ctx.update()
             state = [] if total is None else [total]
             pointer = total.data_ptr() if state else None
             library().read_update(*reads, *gradients, pointer, rate, eps, torch.get_num_threads())
-            increment_version([values, *state])  # so that a second read of the old rows is refused by its backward
+            increment_version([values, *state])  # autograd then refuses the backward of another read of the old rows
             return None, None, grad_weights, None
-        grad_rows = huge_pages(values.new_empty(found, d))
+        grad_rows = huge_pages(values.new_empty(distinct, d))
         library().read_backward(*reads, *gradients, grad_rows.data_ptr(), torch.get_num_threads())
-        index = rows[None, :found]
+        index = rows[None, :distinct]
         row_grad = torch.sparse_coo_tensor(index, grad_rows, (n, d), is_coalesced=True, check_invariants=False)
         return row_grad, None, grad_weights, None

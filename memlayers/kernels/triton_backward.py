@@ -1,10 +1,10 @@
 """Backward of a weighted read with the update of rows, in Triton: each row that was read is visited once.
 
 Reads are sorted by row, and the sorted ones cut into chunks of CHUNK. A program takes the reads of one row in one
-chunk: it holds the row in registers, sums its gradient and writes the weights' gradients. A row whose reads lie in one
-chunk is moved there and then. What crosses a border leaves a partial sum, and a second kernel adds those of a row in
-order. So a slot that thousands of tokens read is summed by many programs, and yet every sum has one order: no atomics.
-Nothing waits for the GPU: programs find out by themselves whether a row begins at their read, and how far it goes.
+chunk: it holds the row in registers, sums its gradient and writes the gradients of the weights. A row whose reads lie
+in one chunk is updated at once. A row that crosses a border leaves a partial sum in each chunk, and a second kernel
+adds them in order. So many programs sum a slot that thousands of tokens read, and still every sum has one order, without
+atomics. Nothing waits for the GPU: each program finds out whether a row begins at its read, and where it ends.
 
     sorted rows   2 2 2 5 | 5 5 5 5 | 5 7 7 9      2, 7 and 9 in one chunk each; 5: a partial sum in each of three
 """
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from memlayers.kernels.triton_updates import columns, descend
 
-CHUNK = 64  # reads that one program adds up at most, one after another
+CHUNK = 64  # most reads that one program sums, in order
 
 
 def backward_with_update(
@@ -29,8 +29,9 @@ def backward_with_update(
     eps: float,
     chunk: int = CHUNK,
 ) -> Tensor:
-    """Moves rows of values (n, d) in place by row-wise Adagrad, or without sums of squares `total` (n, 1) by gradient
-    descent; gradients of the weights (t, r), by the rows as they were. grad (t, d) is that of what was read.
+    """Update rows of values (n, d) in place, by row-wise Adagrad with sums of squares `total` (n, 1), or by gradient
+    descent if that is None. grad (t, d) is the gradient of what was read. Returns the gradient of the weights (t, r),
+    at the old rows.
     """
     (t, r), width = slots.shape, values.shape[1]
     grad_weights = torch.empty_like(weights, memory_format=torch.contiguous_format)
@@ -52,7 +53,7 @@ def backward_with_update(
 
 @triton.jit
 def _row(ordered, at, count):
-    """That of the sorted read `at`; -1 beyond both ends."""
+    """The row of the sorted read `at`; -1 beyond both ends."""
     return tl.load(ordered + at, mask=(at >= 0) & (at < count), other=-1)
 
 
@@ -77,7 +78,7 @@ def _by_chunk(
 ):
     begin = tl.program_id(0).to(tl.int64)
     row = _row(ordered, begin, count)
-    goes_on = _row(ordered, begin - 1, count) == row  # from the read before
+    goes_on = _row(ordered, begin - 1, count) == row  # the read before is of the same row
     chunk = begin // CHUNK
     if (begin % CHUNK == 0) | (goes_on == 0):
         at = tl.arange(0, COLUMNS)
@@ -116,7 +117,7 @@ def _over_borders(
     CHUNK: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
-    """The row that begins in this chunk and goes on in the next, if there is one."""
+    """Update the row that begins in this chunk and goes on in the next, if there is one."""
     chunk = tl.program_id(0).to(tl.int64)
     begin, end = chunk * CHUNK, (chunk + 1) * CHUNK
     row = _row(ordered, end - 1, count)

@@ -1,4 +1,4 @@
-"""What the kernels in Triton can take."""
+"""Checks of what the Triton kernels support."""
 
 import torch
 import triton
@@ -6,7 +6,7 @@ from torch import Tensor
 
 from memlayers.kernels.checks import Unsupported, accept_indices
 
-INTERPRETED = bool(triton.knobs.runtime.interpret)  # as when its functions are defined, at the import of theirs
+INTERPRETED = bool(triton.knobs.runtime.interpret)  # read at import, as Triton reads it when kernels are defined
 
 
 def accept_on_gpu(name: str, tensor: Tensor, *dtypes: torch.dtype) -> None:
@@ -15,9 +15,9 @@ def accept_on_gpu(name: str, tensor: Tensor, *dtypes: torch.dtype) -> None:
         raise Unsupported(f"{name} of {tensor.dtype} on {tensor.device.type}; accepted: {accepted}")
 
 
-def inside(name: str, indices: Tensor, length: int) -> None:
-    """Triton would read whatever lies beyond the table. On a GPU an index there stops the process at its next wait for
-    the device, and none is waited for here.
+def accept_range(name: str, indices: Tensor, length: int) -> None:
+    """Refuse indices outside 0 .. length - 1, where Triton would read other memory. On the CPU raises Unsupported; on a
+    GPU an asynchronous assertion fails at the next synchronisation, so that none is needed here.
     """
     if not indices.is_cuda:
         accept_indices(name, indices, length)

@@ -1,6 +1,6 @@
 """Weighted reads in Triton, for a GPU. Tested with Triton's interpreter on the CPU.
 
-TRITON_INTERPRET=1 has its effect when triton is first imported, and Lightning does that: set it before Python starts.
+TRITON_INTERPRET=1 is read when triton is first imported, which Lightning does: set it before Python starts.
 """
 
 from typing import Any
@@ -15,12 +15,12 @@ from torch.nn import functional as F
 
 from memlayers.kernels.checks import Unsupported
 from memlayers.kernels.triton_backward import backward_with_update
-from memlayers.kernels.triton_checks import accept_on_gpu, inside
+from memlayers.kernels.triton_checks import accept_on_gpu, accept_range
 from memlayers.kernels.triton_updates import accept_rows
 from memlayers.layers import pool
 from memlayers.layers.pool import RowUpdate
 
-MOST_COLUMNS = 1024  # of a row that one program holds at once
+MOST_COLUMNS = 1024  # most columns that one program holds
 
 
 def weighted_read(
@@ -28,9 +28,9 @@ def weighted_read(
 ) -> Tensor:
     """As memlayers.layers.pool.weighted_read, summed in float32 whatever values and weights are.
 
-    No two programs add to the same number, so sums have one order. With an `update` backward moves the rows
-    (triton_backward.py), and no gradient of rows is made. A dense gradient is the reference's.
-    Raises Unsupported for tensors that are not on a GPU, where Triton does not interpret, and for other dtypes.
+    No two programs add to the same number, so sums have one order. With an `update` backward updates the rows
+    (triton_backward.py) and returns no gradient of them. sparse=False is left to the reference.
+    Raises Unsupported for tensors that are not on a GPU, unless Triton interprets, and for other dtypes.
     """
     if not sparse:
         return pool.weighted_read(values, slots, weights, sparse=False)
@@ -42,7 +42,7 @@ def weighted_read(
     if slots.shape != weights.shape or slots.ndim != 2 or slots.numel() >= 2**31:
         shapes = f"slots {tuple(slots.shape)} and weights {tuple(weights.shape)}"
         raise Unsupported(f"{shapes}; accepted: the same shape (t, r), fewer than 2**31 reads")
-    inside("slots", slots, len(values))
+    accept_range("slots", slots, len(values))
     if update:
         accept_rows(values)
     read: Tensor = _Read.apply(values, slots, weights, update)
@@ -50,7 +50,7 @@ def weighted_read(
 
 
 class _Read(torch.autograd.Function):
-    """slots and weights (t, r) of values (n, d)."""
+    """Weighted read with its gradients: slots and weights (t, r), values (n, d)."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor, slots: Tensor, weights: Tensor, update: RowUpdate | None) -> Tensor:
@@ -58,7 +58,7 @@ class _Read(torch.autograd.Function):
         ctx.update = update
         t, r = slots.shape
         first = torch.arange(t + 1, device=slots.device) * r
-        return _bags(values, slots.flatten(), weights.flatten(), first, weights.dtype)
+        return _sum_bags(values, slots.flatten(), weights.flatten(), first, weights.dtype)
 
     @staticmethod
     @once_differentiable
@@ -66,16 +66,18 @@ class _Read(torch.autograd.Function):
         values, slots, weights = ctx.saved_tensors
         if ctx.update and ctx.needs_input_grad[0]:
             total, rate, eps = ctx.update()
-            moved = backward_with_update(values, slots, weights, grad, total, rate, eps)
-            increment_version([values] if total is None else [values, total])  # a second read of old rows is refused
-            return None, None, moved, None
+            grad_weights = backward_with_update(values, slots, weights, grad, total, rate, eps)
+            increment_version(
+                [values] if total is None else [values, total]
+            )  # autograd then refuses another read of old rows
+            return None, None, grad_weights, None
         (n, d), r = values.shape, slots.shape[1]
         grad_rows = grad_weights = None
         if ctx.needs_input_grad[0]:
             ordered, order = slots.flatten().sort(stable=True)
             rows, counts = ordered.unique_consecutive(return_counts=True)
             first = F.pad(counts.cumsum(0), (1, 0))
-            sums = _bags(grad, order // r, weights.flatten()[order], first, values.dtype)
+            sums = _sum_bags(grad, order // r, weights.flatten()[order], first, values.dtype)
             grad_rows = torch.sparse_coo_tensor(rows[None], sums, (n, d), is_coalesced=True, check_invariants=False)
         if ctx.needs_input_grad[2]:
             grad_weights = torch.empty_like(weights, memory_format=torch.contiguous_format)
@@ -85,8 +87,8 @@ class _Read(torch.autograd.Function):
         return grad_rows, None, grad_weights, None
 
 
-def _bags(source: Tensor, index: Tensor, weights: Tensor, first: Tensor, dtype: torch.dtype) -> Tensor:
-    """(bags, width) of source (any, width): of each bag the sum of weights[j] * source[index[j]], from its first on."""
+def _sum_bags(source: Tensor, index: Tensor, weights: Tensor, first: Tensor, dtype: torch.dtype) -> Tensor:
+    """(bags, width): bag i is the sum over j in first[i] .. first[i + 1] - 1 of weights[j] * source[index[j]]."""
     bags, width = len(first) - 1, source.shape[1]
     out = source.new_empty(bags, width, dtype=dtype)
     columns = _columns(width)
@@ -100,7 +102,7 @@ def _columns(width: int) -> int:
     return min(MOST_COLUMNS, triton.next_power_of_2(width))
 
 
-# Positions in a table are of 64 bits: rows times width may pass 2**31.
+# Offsets into a table have 64 bits: rows times width may exceed 2**31.
 
 
 @triton.jit

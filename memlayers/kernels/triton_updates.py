@@ -1,4 +1,4 @@
-"""Updates of rows in Triton: one pass over each row that was read, its gradient and its state."""
+"""Updates of rows in Triton: one program a row reads and writes the row, its gradient and its state once."""
 
 import torch
 import triton
@@ -6,9 +6,9 @@ import triton.language as tl
 from torch import Tensor
 
 from memlayers.kernels.checks import Unsupported
-from memlayers.kernels.triton_checks import accept_on_gpu, inside
+from memlayers.kernels.triton_checks import accept_on_gpu, accept_range
 
-MOST_COLUMNS = 4096  # of a row, which one program holds as a whole: rules look at the square of all of it
+MOST_COLUMNS = 4096  # widest row: one program holds all of it, as rules need its mean square
 
 
 def adam_rows(
@@ -54,20 +54,20 @@ def _descend(values: Tensor, total: Tensor | None, rows: Tensor, grad: Tensor, r
 
 
 def columns(width: int) -> int:
-    """Of one program, for a whole row."""
+    """Columns of the block that holds a row of this width: the next power of two."""
     return int(triton.next_power_of_2(width))
 
 
 def accept_rows(values: Tensor, *state: Tensor) -> None:
-    """A table that a program updates row by row, with float32 state of as many rows."""
+    """Raises Unsupported for a table that kernels cannot update, or whose state is not float32 with as many rows."""
     accept_on_gpu("values", values, torch.float32, torch.bfloat16)
     if not values.is_contiguous() or values.shape[1] > MOST_COLUMNS or len(values) >= 2**31:
         shape = " x ".join(map(str, values.shape))
         raise Unsupported(f"values {shape}; accepted: contiguous, rows of up to {MOST_COLUMNS}, fewer than 2**31")
-    for one in state:
-        accept_on_gpu("state", one, torch.float32)
-        if len(one) != len(values) or one.shape[1] not in (1, values.shape[1]) or not one.is_contiguous():
-            raise Unsupported(f"state {tuple(one.shape)} of values {tuple(values.shape)}; accepted: as many rows")
+    for moment in state:
+        accept_on_gpu("state", moment, torch.float32)
+        if len(moment) != len(values) or moment.shape[1] not in (1, values.shape[1]) or not moment.is_contiguous():
+            raise Unsupported(f"state {tuple(moment.shape)} of values {tuple(values.shape)}; accepted: as many rows")
 
 
 def _accept(values: Tensor, rows: Tensor, grad: Tensor, *state: Tensor) -> None:
@@ -75,15 +75,15 @@ def _accept(values: Tensor, rows: Tensor, grad: Tensor, *state: Tensor) -> None:
     accept_on_gpu("grad", grad, values.dtype)
     if grad.shape != (len(rows), values.shape[1]) or not (rows.is_contiguous() and grad.is_contiguous()):
         raise Unsupported(f"{len(rows)} rows and gradient {tuple(grad.shape)}; accepted: (u, d), without gaps")
-    inside("rows", rows, len(values))
+    accept_range("rows", rows, len(values))
 
 
-# Positions in a table are of 64 bits: rows times width may pass 2**31.
+# Offsets into a table have 64 bits: rows times width may exceed 2**31.
 
 
 @triton.jit
 def descend(values, total, row, grad, within, at, width, rate, eps, HAS_TOTAL: tl.constexpr):
-    """Row-wise Adagrad, or without sums of squares gradient descent, of one row with its gradient in registers."""
+    """Update one row with its gradient in registers: row-wise Adagrad with HAS_TOTAL, else gradient descent."""
     scale = rate
     if HAS_TOTAL:
         summed = tl.load(total + row) + tl.sum(grad * grad) / width
@@ -96,11 +96,11 @@ def descend(values, total, row, grad, within, at, width, rate, eps, HAS_TOTAL: t
 
 @triton.jit
 def _step(values, total, rows, grad, width, rate, eps, HAS_TOTAL: tl.constexpr, COLUMNS: tl.constexpr):
-    one = tl.program_id(0).to(tl.int64)
+    program = tl.program_id(0).to(tl.int64)
     at = tl.arange(0, COLUMNS)
     within = at < width
-    gradient = tl.load(grad + one * width + at, mask=within, other=0.0).to(tl.float32)
-    descend(values, total, tl.load(rows + one), gradient, within, at, width, rate, eps, HAS_TOTAL)
+    gradient = tl.load(grad + program * width + at, mask=within, other=0.0).to(tl.float32)
+    descend(values, total, tl.load(rows + program), gradient, within, at, width, rate, eps, HAS_TOTAL)
 
 
 @triton.jit
@@ -119,11 +119,11 @@ def _adam(
     ROWWISE: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
-    one = tl.program_id(0).to(tl.int64)
-    row = tl.load(rows + one)
+    program = tl.program_id(0).to(tl.int64)
+    row = tl.load(rows + program)
     at = tl.arange(0, COLUMNS)
     within = at < width
-    gradient = tl.load(grad + one * width + at, mask=within, other=0.0).to(tl.float32)
+    gradient = tl.load(grad + program * width + at, mask=within, other=0.0).to(tl.float32)
     place = row * width + at
     first = tl.load(mean + place, mask=within, other=0.0)
     first += (gradient - first) * (1 - beta1)

@@ -18,7 +18,7 @@ from torch.distributed.checkpoint.api import CheckpointException
 
 from memlayers.config import RunConfig
 from memlayers.config.digest import digest
-from memlayers.kernels import in_use
+from memlayers.kernels import selected_implementation
 from memlayers.training import ranks, shards
 from memlayers.training.checkpoint_files import CheckedFile, checkpoint_path, damage, tables_path, tell, tidy
 from memlayers.training.divergence import Diverged, is_finite, noticed
@@ -31,7 +31,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 def identity(config: RunConfig) -> dict[str, Any]:
     """What a run and its checkpoint must share, or digits would be neither's."""
     on_gpu = str(config.trainer.get("accelerator")) in ("gpu", "cuda", "auto") and torch.cuda.is_available()
-    return {"digest": digest(config), "seed": config.seed, "kernels": in_use(config.kernels, on_gpu)}
+    return {"digest": digest(config), "seed": config.seed, "kernels": selected_implementation(config.kernels, on_gpu)}
 
 
 class Interrupted(KeyboardInterrupt):

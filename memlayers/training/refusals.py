@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from memlayers.config import RunConfig
-from memlayers.kernels import in_use
+from memlayers.kernels import selected_implementation
 from memlayers.model import Transformer
 from memlayers.training import ranks
 from memlayers.training.plan import Plan
@@ -27,7 +27,7 @@ def refuse_device(device: str, kernels: str, model: Transformer) -> None:
             "kernels=native is for the CPU, and the trainer is on a GPU; accepted: auto, reference, triton"
         )
     in_bfloat16 = any(pool.values.dtype == torch.bfloat16 for pool in model.tables())
-    if in_bfloat16 and in_use(kernels, on_gpu=True) != "triton":
+    if in_bfloat16 and selected_implementation(kernels, on_gpu=True) != "triton":
         raise ValueError(
             f"model.ffn.value_dtype=bfloat16 with kernels={kernels}: torch has no gradient for such reads on a GPU; "
             "accepted: kernels=triton, or value_dtype=float32"

@@ -12,7 +12,7 @@ import torch
 from memlayers.config import OptimConfig, QuantizeConfig, RunConfig
 from memlayers.config.digest import NAMES_AND_PLACES, digest, settings
 from memlayers.cost import refuse_too_large
-from memlayers.kernels import choose, in_use, ran
+from memlayers.kernels import choose, implementations_used, selected_implementation
 from memlayers.model import Transformer, build_model, parameters_with_roles
 from memlayers.optim.groups import peak_rate, rule_of
 from memlayers.quantize import stored_bytes
@@ -82,7 +82,7 @@ def run_alone(config: RunConfig, path: Path) -> Record:
     }
     try:
         # Before a world is built: kernels that this machine lacks, a checkpoint of other kernels.
-        in_use(config.kernels)
+        selected_implementation(config.kernels)
         first = ranks.of_first(lambda: step_kept(config))
         chosen = plan(config)
         if config.optim.values is not None:
@@ -142,7 +142,7 @@ def train(config: RunConfig, chosen: Plan, progress: RunProgress, first: int) ->
     flops = matched.cost.flops * tokens
     taught = {} if teacher is None else teacher.blocks(chosen.work, tokens, flops)
     return taught | {
-        "kernels": ran(kernels),
+        "kernels": implementations_used(kernels),
         "facts": {
             "relations": [dataclasses.asdict(one) for one in text.world.statistics()],
             "joint_entropy": text.world.joint_entropy(),
