@@ -22,7 +22,7 @@ from memlayers.federated import federate, laid_out, ways_of
 from memlayers.studies.cli import fail, jobs_from, verb
 from memlayers.studies.federated import load
 from memlayers.studies.workers import keep_freed_memory
-from memlayers.training.process import alone, threads
+from memlayers.training.process import locked, threads
 from memlayers.training.record import code_version, machine, write_json
 
 FILE = Path(__file__).resolve().parent.parent / "results" / "federated.json"
@@ -91,7 +91,7 @@ def main() -> int:
         for count in clients:  # whatever is wrong is said before any run begins
             laid_out(configured(ARMS[0], 0, settings), count, given.rounds, given.shared)
         keep_freed_memory()
-        with alone(given.out), threads(1):
+        with locked(given.out), threads(1):
             found = load(given.out) or {"settings": settings, "runs": []}
             if found["settings"] != settings:
                 there = " ".join(f"--{name}={value}" for name, value in found["settings"].items())

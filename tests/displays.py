@@ -11,7 +11,7 @@ from rich.console import Console
 from memlayers.config import RunConfig
 from memlayers.studies.display import StudyDisplay
 from memlayers.training.progress_notes import partial_path
-from memlayers.training.record import record_path, sealed, write_json
+from memlayers.training.record import record_path, with_checksum, write_json
 
 PATIENCE = 20.0  # seconds until a test gives up; what it waits for takes milliseconds
 
@@ -31,12 +31,12 @@ def printed(console: Console) -> str:
 
 def finish(job: RunConfig, recall: float = 0.5, **changes) -> None:
     record = made_record(job.arm, job.seed, recall, seconds=12.3) | changes
-    write_json(record_path(job), sealed(record))
+    write_json(record_path(job), with_checksum(record))
 
 
 def fail(job: RunConfig, error: str, age: float = -1.0) -> None:
     """A failure that is `age` seconds old; one of the future is surely later than the display."""
-    write_json(record_path(job), sealed(made_record(job.arm, job.seed, error=error)))
+    write_json(record_path(job), with_checksum(made_record(job.arm, job.seed, error=error)))
     os.utime(record_path(job), times=(time.time() - age,) * 2)
 
 

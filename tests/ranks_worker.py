@@ -133,11 +133,11 @@ def check_batch() -> None:
 def check_ranks() -> None:
     """Means, the first one's word, and gradients of rows that not all processes have."""
     rank, size = ranks.rank(), ranks.count()
-    assert ranks.most(rank, -rank) == [size - 1, 0]
+    assert ranks.all_reduce_max(rank, -rank) == [size - 1, 0]
     assert ranks.mean(torch.tensor([float(rank)])).item() == (size - 1) / 2
-    assert ranks.of_first(lambda: rank) == 0
+    assert ranks.broadcast_from_rank0(lambda: rank) == 0
     try:
-        ranks.of_first(lambda: int("no number"))
+        ranks.broadcast_from_rank0(lambda: int("no number"))
     except ValueError as error:
         assert "no number" in str(error)
     else:

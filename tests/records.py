@@ -6,7 +6,7 @@ from typing import Any
 
 from memlayers.config.run import ReportConfig
 from memlayers.studies.layout import read_layout
-from memlayers.training.record import sealed
+from memlayers.training.record import with_checksum
 
 
 def record(arm: str = "memory", seed: int = 0, recall: float = 0.5, **changes: Any) -> dict[str, Any]:
@@ -46,7 +46,7 @@ def write(folder: Path, *records: dict[str, Any]) -> Path:
     for one in records:
         path = folder / one["world"] / f"{one['arm']}-s{one['seed']}-{abs(hash(one['digest']))}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(sealed(one)))
+        path.write_text(json.dumps(with_checksum(one)))
     return folder
 
 

@@ -8,7 +8,7 @@ from records import record, write
 
 import memlayers
 from memlayers.studies.frame import RECORDS, axes_of, framed
-from memlayers.training.record import sealed
+from memlayers.training.record import with_checksum
 
 
 def test_a_row_has_readouts_axes_and_all_else_under_dotted_names(tmp_path):
@@ -24,7 +24,7 @@ def test_committed_records_are_those_of_their_runs(tmp_path):
     runs = [record(seed=seed, recall=seed / 10) for seed in range(3)]
     write(tmp_path / "local", *runs)
     (tmp_path / "committed").mkdir()
-    (tmp_path / "committed" / RECORDS).write_text("".join(json.dumps(sealed(run)) + "\n" for run in runs))
+    (tmp_path / "committed" / RECORDS).write_text("".join(json.dumps(with_checksum(run)) + "\n" for run in runs))
     local, committed = memlayers.records(tmp_path / "local"), memlayers.records(tmp_path / "committed")
     assert local.to_json() == committed.to_json()
 

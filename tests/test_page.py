@@ -22,7 +22,7 @@ from memlayers.studies.page.commands import command_of, words_of
 from memlayers.studies.page.panels import Runs, panels_of, panels_of_frontiers
 from memlayers.studies.page.tables import cell, table_of
 from memlayers.studies.results import studies_in
-from memlayers.training.record import sealed
+from memlayers.training.record import with_checksum
 
 pytest.importorskip("vl_convert", reason='vl-convert-python is not installed: pip install -e ".[page]"')
 from memlayers.studies.page.write import rendered, section_of
@@ -68,7 +68,9 @@ def folders(tmp_path_factory) -> list[Path]:
     strange = f"b<i>{EVIL}"
     other = write(results / "other", *runs_of("other", ("dense", "memory")), record("ngram", error=EVIL, study="other"))
     for one in runs_of("other", (strange,)):
-        (other / f"x-s{one['seed']}-{one['axes']['training.exposures']}.json").write_text(json.dumps(sealed(one)))
+        (other / f"x-s{one['seed']}-{one['axes']['training.exposures']}.json").write_text(
+            json.dumps(with_checksum(one))
+        )
     (other / "study.yaml").write_text(
         f"question: {json.dumps(EVIL)}\nx: training.exposures\ncommands: [{json.dumps(EVIL)}]\n"
     )

@@ -9,8 +9,8 @@ import torch
 from commands import small
 from filelock import FileLock
 
-from memlayers.training.process import alone, threads
-from memlayers.training.record import record_path, sealed, write_json
+from memlayers.training.process import locked, threads
+from memlayers.training.record import record_path, with_checksum, write_json
 from memlayers.training.run import run
 
 
@@ -25,7 +25,7 @@ def test_a_second_process_says_that_it_waits_and_takes_the_record(tmp_path, caps
     while "waiting" not in (said := capsys.readouterr().err):
         time.sleep(0.01)
     assert said == f"memlayers: {path}: another process is at this run; waiting for it\n"
-    ours = sealed({"schema": 2, "status": "ok", "arm": "memory"})
+    ours = with_checksum({"schema": 2, "status": "ok", "arm": "memory"})
     write_json(path, ours)
     lock.release()
     waiting.join(timeout=60)
@@ -44,7 +44,7 @@ def test_a_lock_that_was_left_behind_holds_nobody_up(tmp_path):
 def test_a_lock_goes_with_what_it_was_for_however_that_ends(tmp_path):
     path = tmp_path / "folder" / "memory-s0-0.json"
     for error in (RuntimeError, KeyboardInterrupt):
-        with pytest.raises(error), alone(path):
+        with pytest.raises(error), locked(path):
             assert path.with_suffix(".lock").exists()
             raise error
         assert not list(path.parent.iterdir())
@@ -54,7 +54,7 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
     (tmp_path / "file").touch()
     with (
         pytest.raises(ValueError, match="cannot be written") as caught,
-        alone(tmp_path / "file" / "a" / "b.json"),
+        locked(tmp_path / "file" / "a" / "b.json"),
     ):
         raise AssertionError
     assert "\n" not in str(caught.value)

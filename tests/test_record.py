@@ -11,7 +11,7 @@ from stubs import tiny
 
 from memlayers.config.digest import digest
 from memlayers.training import run as run_module
-from memlayers.training.record import SCHEMA, finished, read_record, record_path, sealed, write_json
+from memlayers.training.record import SCHEMA, finished, read_record, record_path, with_checksum, write_json
 
 OK = {"schema": SCHEMA, "status": "ok"}
 
@@ -35,7 +35,7 @@ contents = st.recursive(
 @given(content=st.dictionaries(st.text(), contents, max_size=4))
 def test_what_is_written_is_read_back_digit_for_digit(tmp_path_factory, content):
     path = tmp_path_factory.mktemp("records") / "new" / "folder" / "record.json"
-    record = sealed(content | OK)
+    record = with_checksum(content | OK)
     write_json(path, record)
     assert read_record(path) == record
     assert [file.name for file in path.parent.iterdir()] == ["record.json"]
@@ -59,7 +59,7 @@ def test_a_number_that_is_none_is_refused_and_leaves_everything_as_it_was(tmp_pa
 @pytest.mark.parametrize("when", ["flush", "replace"])
 def test_a_crash_while_writing_leaves_the_old_file_and_no_other(tmp_path, monkeypatch, error, when):
     path = tmp_path / "record.json"
-    write_json(path, sealed(OK | {"number": 1}))
+    write_json(path, with_checksum(OK | {"number": 1}))
 
     def crash(*arguments):
         raise error
@@ -72,12 +72,12 @@ def test_a_crash_while_writing_leaves_the_old_file_and_no_other(tmp_path, monkey
             f"results={tmp_path}: cannot be written (No space left on device); accepted: a writable folder"
         )
     assert [file.name for file in tmp_path.iterdir()] == ["record.json"]
-    assert read_record(path) == sealed(OK | {"number": 1})
+    assert read_record(path) == with_checksum(OK | {"number": 1})
 
 
 def test_a_reader_sees_the_old_record_or_the_new_one_and_nothing_between(tmp_path):
     path = tmp_path / "record.json"
-    whole = [sealed(OK | {"letters": letter * 300_000}) for letter in "ab"]
+    whole = [with_checksum(OK | {"letters": letter * 300_000}) for letter in "ab"]
     write_json(path, whole[0])
     over = threading.Event()
 
@@ -142,7 +142,7 @@ def test_a_file_that_is_no_record_is_one_line(tmp_path, content):
 def test_only_a_run_that_ended_well_is_finished(tmp_path):
     config = tiny(tmp_path)
     for status, is_finished in (("failed", False), ("ok", True), ("running", False)):
-        record = sealed(OK | {"status": status, "seed": 0})
+        record = with_checksum(OK | {"status": status, "seed": 0})
         write_json(record_path(config), record)
         assert finished(config) == (record if is_finished else None)
     assert finished(tiny(tmp_path, seed=1)) is None

@@ -10,7 +10,7 @@ from commands import CHOICES, digits, one, small, unasked
 from memlayers.config.digest import digest
 from memlayers.training.learner import Batches
 from memlayers.training.plan import plan
-from memlayers.training.record import read_record, record_path, sealed
+from memlayers.training.record import read_record, record_path, with_checksum
 from memlayers.training.run import run
 
 
@@ -69,7 +69,7 @@ def test_finished_run_is_not_run_again_and_failed_one_is(tmp_path: Path) -> None
     written = record_path(config).stat().st_mtime_ns
     assert run(config) == first and record_path(config).stat().st_mtime_ns == written
     broken = json.loads(record_path(config).read_text()) | {"status": "failed"}
-    record_path(config).write_text(json.dumps(sealed({key: broken[key] for key in broken if key != "checksum"})))
+    record_path(config).write_text(json.dumps(with_checksum({key: broken[key] for key in broken if key != "checksum"})))
     assert run(config)["status"] == "ok"
 
 

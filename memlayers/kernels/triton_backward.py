@@ -3,8 +3,8 @@
 Reads are sorted by row, and the sorted ones cut into chunks of CHUNK. A program takes the reads of one row in one
 chunk: it holds the row in registers, sums its gradient and writes the gradients of the weights. A row whose reads lie
 in one chunk is updated at once. A row that crosses a border leaves a partial sum in each chunk, and a second kernel
-adds them in order. So many programs sum a slot that thousands of tokens read, and still every sum has one order, without
-atomics. Nothing waits for the GPU: each program finds out whether a row begins at its read, and where it ends.
+adds them in order. So many programs sum a slot that thousands of tokens read, and still every sum has one order,
+without atomics. Nothing waits for the GPU: each program finds out whether a row begins at its read, and where it ends.
 
     sorted rows   2 2 2 5 | 5 5 5 5 | 5 7 7 9      2, 7 and 9 in one chunk each; 5: a partial sum in each of three
 """

@@ -156,7 +156,7 @@ def study(jobs: list[RunConfig], application: Callable[[], None], arguments: lis
         for folder in {record_path(one).parent for one in todo}:
             check_writable(folder)
         write_layout(jobs, arguments)
-    insert(ranks.one_after_another(arguments))
+    insert(ranks.launcher_overrides(arguments))
     if len(jobs) == 1:
         application()
     else:

@@ -8,7 +8,7 @@ from typing import Any
 import pandas
 
 from memlayers.config.digest import flatten
-from memlayers.training.record import Record, of_this_schema, read_record
+from memlayers.training.record import Record, read_record, verified
 
 RECORDS = "records.jsonl"  # of a committed study: a record a line, sorted
 READOUTS = {  # short name -> where it stands in a record
@@ -64,7 +64,7 @@ def read_all(folder: Path) -> Iterator[Record]:
     for path in sorted([*folder.rglob("*-s*-*.json"), *folder.rglob(RECORDS)]):
         if path.name == RECORDS:
             for number, line in enumerate(path.read_text().splitlines(), start=1):
-                yield of_this_schema(json.loads(line), f"{path}, line {number}")
+                yield verified(json.loads(line), f"{path}, line {number}")
         elif (record := read_record(path)) is not None:
             yield record
 

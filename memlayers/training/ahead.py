@@ -1,20 +1,19 @@
-"""Batches drawn on a thread of their own, ahead of the step that takes them, so that a GPU does not wait for text."""
+"""Prefetching: a thread draws batches ahead of the training step, so that a GPU does not wait for text."""
 
 from collections.abc import Iterable, Iterator
 from queue import Full, Queue
 from threading import Event, Thread
 from typing import Any
 
-MOST = 4  # batches that wait
-PATIENCE = 0.1  # seconds until the thread looks whether anyone still wants its batch
+MOST = 4  # batches in the queue
+PATIENCE = 0.1  # seconds between the thread's checks whether the iteration has ended
 
 
 class Ahead:
-    """The same batches in the same order, each a named tuple of tensors; in pinned memory, from which a GPU copies
-    while it computes, where `pinned`.
+    """Iterates over the same batches in the same order, prefetched. A batch is a named tuple of tensors, in pinned
+    memory if `pinned`, so that a GPU copies it while it computes.
 
-    What fails on the thread is raised where its batch would have come. The thread ends with the iteration, however that
-    ends: no batch is drawn for nobody.
+    An exception on the thread is raised in place of its batch. The thread ends with the iteration, however that ends.
     """
 
     def __init__(self, batches: Iterable[Any], pinned: bool):
@@ -50,9 +49,9 @@ class Ahead:
 
         try:
             for batch in self.batches:
-                hand_over(type(batch)(*(one.pin_memory() for one in batch)) if self.pinned else batch)
+                hand_over(type(batch)(*(tensor.pin_memory() for tensor in batch)) if self.pinned else batch)
                 if left.is_set():
                     return
             hand_over(None)
-        except BaseException as error:  # also what only a debugger or an exit raises: the step would wait for ever
+        except BaseException as error:  # also SystemExit and the like: else the step would wait for ever
             hand_over(None, error)

@@ -1,4 +1,4 @@
-"""The files of a checkpoint: read back before they take the place of those before, and gone when the run is done."""
+"""The files of a checkpoint: verified before they replace the last ones, and deleted when the run is finished."""
 
 import os
 import shutil
@@ -19,12 +19,12 @@ def checkpoint_path(config: RunConfig) -> Path:
 
 
 def tables_path(checkpoint: Path, step: int) -> Path:
-    """Where sharded tables are kept, beside the checkpoint of the rest."""
+    """The folder of the sharded tables of this step, beside the checkpoint of the rest."""
     return checkpoint.with_suffix(".tables") / str(step)
 
 
 class CheckedFile(TorchCheckpointIO):
-    """Written beside the file and read back before it takes its place. What cannot be written is told, and no error."""
+    """Writes to a scratch file, verifies it and then replaces the checkpoint. A failed write is reported, not raised."""
 
     is_written = False
 
@@ -36,32 +36,33 @@ class CheckedFile(TorchCheckpointIO):
                 raise OSError(0, "what was written cannot be read back")
             os.replace(scratch, path)
             self.is_written = True
-        except (OSError, RuntimeError) as error:  # torch's of a full disk is the latter
+        except (OSError, RuntimeError) as error:  # torch raises RuntimeError for a full disk
             scratch.unlink(missing_ok=True)
-            tell(path, getattr(error, "strerror", None) or "the disk may be full")
+            report_unwritten(path, getattr(error, "strerror", None) or "the disk may be full")
 
 
-def tell(path: Path, why: str) -> None:
+def report_unwritten(path: Path, why: str) -> None:
+    """Say on stderr, once for all processes, that a checkpoint was not written."""
     if ranks.is_first():
         print(f"memlayers: {path}: not written ({why}); the run goes on", file=sys.stderr, flush=True)
 
 
-def tidy(checkpoint: Path, step: int | None) -> None:
-    """Remove the tables of all other steps than that of the checkpoint; None: of all."""
+def remove_tables(checkpoint: Path, step: int | None) -> None:
+    """Delete the sharded tables of all steps but `step`; None: of all steps."""
     if ranks.is_first():
         for folder in checkpoint.with_suffix(".tables").glob("*"):
             if step is None or folder != tables_path(checkpoint, step):
                 shutil.rmtree(folder, ignore_errors=True)
 
 
-def forget(config: RunConfig) -> None:
-    """Of a run that is done."""
+def delete_checkpoint(config: RunConfig) -> None:
+    """Delete the checkpoint of a finished run."""
     checkpoint_path(config).unlink(missing_ok=True)
     shutil.rmtree(checkpoint_path(config).with_suffix(".tables"), ignore_errors=True)
 
 
 def damage(path: Path) -> str | None:
-    """What is wrong with a file of torch.save, which is a zip file with a checksum for each of its parts."""
+    """What is wrong with a file of torch.save (a zip file with checksums), or None for an intact one."""
     try:
         with zipfile.ZipFile(path) as file:
             part = file.testzip()

@@ -1,4 +1,4 @@
-"""Training that left the finite numbers: where, and what it leaves."""
+"""Divergence of training: when a loss or parameter stopped being finite, and what the record says of it."""
 
 import math
 from typing import Any
@@ -9,10 +9,10 @@ from memlayers.model import Transformer, parameters_with_roles
 
 
 class Diverged(FloatingPointError):
-    """A run whose loss or parameters are not finite: `noticed` goes into its record."""
+    """The loss or the parameters of a run are not finite; `noticed` goes into its record."""
 
-    def __init__(self, said: str, noticed: dict[str, Any]):
-        super().__init__(said, noticed)
+    def __init__(self, message: str, noticed: dict[str, Any]):
+        super().__init__(message, noticed)
         self.noticed = noticed
 
     def __str__(self) -> str:
@@ -20,20 +20,22 @@ class Diverged(FloatingPointError):
 
 
 def noticed(model: Transformer, step: int, loss: float | None) -> dict[str, Any]:
-    """The step whose loss was the first that is not finite, the loss where it was noticed, norms of all roles."""
+    """What a record says of a divergence: the first step with a loss that is not finite, the loss when that was
+    noticed, and the norms of all roles.
+    """
     return {"step": step, "loss": None if loss is None else str(loss), "norms": norms(model)}
 
 
 @torch.no_grad()
 def norms(model: Transformer) -> dict[str, dict[str, float]]:
-    """Of the parameters of each role, without those that are not finite, and how many of them are not."""
+    """By role: the Euclidean norm of all finite parameters, and how many are not finite."""
     squares: dict[str, float] = {}
-    strange: dict[str, int] = {}
+    not_finite: dict[str, int] = {}
     for _, role, parameter in parameters_with_roles(model):
         finite = parameter.isfinite()
         squares[role] = squares.get(role, 0.0) + float(parameter[finite].double().square().sum())
-        strange[role] = strange.get(role, 0) + int((~finite).sum())
-    return {role: {"norm": math.sqrt(square), "not_finite": strange[role]} for role, square in squares.items()}
+        not_finite[role] = not_finite.get(role, 0) + int((~finite).sum())
+    return {role: {"norm": math.sqrt(square), "not_finite": not_finite[role]} for role, square in squares.items()}
 
 
 def is_finite(model: Transformer) -> bool:

@@ -1,4 +1,4 @@
-"""Lightning: wiring only. What is trained, on which batches, with which optimizers, and when it is asked."""
+"""The Lightning module: which parameters are trained, on which batches, with which optimizers."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, nullcontext
@@ -25,19 +25,19 @@ from memlayers.training import ranks, shards
 from memlayers.training.divergence import Diverged, noticed
 from memlayers.training.teacher import Teacher
 
-LOG_EVERY = 50  # steps, or a twentieth of a short run: often enough to watch, seldom enough to cost nothing
+LOG_EVERY = 50  # steps; in short runs a twentieth of them
 
 
 class Batches:
-    """The training documents of every step, each from a generator of its own, so that any step can be drawn anew.
+    """The training documents of every step. Each step has its own generator, so that a resumed run draws the same.
 
-    They follow from the world's seed and the run's: all arms of one seed see the same documents in the same order.
+    Documents depend on the seeds of world and run alone: all arms of a seed see the same ones in the same order.
     """
 
     def __init__(self, text: Text, batch_size: int, steps: int, seeds: tuple[int, int]):
         self.text, self.batch_size, self.steps = text, batch_size, steps
-        self.offset = seeds[0] * 0x9E3779B1 + seeds[1] * 0x85EBCA6B  # of world and run: far apart among 2**32
-        self.first = 0  # step to begin with: that of the checkpoint in a resumed run
+        self.offset = seeds[0] * 0x9E3779B1 + seeds[1] * 0x85EBCA6B  # seeds of world and run, spread over 2**32
+        self.first = 0  # first step; in a resumed run, that of the checkpoint
 
     def __len__(self) -> int:
         return self.steps
@@ -45,23 +45,25 @@ class Batches:
     def __iter__(self) -> Iterator[Documents]:
         generator = torch.Generator()
         for step in range(self.first, self.steps):
-            generator.manual_seed((self.offset + step) % 2**32)  # torch keeps no more than 32 bits
+            generator.manual_seed((self.offset + step) % 2**32)  # torch uses 32 bits of a seed
             yield part_of(self.text.sample(self.batch_size, generator), ranks.rank(), ranks.count())
 
 
 def part_of(documents: Documents, rank: int, count: int) -> Documents:
-    """Every `count`-th document from this rank's on: as many for each process, the last perhaps of padding alone.
+    """Every `count`-th document, from number `rank` on. All ranks get equally many, filled up with padding.
 
-    Rows that such padding reads have a gradient of zero: a rule with momentum moves them, as it does after the end of
-    shorter documents.
+    Rows that padding reads have a gradient of zero, which moves them in rules with momentum, as does the padding after
+    short documents.
     """
-    parts = (one[rank::count] for one in documents)
+    parts = (table[rank::count] for table in documents)
     missing = -(-len(documents.tokens) // count) - len(documents.tokens[rank::count])
-    return Documents(*(F.pad(one, (0, 0, 0, missing), value=PAD) for one in parts)) if missing else Documents(*parts)
+    return (
+        Documents(*(F.pad(table, (0, 0, 0, missing), value=PAD) for table in parts)) if missing else Documents(*parts)
+    )
 
 
 class FactLearner(lightning.LightningModule):
-    """A transformer that learns documents; manual optimization, as matrices and values have optimizers of their own."""
+    """A transformer that learns documents; manual optimization, as value tables have their own optimizer."""
 
     diverged_at: Tensor
 
@@ -81,18 +83,22 @@ class FactLearner(lightning.LightningModule):
         self.quantize = quantize if quantize is not None and quantize.when == "trained" else None
         self.teacher = teacher if teacher is not None and teacher.settings.weight > 0 else None
         self.logged_loss: float | None = None  # of the last step that was logged
-        self.register_buffer("diverged_at", torch.tensor(-1), persistent=False)  # step of the first such loss
-        self.while_training = ExitStack()  # closed by trainer.fit, however it ends
+        self.register_buffer(
+            "diverged_at", torch.tensor(-1), persistent=False
+        )  # first step with a loss that is not finite; -1: none
+        self.while_training = ExitStack()  # closed by `fit` in trainer.py
         roles = [(role == "memory_value", parameter) for _, role, parameter in parameters_with_roles(model)]
         self.value_parameters = [parameter for is_value, parameter in roles if is_value]
         self.other_parameters = [parameter for is_value, parameter in roles if not is_value]
-        self.shards_at = Path()  # where a checkpoint has what is sharded
+        self.shards_at = Path()  # folder of the sharded tables of a checkpoint
         self.shards = any(isinstance(pool, ShardedPool) for pool in model.tables())
         self.kernels = ranks.for_shards(kernels) if self.shards else kernels
         if ranks.count() > 1:
-            # Gradients of tables are sparse, or of a shard; for one that never comes, others would wait.
-            apart = {id(parameter) for parameter in (*self.value_parameters, *unread(model, self.other_parameters))}
-            names = [name for name, one in self.named_parameters(remove_duplicate=False) if id(one) in apart]
+            # DDP would densify sparse gradients, average shards, and wait for parameters that get no gradient.
+            ignored = {id(parameter) for parameter in (*self.value_parameters, *unread(model, self.other_parameters))}
+            names = [
+                name for name, parameter in self.named_parameters(remove_duplicate=False) if id(parameter) in ignored
+            ]
             DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(self, names)
 
     def training_step(self, batch: Documents, batch_idx: int) -> None:
@@ -100,8 +106,10 @@ class FactLearner(lightning.LightningModule):
             loss = answer_loss(self.model, Documents(*batch), self.loss, self.teacher)
             self.manual_backward(loss)
         is_first = ~loss.detach().isfinite() & (self.diverged_at < 0)
-        self.diverged_at = torch.where(is_first, batch_idx, self.diverged_at)  # looked at where the loss is logged
-        optimizers = listed(self.optimizers())
+        self.diverged_at = torch.where(
+            is_first, batch_idx, self.diverged_at
+        )  # checked when the loss is logged: no wait for the GPU here
+        optimizers = as_list(self.optimizers())
         if ranks.count() > 1:
             self.share_gradients_of_tables()
         clip_gradients(self.other_parameters, self.optim.clip)
@@ -109,23 +117,22 @@ class FactLearner(lightning.LightningModule):
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad()
-        for schedule in listed(self.lr_schedulers()):
+        for schedule in as_list(self.lr_schedulers()):
             schedule.step()
         if batch_idx % min(LOG_EVERY, max(1, self.steps // 20)) == 0 or batch_idx + 1 == self.steps:
             value = float(ranks.mean(loss.detach()))
-            (first,) = ranks.most(int(self.diverged_at))
+            (first,) = ranks.all_reduce_max(int(self.diverged_at))
             if first >= 0:
-                found = noticed(self.model, first, value)
-                raise Diverged(f"the loss is not finite from step {first} on", found)
+                raise Diverged(f"the loss is not finite from step {first} on", noticed(self.model, first, value))
             self.log("loss", value, prog_bar=True)
             self.logged_loss = value
 
     def as_read(self) -> AbstractContextManager[None]:
-        """Within, the model has the rounded parameters that it is trained to be read with, if it is."""
+        """Context in which parameters are rounded, if the model is trained with rounding; else without effect."""
         return nullcontext() if self.quantize is None else rounded(self.model, self.quantize)
 
     def share_gradients_of_tables(self) -> None:
-        """The mean over processes; all others' gradients are DistributedDataParallel's."""
+        """Average the gradients of tables over processes; DistributedDataParallel does it for all others."""
         for values in self.value_parameters:
             if values.grad is not None:
                 values.grad = values.grad / ranks.count() if self.shards else ranks.mean_gradient(values.grad)
@@ -134,8 +141,8 @@ class FactLearner(lightning.LightningModule):
         if self.teacher is not None:
             self.teacher.model.to(self.device)
         if ranks.count() > 1 or (self.quantize is not None and self.quantize.tables != "float32"):
-            return  # backward has one process's part of a gradient; or a rounded table, which is not the one to move
-        rules = listed(self.optimizers(use_pl_optimizer=False))
+            return  # no fused update: gradients are to be averaged, or the table in backward is a rounded copy
+        rules = as_list(self.optimizers(use_pl_optimizer=False))
         self.while_training.enter_context(fused_updates(self.model, rules, self.optim))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -152,29 +159,30 @@ class FactLearner(lightning.LightningModule):
 
 
 def answer_loss(model: Transformer, documents: Documents, loss: str, teacher: Teacher | None = None) -> Tensor:
-    """Mean cross-entropy in nats over the tokens of objects (`answers`) or over all but those of a context (`all`), in
-    part with a teacher's predictions if there is one, plus auxiliary losses.
+    """Mean cross-entropy in nats over the tokens of objects (loss="answers") or over all but those of a context
+    ("all"), mixed with a teacher's loss if there is one, plus auxiliary losses.
     """
     tokens, answers, context = documents
     target = tokens[:, 1:]
     where = answers[:, 1:] if loss == "answers" else (target != PAD) & ~context[:, 1:]
     out = model(tokens[:, :-1], where)
-    if not where.any():  # a small batch of sentences with the object first has nothing to learn from
+    if not where.any():  # a small batch may hold no answer, if all its sentences have the object first
         total = out.logits.sum() * 0
     elif teacher is None:
         total = F.cross_entropy(out.logits.float(), target[where])
     else:
         total = teacher.loss(out.logits.float(), documents, where)
-    if ranks.count() > 1:  # the mean over processes is the mean over the tokens of all
+    if ranks.count() > 1:  # weigh by tokens, so that DDP's mean over processes is the mean over all tokens
         scored = where.sum().float()
         total = total * (scored / ranks.mean(scored).clamp(min=1 / ranks.count()))
     return total if out.aux_loss is None else total + out.aux_loss
 
 
 def unread(model: Transformer, parameters: list[nn.Parameter]) -> list[nn.Parameter]:
-    """Those on which no loss depends, as the gain of a norm before a layer that looks at tokens alone.
+    """The parameters on which no loss depends, such as the gain of a norm before a layer that uses tokens alone.
 
-    By the reference, as the model is still on the CPU, where Triton cannot compute; nor does it count as having run.
+    Computed with the reference kernels: the model is still on the CPU, which Triton does not support, and
+    implementations_used must not list this call.
     """
     learning = [parameter for parameter in parameters if parameter.requires_grad]
     with evaluation(model), by_reference(model):
@@ -184,6 +192,6 @@ def unread(model: Transformer, parameters: list[nn.Parameter]) -> list[nn.Parame
     return [parameter for parameter, gradient in zip(learning, gradients, strict=True) if gradient is None]
 
 
-def listed(one_or_more: Any) -> list[Any]:
-    """Lightning hands out one optimizer bare and several in a list."""
-    return one_or_more if isinstance(one_or_more, list) else [one_or_more]
+def as_list(optimizers: Any) -> list[Any]:
+    """Lightning returns a single optimizer bare, and several in a list."""
+    return optimizers if isinstance(optimizers, list) else [optimizers]

@@ -1,4 +1,4 @@
-"""From a configuration to all that is decided before a tensor of the model is allocated."""
+"""What a configuration means for a run: text, matched model, batch size and number of steps."""
 
 import dataclasses
 
@@ -12,12 +12,12 @@ from memlayers.text import Text, text_of
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """All that is decided before a tensor of the model is allocated."""
+    """All that is known of a run before the model is allocated."""
 
     text: Text
     work: Workload
     matched: Matched
-    batch_size: int  # documents a step
+    batch_size: int  # documents in a step
     steps: int
     exposures: float  # mean showings of a fact in the whole run
 
@@ -28,7 +28,7 @@ class Plan:
 
 
 def plan(config: RunConfig) -> Plan:
-    """World, text, the size that matches, the number of steps. Raises ValueError for what cannot be."""
+    """Build the text, match the model and count the steps. Raises ValueError for settings that cannot be met."""
     config.validate()
     text = text_of(config.world)
     sample = text.sample(4096, torch.Generator().manual_seed(0))
@@ -41,6 +41,6 @@ def plan(config: RunConfig) -> Plan:
     sparse = rule is None or rule.sparse
     matched = solve(config.model, config.match, len(text.vocabulary), work, sparse, text.questions())
     matched.model.validate()
-    a_step = text.mean_exposures * batch_size
-    steps = round((config.training.steps or config.training.exposures / a_step) * matched.steps)
-    return Plan(text, work, matched, batch_size, max(1, steps), max(1, steps) * a_step)
+    exposures_a_step = text.mean_exposures * batch_size
+    steps = round((config.training.steps or config.training.exposures / exposures_a_step) * matched.steps)
+    return Plan(text, work, matched, batch_size, max(1, steps), max(1, steps) * exposures_a_step)

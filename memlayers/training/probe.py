@@ -1,4 +1,4 @@
-"""Callbacks that ask for recall: on the way, and at the end."""
+"""Callbacks that measure recall, during training and at its end."""
 
 import time
 from statistics import fmean
@@ -20,20 +20,20 @@ from memlayers.text import Text
 from memlayers.training.learner import Batches
 from memlayers.training.teacher import Teacher
 
-MOVED = 256  # facts whose reads are compared with those of the last probe
+MOVED = 256  # facts whose reads are compared between probes
 
 
 def reads_at_answers(model: Transformer, text: Text, facts: Tensor) -> dict[str, Reads]:
-    """By layer, what is read right before each answer; nothing for a model without tables."""
-    found = reads_of(model, text, facts, "training") if model.tables() else {}
-    return {layer: places["at_answer"] for layer, places in found.items()}
+    """By layer, the reads at the last token before each answer; {} for a model without tables."""
+    reads = reads_of(model, text, facts, "training") if model.tables() else {}
+    return {layer: places["at_answer"] for layer, places in reads.items()}
 
 
 class RecallProbe(lightning.Callback):
-    """Asks for recall at even distances, without touching any generator of the training; keeps the curve.
+    """Measures recall at equal distances, without using the generators of training, and keeps the curve.
 
-    A point of it has recall, in held-out words too where there are any, and which share of the weight of answers' reads
-    was kept since the last probe.
+    A point has the recall, also in held-out phrasings if there are any, and the share of the reads' weight at answers
+    that stayed on the same slots since the last probe.
     """
 
     def __init__(self, text: Text, batches: Batches, probes: int, max_facts: int):
@@ -43,7 +43,7 @@ class RecallProbe(lightning.Callback):
         self.exposures = text.mean_exposures * batches.batch_size
         self.curve: list[dict[str, Any]] = []
         self.reads: dict[str, Reads] = {}  # of the last probe
-        self.seconds = 0.0  # of asking; not part of training
+        self.seconds = 0.0  # spent on probes, which is not part of training
         self.before = 0.0  # seconds of the run that is resumed
         self.began = time.perf_counter()
 
@@ -83,7 +83,7 @@ class RecallProbe(lightning.Callback):
         self.seconds += now - started
 
     def state_dict(self) -> dict[str, Any]:
-        reads = {place: tuple(one) for place, one in self.reads.items()}  # a checkpoint holds no classes
+        reads = {place: tuple(reads) for place, reads in self.reads.items()}  # weights_only loads no classes
         elapsed = time.perf_counter() - self.began
         return {"curve": self.curve, "reads": reads, "probing": self.seconds, "elapsed": elapsed}
 
@@ -93,25 +93,25 @@ class RecallProbe(lightning.Callback):
 
 
 class FinalMeasurement(lightning.Callback):
-    """Rounds the model, if it is to be, and asks for all read-outs at the end of training, on its device: Lightning
-    moves the model to the CPU afterwards.
+    """At the end of training, rounds the model if the settings say so, and measures all of `recall` in a record. It
+    runs before Lightning moves the model from its device to the CPU.
     """
 
     def __init__(self, text: Text, documents: int, probe: RecallProbe, config: RunConfig, teacher: Teacher | None):
         self.text, self.documents, self.probe, self.config = text, documents, probe, config
         self.teacher = teacher
         self.seconds = 0.0  # of training, without probes
-        self.recall: dict[str, Any] | None = None  # None where nothing was left to train: resumed at its last step
+        self.recall: dict[str, Any] | None = None  # None if the run was resumed after its last step
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
         self.seconds = time.perf_counter() - self.probe.began - self.probe.seconds
         self.recall = self.measured(pl_module.model)
 
     def measured(self, model: Transformer) -> dict[str, Any]:
-        # A table is drawn from the seed itself: noise from it would be the table once more.
+        # Another seed than that of the tables: noise from that would be the initial table again.
         quantize(model, self.config.quantize, torch.Generator().manual_seed(self.config.seed + 2**31))
-        found = measure(model, self.text, self.documents)
+        recall = measure(model, self.text, self.documents)
         if self.teacher is not None:
-            theirs = self.teacher.model.to(model.embedding.weight.device)  # with weight=0 it has not been there yet
-            found["teacher"] = agreement(model, theirs, self.text)
-        return found
+            teacher = self.teacher.model.to(model.embedding.weight.device)  # with weight=0 it has not been there yet
+            recall["teacher"] = agreement(model, teacher, self.text)
+        return recall

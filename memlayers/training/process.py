@@ -1,4 +1,4 @@
-"""What a run takes of its process and of its folder while it lasts."""
+"""Contexts of a run: a lock of its record, and the number of threads."""
 
 import sys
 from collections.abc import Iterator
@@ -12,8 +12,8 @@ from memlayers.training.record import check_writable
 
 
 @contextmanager
-def alone(path: Path) -> Iterator[None]:
-    """Within, no other process is at the run of this record; a lock goes with its process, however that ends."""
+def locked(path: Path) -> Iterator[None]:
+    """Context that holds the lock of a record; waits while another process has it. It is freed however a process ends."""
     check_writable(path.parent)
     lock = FileLock(path.with_suffix(".lock"))
     try:
@@ -30,7 +30,7 @@ def alone(path: Path) -> Iterator[None]:
 
 @contextmanager
 def threads(count: int) -> Iterator[None]:
-    """Within, torch has `count` threads: one a process is fastest for tiny models."""
+    """Context in which torch uses `count` threads; one is fastest for tiny models."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

@@ -1,4 +1,4 @@
-"""What a run says while it runs: a small file that a study's display reads, and a bar on the terminal."""
+"""Progress of a run: a small file that a study's display reads, and a bar on the terminal."""
 
 import os
 import time
@@ -15,14 +15,14 @@ from memlayers.training import ranks
 from memlayers.training.progress_notes import partial_path
 from memlayers.training.record import write_json
 
-EVERY = 0.5  # seconds between two notes
+EVERY = 0.5  # seconds between writes
 
 
 class RunProgress(lightning.Callback):
-    """Writes {pid, step, steps, loss, recall} beside the record to be, about twice a second; gone when the run ends.
+    """Writes {pid, step, steps, loss, recall} to a file beside the record, about twice a second, until the run ends.
 
-    Any process on the same file system can follow, whatever launcher started the run. Raises ValueError on entry
-    where the folder cannot be written.
+    Any process on the same file system can read it, whatever launcher started the run. Raises ValueError on entry if
+    the folder cannot be written.
     """
 
     def __init__(self, record: Path, config: RunConfig, steps: int):
@@ -61,13 +61,13 @@ class RunProgress(lightning.Callback):
         self.write(self.note | {"step": batch_idx + 1} | seen)
 
 
-def steps_behind(trainer: lightning.Trainer) -> int:
-    """Of the whole run, also those before a checkpoint."""
+def steps_done(trainer: lightning.Trainer) -> int:
+    """Steps of the whole run so far, with those before a checkpoint."""
     return trainer.fit_loop.epoch_loop.batch_progress.current.completed
 
 
 class PlainLines(ProgressBar):
-    """For pipes, logs and dumb terminals: one line a tenth of the run."""
+    """Prints ten lines a run, for pipes, logs and dumb terminals."""
 
     def __init__(self, tokens_per_step: int):
         super().__init__()
@@ -78,7 +78,7 @@ class PlainLines(ProgressBar):
         self.tokens_per_step = 0
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
-        self.began, self.first = time.perf_counter(), steps_behind(trainer)
+        self.began, self.first = time.perf_counter(), steps_done(trainer)
 
     def on_train_batch_end(
         self,
@@ -102,7 +102,7 @@ class PlainLines(ProgressBar):
 
 
 class TerminalBar(RichProgressBar):
-    """Lightning's Rich bar with loss, recall and tokens a second."""
+    """Lightning's Rich bar with loss, recall and tokens per second."""
 
     def __init__(self, tokens_per_step: int):
         super().__init__(refresh_rate=20)
@@ -111,15 +111,15 @@ class TerminalBar(RichProgressBar):
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
-        self.began, self.first = time.perf_counter(), steps_behind(trainer)
+        self.began, self.first = time.perf_counter(), steps_done(trainer)
 
     def get_metrics(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> dict[str, Any]:
         metrics = {k: v for k, v in super().get_metrics(trainer, pl_module).items() if k != "v_num"}
-        done = steps_behind(trainer) - self.first
+        done = steps_done(trainer) - self.first
         speed = done * self.tokens_per_step / max(1e-9, time.perf_counter() - self.began)
         return metrics | {"tokens/s": f"{speed:,.0f}"}
 
 
 def terminal_bar(tokens_per_step: int) -> ProgressBar:
-    """The bar where it can move, lines where it cannot."""
+    """A bar on a terminal that can redraw it, else lines."""
     return (TerminalBar if Console().is_terminal and not Console().is_dumb_terminal else PlainLines)(tokens_per_step)

@@ -1,4 +1,4 @@
-"""The small file in which a run under way says how far it is."""
+"""Reading the progress file of a run under way."""
 
 import json
 from pathlib import Path
@@ -6,12 +6,12 @@ from typing import Any
 
 
 def partial_path(record: Path) -> Path:
-    """Where a run that has not finished leaves its notes."""
+    """The progress file of a run, beside its record."""
     return record.with_suffix(".running")
 
 
 def read_partial(record: Path) -> dict[str, Any] | None:
-    """The notes of a run that is under way, or None."""
+    """The progress of a run under way, or None without a readable file."""
     try:
         note = json.loads(partial_path(record).read_text())
     except (FileNotFoundError, json.JSONDecodeError):

@@ -1,4 +1,4 @@
-"""Several processes at one run, as torchrun starts them: each learns from its part of every batch."""
+"""Data parallelism: several processes of one run, started by torchrun, each with its part of every batch."""
 
 import os
 from collections.abc import Callable
@@ -17,22 +17,22 @@ from memlayers.optim.rows import rows_and_gradients
 from memlayers.processes import all_reduce_sum
 
 T = TypeVar("T")
-PATIENCE = timedelta(days=2)  # the first process may wait for another run, the others for the first
+PATIENCE = timedelta(days=2)  # timeout: the first process may wait for another run, and the others wait for it
 
 
 def started() -> int | None:
-    """How many processes torchrun started; None for one that was started without it."""
-    found = os.environ.get("WORLD_SIZE") if "TORCHELASTIC_RUN_ID" in os.environ else None
-    return None if found is None else int(found)
+    """How many processes torchrun started; None without torchrun."""
+    size = os.environ.get("WORLD_SIZE") if "TORCHELASTIC_RUN_ID" in os.environ else None
+    return None if size is None else int(size)
 
 
 def is_first() -> bool:
-    """Of the processes at a run, the one that writes and speaks."""
+    """Whether this process is rank 0, which writes and prints."""
     return started() is None or int(os.environ["RANK"]) == 0
 
 
 def check(trainer: dict[str, Any]) -> None:
-    """Raises ValueError where the way in which this process was started and the trainer do not go together."""
+    """Raises ValueError if the trainer does not fit the way in which this process was started."""
     several, size = trainer.get("strategy") == "ddp", started()
     if several and size is None:
         raise ValueError(
@@ -50,7 +50,7 @@ def check(trainer: dict[str, Any]) -> None:
 
 
 def join(trainer: dict[str, Any]) -> None:
-    """Make this process one of a group, once, where trainer=ddp asks for it; raises as `check` does."""
+    """Initialise the process group, once, for trainer=ddp; raises as `check` does."""
     check(trainer)
     if trainer.get("strategy") == "ddp" and not dist.is_initialized():
         on_gpu = trainer.get("accelerator") != "cpu"
@@ -58,19 +58,19 @@ def join(trainer: dict[str, Any]) -> None:
 
 
 def count() -> int:
-    """Processes at a run."""
+    """The number of processes of this run."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def rank() -> int:
-    """Of this process, from 0."""
+    """This process's rank."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
-def one_after_another(arguments: list[str]) -> list[str]:
-    """Under torchrun, which has started all processes that there are to be, the override by which Hydra runs jobs here.
+def launcher_overrides(arguments: list[str]) -> list[str]:
+    """Hydra overrides to add under torchrun, so that jobs run one after another in the processes that it has started.
 
-    Raises ValueError for a launcher that starts others.
+    Raises ValueError for a launcher that starts processes.
     """
     if started() is None:
         return []
@@ -81,66 +81,66 @@ def one_after_another(arguments: list[str]) -> list[str]:
 
 
 def on_this_machine() -> int:
-    """Processes at the run here."""
+    """The number of processes of this run on this machine."""
     return int(os.environ["LOCAL_WORLD_SIZE"]) if count() > 1 else 1
 
 
-def of_first(call: Callable[[], T]) -> T:
-    """The first process makes the call, and all return its result. Where it raises, so does it, and the others raise
-    ValueError with the same text.
+def broadcast_from_rank0(call: Callable[[], T]) -> T:
+    """Call in rank 0, and return its result in all processes. If it raises, rank 0 raises the same, and the others
+    raise ValueError with its text.
     """
     if count() == 1:
         return call()
-    said: list[Any] = [None, None]
+    outcome: list[Any] = [None, None]
     failed: Exception | None = None
     if rank() == 0:
         try:
-            said[0] = call()
+            outcome[0] = call()
         except Exception as error:
-            said[1], failed = str(error), error
-    dist.broadcast_object_list(said)
+            outcome[1], failed = str(error), error
+    dist.broadcast_object_list(outcome)
     if failed is not None:
         raise failed
-    if said[1] is not None:
-        raise ValueError(said[1])
-    result: T = said[0]
+    if outcome[1] is not None:
+        raise ValueError(outcome[1])
+    result: T = outcome[0]
     return result
 
 
-def most(*numbers: int) -> list[int]:
-    """Of each number, the largest that any process has."""
+def all_reduce_max(*numbers: int) -> list[int]:
+    """All-reduce max of each integer."""
     if count() == 1:
         return list(numbers)
-    found = torch.tensor(numbers)
-    dist.all_reduce(found, dist.ReduceOp.MAX)
-    return [int(number) for number in found]
+    largest = torch.tensor(numbers)
+    dist.all_reduce(largest, dist.ReduceOp.MAX)
+    return [int(number) for number in largest]
 
 
-def mean(own: Tensor) -> Tensor:
-    """Over the processes."""
-    return own if count() == 1 else all_reduce_sum(own) / count()
+def mean(local: Tensor) -> Tensor:
+    """All-reduce mean."""
+    return local if count() == 1 else all_reduce_sum(local) / count()
 
 
 def mean_gradient(grad: Tensor) -> Tensor:
-    """Over the processes, of a gradient that is dense, or has some rows of a table (sparse)."""
+    """All-reduce mean of a gradient, dense, or sparse with some rows of a table."""
     if not grad.is_sparse:
         return mean(grad)
     rows, gradients = rows_and_gradients(grad)
-    (room,) = most(len(rows))
-    own = rows.new_full((room,), -1), gradients.new_zeros(room, gradients.shape[1])
-    own[0][: len(rows)], own[1][: len(rows)] = rows, gradients
-    of_all = []
-    for one in own:
-        parts = [torch.empty_like(one) for _ in range(count())]
-        dist.all_gather(parts, one)
-        of_all.append(torch.cat(parts))
-    kept = of_all[0] >= 0
-    indices, values = of_all[0][None, kept], of_all[1][kept] / count()
+    (longest,) = all_reduce_max(len(rows))
+    padded = rows.new_full((longest,), -1), gradients.new_zeros(longest, gradients.shape[1])
+    padded[0][: len(rows)], padded[1][: len(rows)] = rows, gradients
+    gathered = []
+    for local in padded:
+        parts = [torch.empty_like(local) for _ in range(count())]
+        dist.all_gather(parts, local)
+        gathered.append(torch.cat(parts))
+    is_row = gathered[0] >= 0
+    indices, values = gathered[0][None, is_row], gathered[1][is_row] / count()
     return torch.sparse_coo_tensor(indices, values, grad.shape, check_invariants=False).coalesce()
 
 
 def for_shards(kernels: Kernels) -> Kernels:
-    """For tables whose columns are on several processes: what a rule keeps once for a row is of the whole row."""
+    """Kernels for tables that are cut by columns: mean squares of a row are taken over the columns of all processes."""
 
     def squares(grad: Tensor) -> Tensor:
         return mean(mean_squares(grad))

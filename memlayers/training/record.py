@@ -1,4 +1,4 @@
-"""One JSON file a run: written whole or not at all, and never with a NaN."""
+"""Records: one JSON file a run, written atomically, never with a NaN."""
 
 import hashlib
 import json
@@ -15,22 +15,22 @@ from memlayers.config.digest import digest
 from memlayers.config.distil import teachers
 
 Record = dict[str, Any]
-SCHEMA = 2  # counts up when a record, or what a default of the configuration means, changes
+SCHEMA = 2  # raised when the format of records or the meaning of a default changes
 
 
 def record_path(config: RunConfig) -> Path:
-    """results/study/world/arm-s0-digest.json"""
+    """The path of a run's record: results/study/world/arm-s0-digest.json."""
     folder = Path(config.results) / config.study / config.world.name
     return folder / f"{config.arm}-s{config.seed}-{digest(config)}.json"
 
 
 def model_path(config: RunConfig) -> Path:
-    """Where save_model=true keeps the trained model: beside the record."""
+    """The path of the trained model of save_model=true, beside the record."""
     return record_path(config).with_suffix(".safetensors")
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Atomic: a reader sees the old file or the new one. Raises ValueError where the folder cannot be written."""
+    """Write JSON atomically: readers see the old file or the new one. Raises ValueError for an unwritable folder."""
     text = json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -49,14 +49,16 @@ def write_json(path: Path, content: Any) -> None:
         ) from None
 
 
-def sealed(record: Record) -> Record:
-    """With its checksum, which is of what a reader will find."""
+def with_checksum(record: Record) -> Record:
+    """The record with the checksum of its JSON form."""
     return record | {"checksum": checksum(json.loads(json.dumps(record)))}
 
 
 def keep_record(path: Path, record: Record) -> None:
-    """Where it belongs, sealed; among temporary files where that cannot be written any more, and ValueError says so."""
-    record |= sealed(record)
+    """Write the record with its checksum. If `path` cannot be written, write to a temporary folder and raise ValueError
+    with that place.
+    """
+    record |= with_checksum(record)
     try:
         write_json(path, record)
     except ValueError as error:
@@ -66,14 +68,14 @@ def keep_record(path: Path, record: Record) -> None:
 
 
 def check_writable(folder: Path) -> None:
-    """Raises ValueError where records could not be written."""
+    """Raises ValueError for a folder in which no record can be written."""
     probe = folder / ".writable"
     write_json(probe, None)
-    probe.unlink(missing_ok=True)  # another study may have begun in the same folder
+    probe.unlink(missing_ok=True)  # another run may check the same folder
 
 
 def read_record(path: Path) -> Record | None:
-    """The record, or None where there is none. Raises ValueError for a file that is not a record."""
+    """The record, or None without a file. Raises ValueError for a damaged file or one that is not a record."""
     try:
         record = json.loads(path.read_text())
     except (FileNotFoundError, NotADirectoryError):
@@ -82,34 +84,35 @@ def read_record(path: Path) -> Record | None:
         raise ValueError(f"{path}: not a record ({error}); delete it to run again") from None
     if not isinstance(record, dict) or "status" not in record:
         raise ValueError(f"{path}: not a record (no status); delete it to run again")
-    of_this_schema(record, path)
+    verified(record, path)
     if "checksum" not in record:
         raise ValueError(f"{path}: damaged, as it has no checksum; delete it to run again")
     return record
 
 
 def checksum(record: Record) -> str:
-    """Of all that a record says, whatever the order of its keys."""
+    """SHA-256 (16 hex digits) of a record without its checksum, independent of the order of keys."""
     content = {key: value for key, value in record.items() if key != "checksum"}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def of_this_schema(record: Record, where: object) -> Record:
-    """The record; raises ValueError for one of another schema, or whose checksum is another."""
+def verified(record: Record, where: object) -> Record:
+    """The record; raises ValueError if its checksum is wrong or it has another schema."""
     if "checksum" in record and record["checksum"] != checksum(record):
         raise ValueError(f"{where}: damaged, as its checksum is another; delete it to run again")
-    found = record.get("schema", 1)
-    if found != SCHEMA:
+    schema = record.get("schema", 1)
+    if schema != SCHEMA:
         raise ValueError(
-            f"{where}: a record of schema {found}; accepted: {SCHEMA}; read it with the code of its commit "
+            f"{where}: a record of schema {schema}; accepted: {SCHEMA}; read it with the code of its commit "
             f"({record.get('code', {}).get('commit')}), or delete it to run again"
         )
     return record
 
 
 def finished(config: RunConfig) -> Record | None:
-    """The record of a run that ended well, or None: it is still to do, also for the sake of its model, or failed and is
-    to be tried again. Raises ValueError where its teacher is not there, whose digest is part of its name."""
+    """The record of a successful run, or None if the run is to be done: no record, a failed one, or its model is
+    missing. Raises ValueError if its teacher, whose digest is part of its file name, does not exist.
+    """
     finished_teacher(config)
     record = read_record(record_path(config))
     if record is None or record["status"] != "ok" or (config.save_model and not model_path(config).is_file()):
@@ -118,33 +121,33 @@ def finished(config: RunConfig) -> Record | None:
 
 
 def finished_teacher(config: RunConfig) -> Record | None:
-    """The record of the run that teaches this one, and under `path` its file; None where none teaches.
+    """The record of the teacher's run, with its file as `path`; None for a run without distillation.
 
-    Raises ValueError where there is not exactly one with a model.
+    Raises ValueError unless exactly one finished run with a model matches.
     """
     if config.distil.teacher is None:
         return None
-    found = teachers(config)
-    record = read_record(found[0].with_suffix(".json")) if len(found) == 1 else None
+    paths = teachers(config)
+    record = read_record(paths[0].with_suffix(".json")) if len(paths) == 1 else None
     if record is None or record["status"] != "ok":
         study, _, arm = config.distil.teacher.partition("/")
-        names = ", ".join(path.stem for path in found) or "none"
+        names = ", ".join(path.stem for path in paths) or "none"
         raise ValueError(
             f"distil.teacher={config.distil.teacher}: finished runs with save_model=true of seed {config.seed} in "
             f"{config.world.name} below {config.results}: {names}; accepted: one, as study={study} arm={arm} "
             f"seed={config.seed} save_model=true leaves it"
         )
-    return record | {"path": str(found[0])}
+    return record | {"path": str(paths[0])}
 
 
 def ended(path: Path, began: float) -> Record | None:
-    """The record of a run that ended well, or failed since then (seconds since 1970): earlier failures do not count."""
+    """The record of a run that succeeded, or that failed after `began` (seconds since 1970); else None."""
     record = read_record(path)
     return None if record is None or (record["status"] != "ok" and path.stat().st_mtime < began) else record
 
 
 def code_version() -> dict[str, Any]:
-    """Package version, and of a git checkout the commit and, of files that differ from it, a hash of the difference."""
+    """The package version; in a git checkout also the commit, and a hash of uncommitted changes."""
     root = Path(__file__).parent.parent.parent
     code = ("memlayers", "conf", "scripts")
 
@@ -174,7 +177,7 @@ def code_version() -> dict[str, Any]:
 
 
 def machine(threads: int) -> dict[str, Any]:
-    """What the seconds of a record were measured on, and what its last digits depend on: processor and instructions."""
+    """The machine of a run, on which its seconds and, by processor and instruction set, its last digits depend."""
     import torch
 
     return {
@@ -188,7 +191,7 @@ def machine(threads: int) -> dict[str, Any]:
 
 
 def processor() -> str:
-    """The processor's name where Linux gives one, else its architecture."""
+    """The processor's name from Linux, elsewhere the architecture."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""What a run refuses before it trains: what its device, its memory or its processes cannot do."""
+"""Checks before training: what the device, the memory or the processes of a run do not support."""
 
 from typing import Any
 
@@ -12,14 +12,14 @@ from memlayers.training.plan import Plan
 
 
 def room_for(config: RunConfig, chosen: Plan) -> tuple[Any, ...]:
-    """What refuse_too_large asks for."""
+    """The arguments of cost.refuse_too_large for a run."""
     shards = ranks.count() if config.shard_tables else 1
     words = len(chosen.text.vocabulary), config.optim.values, chosen.text.questions()
     return chosen.matched.model, *words, ranks.on_this_machine(), shards
 
 
 def refuse_device(device: str, kernels: str, model: Transformer) -> None:
-    """Raises ValueError, before training, for what the device cannot do."""
+    """Raises ValueError for kernels and dtypes that the device does not support."""
     if device != "cuda":
         return
     if kernels == "native":

@@ -1,4 +1,4 @@
-"""A configuration from its settings, as records and saved models hold them: the inverse of digest.settings."""
+"""Rebuilds a configuration from the settings in a record or a saved model: the inverse of digest.settings."""
 
 import dataclasses
 import typing
@@ -12,32 +12,34 @@ from memlayers.optim.rules import RULES
 
 
 def restored(given: dict[str, Any], others: tuple[type, ...] = ()) -> RunConfig:
-    """The RunConfig of these settings; `others` are the settings' classes of layers in the user's own files.
+    """The RunConfig of these settings; `others` are the settings classes of layers from the user's files.
 
-    Raises ValueError for a layer, a rule or a setting that is not there, and for a file that has changed since.
+    Raises ValueError for an unknown layer, rule or setting, and for a user's file that has changed since.
     """
-    own = [one for one in vars(worlds).values() if isinstance(one, type)]
-    kinds = {kind.__name__: kind for kind in (*own, *LAYERS, *RULES.values(), *others)}
+    world_kinds = [kind for kind in vars(worlds).values() if isinstance(kind, type)]
+    kinds = {kind.__name__: kind for kind in (*world_kinds, *LAYERS, *RULES.values(), *others)}
     config = filled(RunConfig, given, kinds)
     assert isinstance(config, RunConfig)
     return config
 
 
 def filled(hint: Any, given: Any, kinds: dict[str, type]) -> Any:
-    """A value of this type. Dictionaries with a kind are of that class, others of the hint's or plain ones."""
+    """`given` as a value of type `hint`. A dictionary with a "kind" becomes that class, another the hint's dataclass,
+    if it is one, or stays a dictionary.
+    """
     if not isinstance(given, dict):
         return given
     if "kind" in given:
         kind = kinds.get(given["kind"])
         if kind is None:
             raise ValueError(f"{given['kind']} is no layer or rule of ours; accepted: with the file that defines it")
-        made = _of_class(kind, given, kinds)
-        if not is_ours(made) and kind_of(made)["source"] != given.get("source"):
+        settings = _of_class(kind, given, kinds)
+        if not is_ours(settings) and kind_of(settings)["source"] != given.get("source"):
             raise ValueError(f"{given['kind']} has another source than the saved one; accepted: the file as it was")
-        return made
+        return settings
     if dataclasses.is_dataclass(hint):
         return _of_class(hint, given, kinds)
-    inner = [one for one in typing.get_args(hint) if dataclasses.is_dataclass(one)]
+    inner = [argument for argument in typing.get_args(hint) if dataclasses.is_dataclass(argument)]
     return {key: filled(inner[0] if inner else None, value, kinds) for key, value in given.items()}
 
 

@@ -20,12 +20,12 @@ from memlayers.recall.plateau import left_plateau
 from memlayers.training import ranks
 from memlayers.training.ahead import Ahead
 from memlayers.training.checkpoint import Checkpointer, step_kept
-from memlayers.training.checkpoint_files import checkpoint_path, forget, tables_path
+from memlayers.training.checkpoint_files import checkpoint_path, delete_checkpoint, tables_path
 from memlayers.training.divergence import Diverged, noticed
 from memlayers.training.learner import Batches, FactLearner
 from memlayers.training.plan import Plan, plan
 from memlayers.training.probe import FinalMeasurement, RecallProbe
-from memlayers.training.process import alone, threads
+from memlayers.training.process import locked, threads
 from memlayers.training.progress import RunProgress, terminal_bar
 from memlayers.training.record import (
     SCHEMA,
@@ -44,24 +44,23 @@ from memlayers.training.trainer import build_trainer, fit
 
 
 def run(config: RunConfig) -> Record:
-    """Train, measure and write the record, unless it is there already. A failure is a record too, and is raised.
+    """Train, measure and write the record, unless it exists. A failure is recorded too, and raised.
 
-    Waits for another process that is at the same run. Raises ValueError before any training for settings that cannot be
-    met.
+    Waits while another process has the same run. Raises ValueError before training for settings that cannot be met.
     """
-    config.validate()  # the record is named by it
+    config.validate()  # before the record's path, which follows from it
     ranks.join(config.trainer)
-    done = ranks.of_first(lambda: finished(config))
+    done = ranks.broadcast_from_rank0(lambda: finished(config))
     if done is not None:
         return done
     path = record_path(config)
-    ranks.of_first(lambda: check_writable(path.parent))
-    with alone(path) if ranks.is_first() else nullcontext():
-        return ranks.of_first(lambda: finished(config)) or run_alone(config, path)
+    ranks.broadcast_from_rank0(lambda: check_writable(path.parent))
+    with locked(path) if ranks.is_first() else nullcontext():
+        return ranks.broadcast_from_rank0(lambda: finished(config)) or run_alone(config, path)
 
 
 def run_alone(config: RunConfig, path: Path) -> Record:
-    """The run itself, from its checkpoint if there is one."""
+    """The run itself, resumed if it has a checkpoint; the caller holds the lock."""
     record: Record = {
         "schema": SCHEMA,
         "study": config.study,
@@ -81,12 +80,12 @@ def run_alone(config: RunConfig, path: Path) -> Record:
         "error": None,
     }
     try:
-        # Before a world is built: kernels that this machine lacks, a checkpoint of other kernels.
+        # Before a world is built: raises for kernels that this machine lacks, and for a checkpoint of other kernels.
         selected_implementation(config.kernels)
-        first = ranks.of_first(lambda: step_kept(config))
+        first = ranks.broadcast_from_rank0(lambda: step_kept(config))
         chosen = plan(config)
         if config.optim.values is not None:
-            ranks.of_first(lambda: refuse_too_large(*room_for(config, chosen)))
+            ranks.broadcast_from_rank0(lambda: refuse_too_large(*room_for(config, chosen)))
         if config.progress == "auto" and ranks.is_first():
             for note in chosen.text.world.notes:
                 print(f"note: {note}", flush=True)
@@ -97,18 +96,18 @@ def run_alone(config: RunConfig, path: Path) -> Record:
     except Exception as error:
         record["error"] = f"{type(error).__name__}: {error}"
         if isinstance(error, Diverged):
-            record["diverged"] = error.noticed | {"checkpoint": ranks.of_first(lambda: step_kept(config))}
+            record["diverged"] = error.noticed | {"checkpoint": ranks.broadcast_from_rank0(lambda: step_kept(config))}
         raise
     finally:
-        known = record["status"] == "ok" or record["error"] is not None  # not after Ctrl-C
+        known = record["status"] == "ok" or record["error"] is not None  # false after Ctrl-C
         if known and ranks.is_first():
             keep_record(path, record)
-    ranks.of_first(lambda: forget(config))
+    ranks.broadcast_from_rank0(lambda: delete_checkpoint(config))
     return record
 
 
 def train(config: RunConfig, chosen: Plan, progress: RunProgress, first: int) -> dict[str, Any]:
-    """The part of a record that training fills, from step `first` on."""
+    """Train from step `first` on and measure; returns the record's blocks with the results."""
     text, matched = chosen.text, chosen.matched
     kernels = choose(config.kernels)
     generator = torch.Generator().manual_seed(config.seed)
@@ -133,8 +132,8 @@ def train(config: RunConfig, chosen: Plan, progress: RunProgress, first: int) ->
     fit(trainer, learner, Ahead(batches, pinned=True) if device == "cuda" else batches, keeper)
     recall = end.recall or end.measured(model)
     if not math.isfinite(recall["stored_bits"]):
-        found = noticed(model, chosen.steps - 1, learner.logged_loss)
-        raise Diverged("the model is not finite after its last step", found)
+        about = noticed(model, chosen.steps - 1, learner.logged_loss)
+        raise Diverged("the model is not finite after its last step", about)
     if config.save_model:
         save(model, text, config)
     tokens = chosen.tokens
@@ -144,7 +143,7 @@ def train(config: RunConfig, chosen: Plan, progress: RunProgress, first: int) ->
     return taught | {
         "kernels": implementations_used(kernels),
         "facts": {
-            "relations": [dataclasses.asdict(one) for one in text.world.statistics()],
+            "relations": [dataclasses.asdict(relation) for relation in text.world.statistics()],
             "joint_entropy": text.world.joint_entropy(),
             "corpora": {corpus.name: corpus.digest for corpus in text.world.corpora},
             "notes": list(text.world.notes),
@@ -179,14 +178,14 @@ def train(config: RunConfig, chosen: Plan, progress: RunProgress, first: int) ->
 
 
 def storage(model: Transformer, settings: QuantizeConfig, recall: dict[str, Any]) -> dict[str, float | None]:
-    """Bytes of tables and of weights, and bits of both for each fact of the world that is recalled."""
-    found = stored_bytes(model, settings)
+    """Bytes of tables and of other weights, and their bits per recalled fact of the world."""
+    sizes = stored_bytes(model, settings)
     facts = recall["exact"] * recall["num_facts"]
-    return {**found, "bits_per_fact": 8 * sum(found.values()) / facts if facts else None}
+    return {**sizes, "bits_per_fact": 8 * sum(sizes.values()) / facts if facts else None}
 
 
 def optimizer_of_roles(model: Transformer, optim: OptimConfig) -> list[dict[str, Any]]:
-    """What each role was trained by: its rule, and the peak of its rate."""
+    """The update rule and the peak learning rate of each role."""
     roles = [role for _, role, parameter in parameters_with_roles(model) if parameter.requires_grad]
     return [
         {"role": role, "tensors": roles.count(role), "rule": rule_of(role, optim), "lr": peak_rate(role, optim)}

@@ -1,4 +1,4 @@
-"""A trained model in a file: its parameters, and the settings from which all around them is made again."""
+"""A trained model in a file of safetensors: parameters, and the settings from which the model is rebuilt."""
 
 import hashlib
 import json
@@ -22,14 +22,19 @@ from memlayers.training.whole_model import parts_of_file
 
 
 def save(model: Transformer, text: Text, config: RunConfig) -> None:
-    """Parameters, each once, and the settings from which `load` builds the model around them.
+    """Save the parameters, each once, and the settings from which `load` rebuilds the model.
 
-    All processes of a run call together, and the first one writes. Raises ValueError in all of them where it cannot.
+    All processes of a run call together, and rank 0 writes. Raises ValueError in all of them if it cannot.
     """
     kept = {key: value for key, value in settings(config).items() if key not in ("axes", "report", "results", "logger")}
-    said = {"memlayers": __version__, "schema": str(SCHEMA), "text": fingerprint(text), "settings": json.dumps(kept)}
+    metadata = {
+        "memlayers": __version__,
+        "schema": str(SCHEMA),
+        "text": fingerprint(text),
+        "settings": json.dumps(kept),
+    }
     path, scratch = model_path(config), model_path(config).with_suffix(".safetensors.tmp")
-    parts = parts_of_file(model, said) if config.shard_tables else iter(())
+    parts = parts_of_file(model, metadata) if config.shard_tables else iter(())
 
     def write() -> None:
         try:
@@ -37,59 +42,58 @@ def save(model: Transformer, text: Text, config: RunConfig) -> None:
                 with scratch.open("wb") as file:
                     file.writelines(parts)
             else:
-                save_model(model, str(scratch), metadata=said)
+                save_model(model, str(scratch), metadata=metadata)
             scratch.replace(path)
         except (OSError, SafetensorError) as error:
             scratch.unlink(missing_ok=True)
-            says = f"save_model=true: {path}: cannot be written ({error}); accepted: a writable folder"
-            raise ValueError(says) from None
+            message = f"save_model=true: {path}: cannot be written ({error}); accepted: a writable folder"
+            raise ValueError(message) from None
         finally:
-            run_through(parts)  # also after a failure, as the others wait at each
+            exhaust(parts)  # also after a failure, as the other processes wait at each part
 
     if not ranks.is_first():
-        run_through(parts)
-    ranks.of_first(write)
+        exhaust(parts)
+    ranks.broadcast_from_rank0(write)
 
 
-def run_through(parts: Iterator[object]) -> None:
+def exhaust(parts: Iterator[object]) -> None:
+    """Take the remaining parts, so that this process joins the gathers of all others."""
     for _ in parts:
         pass
 
 
 def fingerprint(text: Text) -> str:
-    """Of the facts, all words and how subjects are spelt, so that a model is never asked about another world than it
-    learnt.
-    """
+    """A hash of the facts, the vocabulary and the spelling of subjects: `load` refuses a model whose world has changed."""
     world = text.world
-    spelt = {"subjects": world.subjects, **world.views}
-    content = [text.vocabulary, world.facts.tolist(), {name: table.tolist() for name, table in spelt.items()}]
+    spellings = {"subjects": world.subjects, **world.views}
+    content = [text.vocabulary, world.facts.tolist(), {name: table.tolist() for name, table in spellings.items()}]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
 
 def load(
     path: str | Path, layers: tuple[type, ...] = (), kernels: Kernels | None = None
 ) -> tuple[RunConfig, Text, Transformer]:
-    """The model of a run with save_model=true, by its file or its record's; `layers`: settings of the user's own;
-    `kernels`: by default the fastest.
+    """Load a model that save_model=true kept, by its path or its record's. `layers` are settings classes of the user's
+    layers; `kernels` are by default the fastest.
 
-    Raises ValueError, in one line, for a file that is none, or of another version, or whose world has changed.
+    Raises ValueError, in one line, for a missing or invalid file, another schema, and a world that has changed.
     """
     file = Path(path).with_suffix(".safetensors")
     try:
         with safe_open(file, framework="pt") as opened:
-            said = opened.metadata() or {}
+            metadata = opened.metadata() or {}
     except (OSError, SafetensorError) as error:
         why = "not there" if not file.exists() else f"not a model ({error})"
         raise ValueError(f"{file}: {why}; accepted: the file of a run with save_model=true") from None
-    if said.get("schema") != str(SCHEMA):
-        version = said.get("memlayers", "something else")
+    if metadata.get("schema") != str(SCHEMA):
+        version = metadata.get("memlayers", "something else")
         raise ValueError(f"{file}: saved by memlayers {version}; accepted: a model of schema {SCHEMA}, trained anew")
-    config = restored(json.loads(said["settings"]), layers)
-    made = plan(config)
-    if fingerprint(made.text) != said["text"]:
+    config = restored(json.loads(metadata["settings"]), layers)
+    rebuilt = plan(config)
+    if fingerprint(rebuilt.text) != metadata["text"]:
         raise ValueError(f"{file}: the facts of world {config.world.name} have changed since; accepted: as they were")
-    questions = made.text.questions()
+    questions = rebuilt.text.questions()
     kernels = kernels or choose("auto")
-    model = build_model(made.matched.model, len(made.text.vocabulary), None, kernels, True, questions)
+    model = build_model(rebuilt.matched.model, len(rebuilt.text.vocabulary), None, kernels, True, questions)
     load_model(model, str(file))
-    return config, made.text, model
+    return config, rebuilt.text, model

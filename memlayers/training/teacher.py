@@ -1,4 +1,4 @@
-"""Learning from the predictions of a trained model, beside the text (Hinton et al. 2015, arXiv 1503.02531)."""
+"""Distillation (Hinton et al. 2015, arXiv 1503.02531): training on a trained model's predictions as well as on text."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -20,62 +20,62 @@ from memlayers.training.saved_model import fingerprint, load
 
 @dataclass(frozen=True)
 class Teacher:
-    """A trained model that stays as it is. No module, so that a student that has one neither trains nor saves it."""
+    """A frozen trained model. Not an nn.Module, so that its student neither trains nor saves it."""
 
     model: Transformer
     settings: DistilConfig
-    record: Record  # of its run
+    record: Record  # record of its run
 
     def loss(self, logits: Tensor, documents: Documents, where: Tensor) -> Tensor:
-        """Mean in nats over the scored tokens, of which the student says logits (m, vocabulary): those that `where`
-        (b, s - 1) is true of.
+        """The student's mean loss in nats over the m tokens of the mask `where` (b, s - 1), for which it has logits
+        (m, vocabulary).
         """
         tokens, answers, _ = documents
         with torch.no_grad():
-            theirs = self.model(tokens[:, :-1], where).logits.float()
+            teacher_logits = self.model(tokens[:, :-1], where).logits.float()
         is_answer = answers[:, 1:][where]
         taught = {"all": torch.ones_like(is_answer), "answers": is_answer, "others": ~is_answer}[self.settings.tokens]
         target, weight = tokens[:, 1:][where], self.settings.weight * taught
-        return distilled(logits, theirs, target, weight, self.settings.temperature).mean()
+        return distilled(logits, teacher_logits, target, weight, self.settings.temperature).mean()
 
     def blocks(self, work: Workload, tokens: float, flops: float) -> dict[str, dict[str, Any]]:
-        """What a student's record says of it: which run it is, the FLOPs of its training, with its own teacher's, and
-        of its predictions over a training of so many tokens; and in `cost` these with the student's own FLOPs. A
-        teacher that is only compared with (weight=0) costs nothing.
+        """The blocks of a student's record about its teacher: which run it is, its training FLOPs (with its own
+        teacher's) and the FLOPs of its predictions for `tokens` tokens; and under `cost` the sum of both and the
+        student's `flops`. A teacher that is only compared with (weight=0) adds nothing.
         """
-        named = {key: self.record[key] for key in ("study", "arm", "seed", "digest")}
+        run = {key: self.record[key] for key in ("study", "arm", "seed", "digest")}
         cost = self.record["cost"]
         before = cost.get("training_flops_with_teacher", cost["training_flops"])
         during = self.model.cost(work).forward * tokens
         total = flops + (before + during if self.settings.weight > 0 else 0)
         return {
-            "teacher": named | {"training_flops": before, "forward_flops": during},
+            "teacher": run | {"training_flops": before, "forward_flops": during},
             "cost": {"training_flops_with_teacher": total},
         }
 
 
-def distilled(logits: Tensor, theirs: Tensor, target: Tensor, weight: Tensor, temperature: float) -> Tensor:
-    """(m,) nats: 1 - weight (m,) of the cross-entropy with target (m,), and weight of the divergence KL(teacher ||
-    student) of both distributions at this temperature, times its square, which keeps gradients as large (section 2).
+def distilled(logits: Tensor, teacher_logits: Tensor, target: Tensor, weight: Tensor, temperature: float) -> Tensor:
+    """The loss (m,) in nats: (1 - weight) * cross-entropy with target (m,) + weight * temperature^2 * KL(teacher ||
+    student), both at this temperature. Its square keeps the scale of gradients (section 2). weight (m,).
     """
-    of_text = F.cross_entropy(logits, target, reduction="none")
-    soft, soft_theirs = ((one / temperature).log_softmax(dim=-1) for one in (logits, theirs))
-    of_teacher = F.kl_div(soft, soft_theirs, reduction="none", log_target=True).sum(dim=-1)
-    return (1 - weight) * of_text + weight * temperature**2 * of_teacher
+    cross_entropy = F.cross_entropy(logits, target, reduction="none")
+    soft, soft_teacher = ((given / temperature).log_softmax(dim=-1) for given in (logits, teacher_logits))
+    divergence = F.kl_div(soft, soft_teacher, reduction="none", log_target=True).sum(dim=-1)
+    return (1 - weight) * cross_entropy + weight * temperature**2 * divergence
 
 
 def teacher_of(config: RunConfig, text: Text, kernels: Kernels) -> Teacher | None:
-    """The teacher of a run, whose text this is; None where it has none.
+    """Load the teacher of a run with this text; None for a run without distillation.
 
-    Raises ValueError, in one line, for a teacher that is not there, or that learnt other facts or words.
+    Raises ValueError, in one line, if the teacher does not exist, or was trained on other facts or another vocabulary.
     """
     record = finished_teacher(config)
     if record is None:
         return None
-    theirs, their_text, model = load(record.pop("path"), kernels=kernels)
-    if fingerprint(their_text) != fingerprint(text):
-        own, other = (flatten(settings(one.world), "world.") for one in (config, theirs))
-        differ = [key for key in own | other if key != "world.name" and own.get(key) != other.get(key)]
-        said, accepted = (", ".join(f"{key}={one.get(key)}" for key in differ) for one in (other, own))
-        raise ValueError(f"distil.teacher={config.distil.teacher}: learnt {said}; accepted: a teacher of {accepted}")
+    teacher_config, teacher_text, model = load(record.pop("path"), kernels=kernels)
+    if fingerprint(teacher_text) != fingerprint(text):
+        ours, theirs = (flatten(settings(run.world), "world.") for run in (config, teacher_config))
+        differ = [key for key in ours | theirs if key != "world.name" and ours.get(key) != theirs.get(key)]
+        learnt, accepted = (", ".join(f"{key}={world.get(key)}" for key in differ) for world in (theirs, ours))
+        raise ValueError(f"distil.teacher={config.distil.teacher}: learnt {learnt}; accepted: a teacher of {accepted}")
     return Teacher(model.eval().requires_grad_(False), config.distil, record)

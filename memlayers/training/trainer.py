@@ -1,4 +1,4 @@
-"""Lightning's trainer and logger from their settings, and a fit that can be interrupted."""
+"""Builds Lightning's trainer and logger from their settings, and fits with checkpoints and interruption."""
 
 import logging
 import os
@@ -23,15 +23,15 @@ from memlayers.training.record import record_path
 
 
 def build_trainer(config: RunConfig, steps: int, first: int, callbacks: list[lightning.Callback]) -> lightning.Trainer:
-    """One epoch of `steps` steps, from `first` on.
+    """A trainer of one epoch of `steps` steps, which starts at step `first`.
 
-    Raises ValueError, in one line, for what this machine or Lightning cannot do.
+    Raises ValueError, in one line, for settings that this machine or Lightning does not support.
     """
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     several = config.trainer.get("strategy") == "ddp"
     given = config.trainer | ({"devices": int(os.environ["LOCAL_WORLD_SIZE"])} if several else {})
-    own: dict[str, Any] = {  # also the length of the run: a record says that all steps were taken
+    fixed: dict[str, Any] = {  # not to be set by users: a record claims that all steps were taken
         "max_epochs": 1,
         "max_steps": -1,
         "max_time": None,
@@ -41,32 +41,32 @@ def build_trainer(config: RunConfig, steps: int, first: int, callbacks: list[lig
         "accumulate_grad_batches": 1,
         "gradient_clip_val": None,  # optim.clip and optim.clip_values do it
         "num_nodes": ranks.count() // given["devices"] if several else 1,
-        # Without torchrun one process, also where Slurm's variables say that there are more.
+        # Without torchrun, one process, whatever Slurm's variables say.
         "plugins": [TorchElasticEnvironment() if several else LightningEnvironment(), CheckedFile()],
         "callbacks": callbacks,
         "enable_checkpointing": False,
-        "enable_progress_bar": any(isinstance(one, ProgressBar) for one in callbacks),
+        "enable_progress_bar": any(isinstance(callback, ProgressBar) for callback in callbacks),
         "enable_model_summary": False,
         "log_every_n_steps": 50,
     }
-    taken = sorted(own.keys() & config.trainer.keys())
+    taken = sorted(fixed.keys() & config.trainer.keys())
     if taken:
         raise ValueError(f"trainer.{taken[0]}={config.trainer[taken[0]]} is set by the run; accepted: other arguments")
     logger = build_logger(config, first)
     try:
-        return lightning.Trainer(logger=logger, **own, **given)
+        return lightning.Trainer(logger=logger, **fixed, **given)
     except (MisconfigurationException, TypeError, ValueError) as error:
-        said = ", ".join(f"trainer.{key}={value}" for key, value in config.trainer.items())
-        raise ValueError(f"{said}: {str(error).splitlines()[0]}") from None
+        arguments = ", ".join(f"trainer.{key}={value}" for key, value in config.trainer.items())
+        raise ValueError(f"{arguments}: {str(error).splitlines()[0]}") from None
 
 
 def build_logger(config: RunConfig, first: int) -> Logger | bool:
-    """The Lightning logger that conf/logger names, of a run from step `first` on; its package is imported only now."""
+    """The Lightning logger of conf/logger, for a run that starts at step `first`; imports its package only now."""
     if config.logger is None:
         return False
     path = str(record_path(config).with_suffix(""))
     if first:
-        path += f"-from-{first}"  # the logs up to there are kept
+        path += f"-from-{first}"  # does not overwrite the logs up to there
     filled = {key: value.format(path=path) if isinstance(value, str) else value for key, value in config.logger.items()}
     try:
         return hydra.utils.instantiate(filled)
@@ -77,13 +77,13 @@ def build_logger(config: RunConfig, first: int) -> Logger | bool:
 
 
 def fit(trainer: lightning.Trainer, learner: FactLearner, batches: Any, keeper: Checkpointer) -> None:
-    """Train, from a checkpoint where there is one. A run that is asked to stop raises Interrupted."""
+    """Train, resumed from the checkpoint if there is one. Raises Interrupted for a run that a signal stopped."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="lightning")  # advice about workers, and its own deprecations
         try:
             checkpoint = keeper.path if keeper.kept else None
             trainer.fit(learner, batches, ckpt_path=checkpoint, weights_only=True)
-        except SystemExit:  # what Lightning makes of KeyboardInterrupt
+        except SystemExit:  # Lightning raises it for KeyboardInterrupt
             if keeper.is_theirs:
                 raise
             raise Interrupted(keeper.asked or signal.SIGINT, keeper.kept) from None
