@@ -1,4 +1,4 @@
-"""Compute of a model, and the solver that gives a dense arm the size at which it costs what a memory arm costs."""
+"""The cost of a model, and the solver that resizes an arm until it costs as much as its reference."""
 
 import dataclasses
 import math
@@ -17,14 +17,14 @@ from memlayers.model import build_model
 
 
 class Rule(Protocol):
-    """Of value tables: optim/rules.py."""
+    """An update rule of value tables; optim/rules.py has them."""
 
     def state_bytes(self, d_value: int, bytes_each: int) -> int: ...
 
 
 @dataclasses.dataclass(frozen=True)
 class Matched:
-    """What the solver chose, and how near it came."""
+    """The model that the solver chose, and how near it comes to the target."""
 
     model: ModelConfig
     steps: float  # multiplies the number of steps: 1 unless compute is spent by training longer
@@ -41,14 +41,13 @@ def solve(
     sparse: bool = True,
     questions: Tensor | None = None,
 ) -> Matched:
-    """The model `config`, resized until it costs `match.times` what it would with the reference feed-forward alone:
-    with gated dense feed-forwards, no layer in other places and one pass, so that all arms meet one cost.
+    """Resize the model `config` until it costs `match.times` as much as the reference model: the same one with
+    match.reference as its feed-forward, gated, without layers in other places, and with one pass over the blocks.
 
-    Spent by `width`, d_model and hidden grow in proportion; by `depth`, blocks are added; by `both`, there are
-    times ** (1/3) as many blocks, and width takes the rest; then, and by `hidden` alone,
-    the width of the feed-forwards trims the rest, so that the match is as near as one hidden unit allows, or as the
-    multiples that hidden is to be one of.
-    Raises ValueError where even the smallest model costs more, or no block has a dense feed-forward to trim.
+    match.spend says how: `width` scales d_model and hidden in proportion; `depth` adds blocks; `both` multiplies depth
+    by times ** (1/3) and then scales width. All of them, and `hidden` alone, then adjust `hidden`, so that the match is
+    as near as one hidden unit, or match.multiple_of of them, allows. `longer` multiplies the steps by match.times.
+    Raises ValueError if even the smallest model costs more, or if no block has a dense feed-forward to adjust.
     """
     spend = match.way(config)
     longer = spend == "longer"
@@ -58,13 +57,13 @@ def solve(
         return model_cost(model, num_tokens, work, sparse, questions)
 
     if match.reference is None:
-        found = cost(config)
-        return Matched(config, 1.0, found, size(found), size(found))
+        total = cost(config)
+        return Matched(config, 1.0, total, size(total), size(total))
 
     plain: dict[str, Any] = {"gated": True, "loops": 1, **dict.fromkeys(PLACES)}
-    # With sparse gradients, too, whatever the rule of this arm's own tables.
-    plainly = dataclasses.replace(config, ffn=match.reference, **plain)
-    reference = size(model_cost(plainly, num_tokens, work, questions=questions))
+    # The reference has sparse gradients, whatever the rule of this arm's tables.
+    plain_model = dataclasses.replace(config, ffn=match.reference, **plain)
+    reference = size(model_cost(plain_model, num_tokens, work, questions=questions))
     target = reference * (1 if longer else match.times)
 
     def grown(**changes: Any) -> ModelConfig:
@@ -82,7 +81,7 @@ def solve(
     if spend == "both":
         config = grown(depth=max(1, round(config.depth * match.times ** (1 / 3))))
     if spend in ("width", "both"):
-        step = 2 * config.num_heads  # heads keep an even width
+        step = 2 * config.num_heads  # keeps the width of heads even
         ratio = config.hidden / config.d_model
         config = nearest(lambda n: grown(d_model=n * step, hidden=max(1, round(ratio * n * step))))
     elif spend == "depth":
@@ -95,22 +94,22 @@ def solve(
             "accepted: model.blocks that leave one, or model.placement=add"
         )
     model = nearest(lambda n: grown(hidden=n * multiple)) if unit else config
-    found = cost(model)
-    if size(found) - target > unit / 2:
-        least = math.ceil(100 * match.times * size(found) / target) / 100
+    total = cost(model)
+    if size(total) - target > unit / 2:
+        least = math.ceil(100 * match.times * size(total) / target) / 100
         key = "spend=longer" if longer else f"times={match.times}"
         raise ValueError(
-            f"match.{key}: the smallest model costs {size(found):.4g} {match.by}, more than the {target:.4g} "
+            f"match.{key}: the smallest model costs {size(total):.4g} {match.by}, more than the {target:.4g} "
             f"asked for; accepted: {'width, hidden or depth' if longer else f'{least:.2f} or more'}"
             + (f", or less than match.multiple_of={multiple}" if multiple > 1 else "")
         )
-    return Matched(model, match.times if longer else 1.0, found, target, size(found))
+    return Matched(model, match.times if longer else 1.0, total, target, size(total))
 
 
 def model_cost(
     config: ModelConfig, num_tokens: int, work: Workload, sparse: bool = True, questions: Tensor | None = None
 ) -> Cost:
-    """Cost of a model that is never allocated."""
+    """The cost of a model, which is built on the meta device."""
     with torch.device("meta"):
         return build_model(config, num_tokens, sparse=sparse, questions=questions).cost(work)
 
@@ -118,13 +117,15 @@ def model_cost(
 def refuse_too_large(
     config: ModelConfig, num_tokens: int, rule: Rule, questions: Tensor | None = None, copies: int = 1, shards: int = 1
 ) -> None:
-    """Raises ValueError, before anything is allocated, for tables that with their state do not fit into memory, where
-    `copies` processes on this machine each have one of `shards` parts.
+    """Raises ValueError, before anything is allocated, if value tables and their optimizer state do not fit into
+    memory. `copies` processes on this machine each hold one of `shards` parts of every table.
     """
     with torch.device("meta"):
         tables = [pool.values for pool in build_model(config, num_tokens, questions=questions).tables()]
     size = copies * sum(table.numel() * table.element_size() for table in tables) // shards
-    state = copies * sum(len(one) * rule.state_bytes(one.shape[1] // shards, one.element_size()) for one in tables)
+    state = copies * sum(
+        len(table) * rule.state_bytes(table.shape[1] // shards, table.element_size()) for table in tables
+    )
     free = available_memory()
     if size + state > free:
         rows = sum(len(table) for table in tables)
@@ -137,7 +138,7 @@ def refuse_too_large(
 
 
 def available_memory() -> int:
-    """Bytes that this machine can still give: what Linux says, elsewhere all that it has."""
+    """Bytes of memory that are available, from Linux; elsewhere all memory of the machine."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
         return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))

@@ -20,15 +20,17 @@ from memlayers.layers.site import Site
 
 
 class Output(NamedTuple):
-    logits: Tensor  # (m, vocabulary) at the m positions that were asked for, in reading order
+    """What the transformer returns."""
+
+    logits: Tensor  # (m, vocabulary) at the m positions of `where`, row by row
     aux_loss: Tensor | None  # (), the sum over all layers that return one
-    reads: dict[str, Reads]  # by the layer's place: "0.ffn", "1.residual"; of the second pass "0.ffn.2"
+    reads: dict[str, Reads]  # by place of the layer: "0.ffn", "1.residual"; in the second pass "0.ffn.2"
 
 
 class Transformer(nn.Module):
-    """Token embedding, blocks, final norm, head. Pools are registered once, here, however many layers read them.
+    """Token embedding, blocks, final norm, head. Each pool is registered here, however many layers read it.
 
-    With `loops`, all blocks are passed so many times, with the same weights (Dehghani et al. 2018, arXiv 1807.03819).
+    The stack of blocks is applied `loops` times, with the same weights (Dehghani et al. 2018, arXiv 1807.03819).
     """
 
     def __init__(
@@ -53,11 +55,11 @@ class Transformer(nn.Module):
         x = self.embedding(tokens)
         reads: dict[str, Reads] = {}
         aux_loss = None
-        for turn, (index, block) in product(range(self.loops), enumerate(self.blocks)):
-            x, made = block(x, tokens)
-            again = f".{turn + 1}" if turn else ""
-            reads |= {f"{index}.{place}{again}": out.reads for place, out in made.items() if out.reads is not None}
-            for out in made.values():
+        for loop, (index, block) in product(range(self.loops), enumerate(self.blocks)):
+            x, outputs = block(x, tokens)
+            suffix = f".{loop + 1}" if loop else ""
+            reads |= {f"{index}.{place}{suffix}": out.reads for place, out in outputs.items() if out.reads is not None}
+            for out in outputs.values():
                 if out.aux_loss is not None:
                     aux_loss = out.aux_loss if aux_loss is None else aux_loss + out.aux_loss
         x = x.flatten(0, 1) if where is None else x[where]
@@ -65,17 +67,20 @@ class Transformer(nn.Module):
         return Output(nn.functional.linear(self.norm(x), weight), aux_loss, reads)
 
     def tables(self) -> list[MemoryPool]:
+        """The model's pools, each once."""
         return [pool for pool in self.pools if isinstance(pool, MemoryPool)]
 
     def cost(self, work: Workload) -> Cost:
-        """Of the whole model. The head is paid for at the scored positions only."""
+        """Cost of the whole model per token. The head is applied at the scored positions only."""
         share = work.scored / work.sequence
         head = matrix_cost(*self.embedding.weight.shape)
         total = Cost(head.forward * share, head.backward * share, head.bytes_read * share, self.norm.weight.numel())
         total += Cost(params=head.params * (1 if self.head is None else 2))
         for block in self.blocks:
             once: Cost = block.cost(work)  # type: ignore[operator]
-            forward, backward, bytes_read = (self.loops * one for one in (once.forward, once.backward, once.bytes_read))
+            forward, backward, bytes_read = (
+                self.loops * part for part in (once.forward, once.backward, once.bytes_read)
+            )
             total += Cost(forward, backward, bytes_read, once.params)
         return total + Cost(params=sum(pool.values.numel() for pool in self.tables()))
 
@@ -89,9 +94,9 @@ def build_model(
     questions: Tensor | None = None,
     sharded: bool = False,
 ) -> Transformer:
-    """The model; `sparse` gradients of value tables are of the rows that were read; `questions` (f, q) are for layers
-    that know the facts (layers/oracle.py); `sharded` tables have their columns on all processes of a run. Without a
-    generator the parameters are left uninitialised, as for a model on the meta device whose cost is asked.
+    """Build a model from its settings. `sparse`: gradients of value tables hold only the rows that were read.
+    `questions` (f, q): the facts' questions, for layers/oracle.py. `sharded`: tables are cut by columns over the
+    processes of a run. Without a generator, parameters are left uninitialised, as for a model on the meta device.
     """
     site = Site(config.d_model, config.hidden, num_tokens, kernels, sparse, config.gated, sharded, questions)
     with_ffn = config.chosen_blocks()
@@ -122,10 +127,10 @@ def build_model(
 
 
 def parameters_with_roles(model: nn.Module) -> Iterator[tuple[str, str, nn.Parameter]]:
-    """(name, role, parameter) of each parameter, once, however many modules hold it.
+    """Yield (name, role, parameter) of each parameter, once, however many modules hold it.
 
-    A module declares roles in `param_roles`, by the parameter's name within it; of the rest, embeddings are
-    "embedding", vectors "vector", or "bias" by that name, and everything else "matrix".
+    A module declares roles in `param_roles`, by the parameter's name within it. All others are "embedding" (of
+    nn.Embedding), "bias" (one axis or none, and so named), "vector" (one axis or none), or "matrix".
     """
     seen: set[int] = set()
     for path, module in model.named_modules():
@@ -137,22 +142,22 @@ def parameters_with_roles(model: nn.Module) -> Iterator[tuple[str, str, nn.Param
                 yield f"{path}.{name}".lstrip("."), role, parameter
     for name, parameter in model.named_parameters():
         if id(parameter) not in seen:
-            module_name, _, own = name.rpartition(".")
+            module_name, _, short_name = name.rpartition(".")
             if isinstance(model.get_submodule(module_name), nn.Embedding):
                 yield name, "embedding", parameter
             elif parameter.ndim <= 1:
-                yield name, "bias" if own.endswith("bias") else "vector", parameter
+                yield name, "bias" if short_name.endswith("bias") else "vector", parameter
             else:
                 yield name, "matrix", parameter
 
 
 @torch.no_grad()
 def init_parameters(model: nn.Module, generator: torch.Generator, embedding_std: float, depth: int) -> None:
-    """Normal, with a standard deviation for each role; gains of norms start at 1, biases and filters at 0.
+    """Draw all parameters: gains of norms are 1, biases and filters 0, all others normal, with a std for each role.
 
-    Matrices, keys and values: 1 / sqrt(width of the input or row). Matrices that write to the residual stream are
-    divided by sqrt(2 * depth) (GPT-2). Embeddings: embedding_std; facts are learnt earlier with 0.2 than with GPT-2's
-    0.02 (LOG.md), perhaps because subjects then differ more than what the young blocks add to them.
+    Matrices, keys and values: 1 / sqrt(last axis). Matrices that write to the residual stream: that divided by
+    sqrt(2 * depth), as in GPT-2. Embeddings: embedding_std; facts are learnt earlier with 0.2 than with GPT-2's 0.02
+    (LOG.md), perhaps because embeddings of subjects then differ by more than what untrained blocks add to them.
     """
     shards = {id(pool.values): pool for pool in model.modules() if isinstance(pool, ShardedPool)}
     constant = {"vector": 1.0, "bias": 0.0, "filter": 0.0}
@@ -167,7 +172,7 @@ def init_parameters(model: nn.Module, generator: torch.Generator, embedding_std:
         if role == "output":
             std /= (2 * depth) ** 0.5
         if parameter.dtype == torch.float32 and parameter.device == generator.device:
-            parameter.normal_(std=std, generator=generator)  # in place: a table may fill half of the memory
+            parameter.normal_(std=std, generator=generator)  # in place, as a table may fill half of the memory
         else:
             drawn = torch.empty(parameter.shape, dtype=torch.float32).normal_(std=std, generator=generator)
             parameter.copy_(drawn)

@@ -1,11 +1,11 @@
-"""How few bits the numbers of a trained model can be stored in: rounding, noise, and bytes counted.
+"""Quantization of a trained model: rounding, noise, and the bytes of what is stored.
 
 A row has one scale, its largest absolute value in bfloat16. int8, int4 and int2 are 256, 16 and 4 values, evenly spaced
 from -scale to scale, and ternary is -scale, 0 and scale:
 
     int2    -1  -1/3  1/3  1        row  0.3 -0.8 0.1   ->   scale 0.8   ->   0.27 -0.8 0.27
 
-A row is the last axis of a parameter: a slot of a table, a token's embedding, what one output of a matrix reads.
+A row is the last axis of a parameter: a slot of a table, a token's embedding, the weights of one output of a matrix.
 """
 
 from collections.abc import Iterator
@@ -17,14 +17,19 @@ from torch import Tensor, nn
 from memlayers.config import QuantizeConfig
 from memlayers.model import Transformer, parameters_with_roles
 
-VALUES = {"int8": 256, "int4": 16, "int2": 4, "ternary": 3}  # of a number
-BITS = {"bfloat16": 16.0, "int8": 8.0, "int4": 4.0, "int2": 2.0, "ternary": 1.6}  # five of three values in a byte
+VALUES = {"int8": 256, "int4": 16, "int2": 4, "ternary": 3}  # how many values a number can have
+BITS = {"bfloat16": 16.0, "int8": 8.0, "int4": 4.0, "int2": 2.0, "ternary": 1.6}  # ternary: five numbers in a byte
 SCALE_BITS = 16
-WEIGHTS = ("matrix", "output", "embedding", "memory_key")  # roles that are rounded; others are 1% or less
+WEIGHTS = (
+    "matrix",
+    "output",
+    "embedding",
+    "memory_key",
+)  # roles that are rounded; all others have 1% of the parameters or less
 
 
 def rounded_rows(x: Tensor, width: str) -> Tensor:
-    """x (..., d) to the nearest values of a width, in its own dtype; rounding again changes nothing."""
+    """Round x (..., d) to the nearest values of a width; keeps its dtype, and is idempotent."""
     if width == "float32":
         return x
     if width == "bfloat16":
@@ -38,7 +43,7 @@ def rounded_rows(x: Tensor, width: str) -> Tensor:
 
 
 def widths(model: nn.Module, settings: QuantizeConfig) -> Iterator[tuple[nn.Parameter, str, str]]:
-    """(parameter, its role, width that it is stored in) of every parameter, once."""
+    """Yield (parameter, its role, the width that it is stored in) of every parameter, once."""
     for _, role, parameter in parameters_with_roles(model):
         width = settings.weights if role in WEIGHTS else "float32"
         yield parameter, role, settings.tables if role == "memory_value" else width
@@ -46,12 +51,12 @@ def widths(model: nn.Module, settings: QuantizeConfig) -> Iterator[tuple[nn.Para
 
 @contextmanager
 def rounded(model: nn.Module, settings: QuantizeConfig) -> Iterator[None]:
-    """Within, parameters are rounded; after it they are as they were.
+    """Context in which parameters are rounded; afterwards they have their full values again.
 
-    Gradients that are taken within are those at the rounded values. A step that applies them afterwards is the
-    straight-through estimator (Bengio et al. 2013, arXiv 1308.3432). Nothing may update a rounded parameter within.
+    Gradients inside are taken at the rounded values. An update that applies them afterwards is the straight-through
+    estimator (Bengio et al. 2013, arXiv 1308.3432). Do not update a rounded parameter inside.
     """
-    kept = [(one, one.data, width) for one, _, width in widths(model, settings) if width != "float32"]
+    kept = [(values, values.data, width) for values, _, width in widths(model, settings) if width != "float32"]
     try:
         for parameter, full, width in kept:
             parameter.data = rounded_rows(full, width)
@@ -63,7 +68,7 @@ def rounded(model: nn.Module, settings: QuantizeConfig) -> Iterator[None]:
 
 @torch.no_grad()
 def quantize(model: nn.Module, settings: QuantizeConfig, generator: torch.Generator) -> None:
-    """Noise on tables, then rounding, in place."""
+    """Add noise to tables, then round, in place."""
     for parameter, role, width in widths(model, settings):
         if role == "memory_value" and settings.noise:
             noise = torch.randn(parameter.shape, generator=generator).to(parameter.device)
@@ -73,11 +78,11 @@ def quantize(model: nn.Module, settings: QuantizeConfig, generator: torch.Genera
 
 
 def stored_bytes(model: Transformer, settings: QuantizeConfig) -> dict[str, float]:
-    """Bytes of tables and of weights (all other parameters), with the scales of their rows."""
-    found = {"tables": 0.0, "weights": 0.0}
+    """Bytes of the tables and of the weights (all other parameters), with the scales of their rows."""
+    total = {"tables": 0.0, "weights": 0.0}
     d_value = {id(pool.values): pool.d_value for pool in model.tables()}  # also where a process has some columns only
     for parameter, role, width in widths(model, settings):
         rows, d = parameter.shape[:-1].numel(), d_value.get(id(parameter), parameter.shape[-1])
         row_bits = d * BITS.get(width, 8.0 * parameter.element_size()) + (SCALE_BITS if width in VALUES else 0)
-        found["tables" if role == "memory_value" else "weights"] += rows * row_bits / 8
-    return found
+        total["tables" if role == "memory_value" else "weights"] += rows * row_bits / 8
+    return total

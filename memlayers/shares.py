@@ -1,4 +1,4 @@
-"""What each of several processes at a run holds and sends, where tables are sharded over them."""
+"""Memory and traffic of one process of a run whose tables are sharded."""
 
 import dataclasses
 from typing import Protocol
@@ -14,7 +14,7 @@ from memlayers.model import Transformer, build_model
 
 
 class Rule(Protocol):
-    """Of value tables: optim/rules.py."""
+    """An update rule of value tables; optim/rules.py has them."""
 
     def state_bytes(self, d_value: int, bytes_each: int) -> int: ...
 
@@ -23,10 +23,10 @@ class Rule(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Share:
-    """What one of several processes at a run holds, and sends to the others in a step."""
+    """Bytes that one process holds, and that it sends in a step."""
 
     table_bytes: int
-    state_bytes: int  # of the tables' rule
+    state_bytes: int  # of the update rule
     other_bytes: int  # all other parameters, their gradients and AdamW's two moments
     sent_bytes: float
 
@@ -34,11 +34,12 @@ class Share:
 def share_of(
     config: ModelConfig, num_tokens: int, work: Workload, rule: Rule, ranks: int, questions: Tensor | None = None
 ) -> Share:
-    """Of a model whose tables are sharded over `ranks` processes, of which each has its part of the `work.tokens`.
+    """The share of one of `ranks` processes, over which tables are sharded and `work.tokens` tokens of a step are
+    split.
 
-    Sent: what tables exchange (layers/sharded_pool.py), a number of four bytes for each row that a step may read where
-    the rule keeps one, and the gradients of all else; sums go around in a ring. What layers sum over a batch, as a load
-    of experts, is left out. Raises ValueError as the tables do.
+    Sent are: the exchange of reads (layers/sharded_pool.py); four bytes for each row that a step may read, if the rule
+    keeps one number a row; and the gradients of all other parameters, by ring all-reduce. Left out: statistics that
+    layers sum over a batch. Raises ValueError for tables that cannot be cut.
     """
     with torch.device("meta"):
         model = build_model(config, num_tokens, questions=questions).to("meta")
@@ -60,25 +61,25 @@ def share_of(
 
 
 def reads_of(model: Transformer, pool: MemoryPool) -> list[tuple[int, int]]:
-    """Of each layer of a model on the meta device that reads this table, in each pass: how many sums it asks for a
-    token, and of how many rows each.
+    """For each layer that reads this table, in each pass: how many weighted sums it takes per token, and of how many
+    rows each. The model is on the meta device.
     """
-    found: list[tuple[int, int]] = []
+    reads: list[tuple[int, int]] = []
     tokens = torch.zeros(1, 4, dtype=torch.long, device="meta")
     x = torch.zeros(1, 4, model.embedding.embedding_dim, device="meta")
 
-    def rows(slots: Tensor) -> Tensor:  # each a sum of its own
-        found.append((slots.numel() // tokens.numel(), 1))
+    def rows(slots: Tensor) -> Tensor:  # on a sharded table, each row is a sum of its own
+        reads.append((slots.numel() // tokens.numel(), 1))
         return MemoryPool.rows(pool, slots)
 
-    def summed(_: object, given: tuple[Tensor, ...]) -> None:
-        found.append((len(given[0]) // tokens.numel(), given[0].shape[1]))
+    def record_sum(_: object, given: tuple[Tensor, ...]) -> None:
+        reads.append((len(given[0]) // tokens.numel(), given[0].shape[1]))
 
-    hook = pool.register_forward_pre_hook(summed)
+    hook = pool.register_forward_pre_hook(record_sum)
     pool.rows = rows  # type: ignore[method-assign]
     for layer in model.modules():
         if getattr(layer, "pool", None) is pool:
             layer(x, tokens)
     hook.remove()
     del pool.rows
-    return found * model.loops
+    return reads * model.loops

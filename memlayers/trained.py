@@ -1,4 +1,4 @@
-"""A model that was kept: asked in words, and looked into.
+"""A saved model with its world: questions by name, and answers.
 
 model = memlayers.load("results/local/single/atlas_airports/memory-s0-0123456789ab.safetensors")
 model.ask("JFK", "country")     objects, the likeliest first
@@ -19,16 +19,16 @@ from memlayers.text import Text
 
 @dataclass(frozen=True)
 class Reply:
-    """What a model says to a question: objects by falling probability, of all that the relation has."""
+    """The answer to a question: objects of the relation by falling probability."""
 
     subject: str
     relation: str
     objects: tuple[str, ...]
-    probabilities: tuple[float, ...]  # of the whole object, among all texts: they need not add up to 1
-    truth: str | None  # None for a subject about which the world holds no such fact
+    probabilities: tuple[float, ...]  # of the whole object among all texts, so that they need not sum to 1
+    truth: str | None  # None if the world has no such fact
 
     def __str__(self) -> str:
-        return "  ".join(f"{one} {p:.3f}" for one, p in zip(self.objects, self.probabilities, strict=True))
+        return "  ".join(f"{name} {p:.3f}" for name, p in zip(self.objects, self.probabilities, strict=True))
 
 
 class Trained:
@@ -37,11 +37,11 @@ class Trained:
     def __init__(self, config: RunConfig, text: Text, model: Transformer):
         self.config, self.text, self.model = config, text, model.eval()
         world = text.world
-        self.subjects = {name: row for row, name in enumerate(world.names())}  # and unknown ones behind them
+        self.subjects = {name: row for row, name in enumerate(world.names())}  # unknown subjects come last
         self.objects = [world.object_names(relation) for relation in range(len(world.relations))]
 
     def fact(self, subject: str, relation: str) -> tuple[int, int]:
-        """Rows of a subject and a relation. Raises ValueError for one that the world does not have."""
+        """The indices of a subject and a relation. Raises ValueError for names that the world does not have."""
         for kind, name, names in (
             ("subject", subject, self.subjects),
             ("relation", relation, dict.fromkeys(self.text.world.relations)),
@@ -52,7 +52,9 @@ class Trained:
         return self.subjects[subject], self.text.world.relations.index(relation)
 
     def question(self, fact: tuple[int, int], phrasing: str = "training") -> Tensor:
-        """Tokens (q,) up to the answer, of one sentence of several. Raises ValueError where there is none."""
+        """Tokens (q,) of a question, up to its answer, in a fixed template of this phrasing. Raises ValueError if the
+        relation has none.
+        """
         probe = self.text.probe(torch.tensor([fact]), phrasing, torch.Generator().manual_seed(0))
         if not len(probe.subject):
             name = self.text.world.relations[fact[1]]
@@ -62,9 +64,9 @@ class Trained:
 
     @torch.no_grad()
     def log_probabilities(self, question: Tensor, relation: int) -> Tensor:
-        """Of each object (m,) of a relation as what follows: natural logarithms."""
+        """The natural log probability of each object (m,) of a relation as the answer."""
         first, count = int(self.text.first_object[relation]), len(self.objects[relation])
-        objects, found = self.text.objects[first : first + count], []
+        objects, parts = self.text.objects[first : first + count], []
         objects = objects[:, : int((objects != PAD).sum(dim=1).max())]
         with evaluation(self.model):
             for part in objects.split(CHUNK):
@@ -73,12 +75,14 @@ class Trained:
                 where = torch.zeros_like(tokens[:, :-1], dtype=torch.bool)
                 where[:, len(question) - 1 :] = True
                 logits = self.model(tokens[:, :-1], where).logits.float().view(*answer.shape, -1)
-                each = logits.log_softmax(dim=-1).gather(-1, answer[..., None])[..., 0]
-                found.append(each.masked_fill(answer == PAD, 0.0).sum(dim=1).cpu())
-        return torch.cat(found)
+                token_scores = logits.log_softmax(dim=-1).gather(-1, answer[..., None])[..., 0]
+                parts.append(token_scores.masked_fill(answer == PAD, 0.0).sum(dim=1).cpu())
+        return torch.cat(parts)
 
     def ask(self, subject: str, relation: str, top: int = 5, phrasing: str = "training") -> Reply:
-        """The `top` likeliest objects. `phrasing`: training, held_out, questions, held_out_questions or a view."""
+        """Ask for a fact; the reply has the `top` likeliest objects. `phrasing`: training, held_out, questions,
+        held_out_questions or a kind of view.
+        """
         fact = self.fact(subject, relation)
         scores = self.log_probabilities(self.question(fact, phrasing), fact[1])
         best = scores.topk(min(top, len(scores)))

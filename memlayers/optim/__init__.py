@@ -1,4 +1,4 @@
-"""Optimizers and schedules: groups of parameters by role, and the rules of value tables."""
+"""Optimizers and schedules: groups of parameters by role, and update rules of value tables."""
 
 from memlayers.optim.groups import build_optimizers, clip_gradients, fused_updates
 from memlayers.optim.rules import SGD, DenseAdamW, LazyAdam, RowwiseAdagrad

@@ -18,11 +18,14 @@ from memlayers.optim.muon import Muon
 from memlayers.optim.rows import RowOptimizer
 from memlayers.optim.rules import rule_name
 
-MATRICES = ("matrix", "output")  # roles that Muon may take (Jordan et al. 2024): keys are lists of vectors, not maps
+MATRICES = (
+    "matrix",
+    "output",
+)  # roles for Muon (Jordan et al. 2024); memory keys are lists of vectors, not linear maps
 
 
 def build_optimizers(model: nn.Module, config: OptimConfig, kernels: Kernels = REFERENCE) -> list[Optimizer]:
-    """AdamW, then Muon over matrices and stacks of them where it is asked for, then the rule of value tables.
+    """AdamW, then Muon for matrices if config.muon_lr is set, then the rule of value tables.
 
     Raises ValueError for a role without settings, and for tables without a rule.
     """
@@ -33,17 +36,24 @@ def build_optimizers(model: nn.Module, config: OptimConfig, kernels: Kernels = R
             raise ValueError(f"optim.roles has no {role!r}, the role of {name}; known: {sorted(config.roles)}")
         groups.setdefault(role, []).append(parameter)
     values = groups.pop("memory_value", [])
-    owned = [id(p) for params in groups.values() for p in params] + [id(p) for p in values]
-    assert sorted(owned) == sorted(id(p) for _, _, p in learning), "each parameter belongs to exactly one group"
+    grouped = [id(p) for params in groups.values() for p in params] + [id(p) for p in values]
+    assert sorted(grouped) == sorted(id(p) for _, _, p in learning), "each parameter belongs to exactly one group"
 
     def settings(roles: Iterable[str]) -> list[dict[str, Any]]:
-        own = {role: {"lr": peak_rate(role, config), "weight_decay": config.roles[role].weight_decay} for role in roles}
-        return [{"params": groups[role], "role": role, **own[role]} for role in sorted(own)]
+        return [
+            {
+                "params": groups[role],
+                "role": role,
+                "lr": peak_rate(role, config),
+                "weight_decay": config.roles[role].weight_decay,
+            }
+            for role in sorted(roles)
+        ]
 
     by_muon = {role for role in groups if takes_muon(role, config)}
     betas = (config.betas[0], config.betas[1])
     optimizers: list[Optimizer] = []
-    if by_adamw := groups.keys() - by_muon:  # none where all but tables is frozen
+    if by_adamw := groups.keys() - by_muon:  # empty if all but tables is frozen
         optimizers.append(AdamW(settings(by_adamw), betas=betas, eps=config.eps, fused=True))
     if by_muon:
         optimizers.append(Muon(settings(by_muon)))
@@ -56,18 +66,19 @@ def build_optimizers(model: nn.Module, config: OptimConfig, kernels: Kernels = R
 
 
 def takes_muon(role: str, config: OptimConfig) -> bool:
+    """Whether Muon trains the parameters of a role."""
     return config.muon_lr is not None and role in MATRICES
 
 
 def rule_of(role: str, config: OptimConfig) -> str:
-    """adamw, muon, or the rule of the value tables."""
+    """The name of what trains a role: adamw, muon, or the rule of the value tables."""
     if role == "memory_value":
         return rule_name(config.values)
     return "muon" if takes_muon(role, config) else "adamw"
 
 
 def peak_rate(role: str, config: OptimConfig) -> float:
-    """The rate that the schedule multiplies, and reaches."""
+    """The learning rate of a role at the peak of its schedule."""
     if role == "memory_value":
         return float(config.values.lr)
     rate = config.muon_lr if takes_muon(role, config) else config.lr
@@ -77,9 +88,10 @@ def peak_rate(role: str, config: OptimConfig) -> float:
 
 @contextmanager
 def fused_updates(model: nn.Module, optimizers: list[Optimizer], config: OptimConfig) -> Iterator[None]:
-    """Within, pools carry the rule of their optimizer, and backward moves their rows (MemoryPool.update).
+    """Context in which backward updates the rows of pools by their optimizer's rule (MemoryPool.update).
 
-    Only of pools that one layer reads once, whose gradient is not clipped, and of rules that need one pass.
+    Only for pools that one layer reads once, without gradient clipping, and for rules that keep one number a row at
+    most.
     """
     readers = [pool for module in model.modules() if isinstance(pool := getattr(module, "pool", None), MemoryPool)]
     once = getattr(model, "loops", 1) == 1 and config.clip_values is None
@@ -97,9 +109,9 @@ def fused_updates(model: nn.Module, optimizers: list[Optimizer], config: OptimCo
 
 @torch.no_grad()
 def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float | None, sharded: bool = False) -> None:
-    """Scale gradients, dense and sparse, so that their joint Euclidean norm is at most max_norm; null does nothing.
+    """Scale gradients, dense and sparse, so that their joint Euclidean norm is at most max_norm; None does nothing.
 
-    Sharded ones are columns (layers/sharded_pool.py): the norm is that of all columns, and all processes call together.
+    With `sharded`, gradients are of local columns: the norm is over all columns, and all processes call together.
     """
     if max_norm is None:
         return

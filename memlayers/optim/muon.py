@@ -1,4 +1,4 @@
-"""Muon (Jordan et al. 2024) for matrices, and for stacks of them, as the experts of a layer have."""
+"""Muon (Jordan et al. 2024) for matrices and for stacks of matrices, such as experts."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -7,13 +7,14 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic, as torch.optim.Muon
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic polynomial, as in torch.optim.Muon
 
 
 class Muon(Optimizer):
-    """torch.optim.Muon on each matrix of parameters (..., rows, columns), in float32 on a CPU.
+    """The update of torch.optim.Muon for each matrix of parameters (..., rows, columns), in float32 on a CPU.
 
-    torch's own takes matrices only, and rounds to bfloat16, which is up to ten times slower on processors without it.
+    torch.optim.Muon takes single matrices only, and computes in bfloat16, which is up to ten times slower on processors
+    without it.
     """
 
     def __init__(self, params: Iterable[nn.Parameter] | Iterable[dict[str, Any]], lr: float = 1e-3):
@@ -36,7 +37,7 @@ class Muon(Optimizer):
 
 
 def orthogonalized(matrices: Tensor, steps: int = 5, eps: float = 1e-7) -> Tensor:
-    """The nearest (semi-)orthogonal matrices (..., a, b), roughly: five Newton-Schulz steps."""
+    """Approximate the nearest (semi-)orthogonal matrices (..., a, b) by Newton-Schulz iteration."""
     a, b, c = COEFFICIENTS
     tall = matrices.shape[-2] > matrices.shape[-1]
     x = matrices.float() if matrices.device.type == "cpu" else matrices.bfloat16()

@@ -1,4 +1,4 @@
-"""The optimizer of value tables: it steps on the rows that have a gradient, and leaves all others as they are."""
+"""The optimizer of value tables: it updates the rows that have a gradient, and no others."""
 
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 
 class RowOptimizer(Optimizer):
-    """Takes sparse gradients apart into rows and their gradients, on which its rule steps.
+    """Applies an update rule to the rows of sparse gradients.
 
-    State is float32 whatever the values are; layers/updates.py says what a skipped step means.
+    State is float32 whatever the dtype of the values. A row without a gradient keeps its state (layers/updates.py).
     """
 
     def __init__(self, params: Iterable[nn.Parameter], rule: "ValueRule", kernels: Kernels = REFERENCE):
@@ -26,14 +26,15 @@ class RowOptimizer(Optimizer):
         super().__init__(params, {"lr": rule.lr})
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "rule": self.rule, "kernels": self.kernels}  # of which torch knows nothing
+        return {**super().__getstate__(), "rule": self.rule, "kernels": self.kernels}  # torch's own leaves these out
 
     def zeros(self, values: Tensor, columns: int) -> Tensor:
+        """Float32 state of zeros for a table, (n, columns), in huge pages where there are any."""
         empty = torch.empty(len(values), columns, dtype=torch.float32, device=values.device)
         return self.kernels.huge_pages(empty).zero_()
 
     def next_state(self, values: Tensor) -> dict[str, Any]:
-        """The state of a table, at the count of the step to be taken."""
+        """The state of a table, made at its first step, with the step count raised by one."""
         state: dict[str, Any] = self.state[values]
         if not state:
             columns = self.rule.columns(values.shape[1])
@@ -55,7 +56,7 @@ class RowOptimizer(Optimizer):
         return loss
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """As any optimizer's, except that torch would round the state to the dtype of the values."""
+        """As in any optimizer, but the state stays float32, where torch would round it to the dtype of the values."""
         super().load_state_dict(state_dict)
         saved = [index for group in state_dict["param_groups"] for index in group["params"]]
         values = [parameter for group in self.param_groups for parameter in group["params"]]
@@ -65,25 +66,26 @@ class RowOptimizer(Optimizer):
                     self.state[parameter][name] = self.zeros(parameter, content.shape[1]).copy_(content)
 
     def update_of(self, values: Tensor) -> RowUpdate | None:
-        """For MemoryPool.update: backward then moves the rows of this table. None for rules that need a gradient.
+        """The value for MemoryPool.update, with which backward updates the rows of this table; None for rules that need
+        a gradient.
 
-        The numbers are those of `step`, digit for digit, which finds nothing left to do. For loops with one step after
-        every backward, and pools that one layer reads: with two readers rows would change between them; backward sees
-        that and raises RuntimeError, but not where the read is recomputed by checkpointing.
+        It gives the same digits as `step`, which then has nothing left to do. Only for one step after every backward,
+        and for pools that one layer reads: with two readers, rows would change between them, for which backward raises
+        RuntimeError, though not if activation checkpointing recomputes the read.
 
         Raises ValueError for a table that is not among this optimizer's parameters.
         """
         self.group_of(values)
-        return None if self.rule.fused_eps is None else partial(self.now, values, self.rule.fused_eps)
+        return None if self.rule.fused_eps is None else partial(self.next_update, values, self.rule.fused_eps)
 
-    def now(self, values: Tensor, eps: float) -> tuple[Tensor | None, float, float]:
-        """What the update to come needs: sums of squares (n, 1) or none, rate, eps. Counts a step."""
+    def next_update(self, values: Tensor, eps: float) -> tuple[Tensor | None, float, float]:
+        """The sums of squares (n, 1) or None, rate and eps of the next update. Counts a step."""
         return self.next_state(values).get("total"), self.group_of(values)["lr"], eps
 
     def group_of(self, values: Tensor) -> dict[str, Any]:
-        """Its settings. Not to be kept: schedules change them, and load_state_dict replaces the group."""
+        """The parameter group of a table. Do not keep it: schedules change it, and load_state_dict replaces it."""
         for group in self.param_groups:
-            if any(values is own for own in group["params"]):
+            if any(values is table for table in group["params"]):
                 return group
         raise ValueError(f"a table of {tuple(values.shape)} is not among the parameters of this optimizer")
 
@@ -91,8 +93,8 @@ class RowOptimizer(Optimizer):
 def rows_and_gradients(grad: Tensor) -> tuple[Tensor, Tensor]:
     """Distinct rows (u,) of a sparse gradient and their gradients (u, d).
 
-    A pool's gradient has each row once and in order, but autograd drops the mark that says so; rows that ascend say
-    it as well, and save a second sort.
+    A pool's gradient has each row once and in order, but autograd clears is_coalesced. Rows that ascend need no second
+    sort.
     """
     rows = grad._indices()[0]
     if not grad.is_coalesced() and not bool((rows[1:] > rows[:-1]).all()):

@@ -1,4 +1,4 @@
-"""The rules by which value tables are updated; their values come from conf/values/."""
+"""Update rules of value tables, whose settings come from conf/values/."""
 
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -11,14 +11,14 @@ from memlayers.config.optim import ScheduleConfig, valid_betas
 from memlayers.kernels import Kernels
 from memlayers.optim.rows import RowOptimizer
 
-State = dict[str, Any]  # of a table: "step", and tensors of a row each
+State = dict[str, Any]  # of a table: "step", and tensors (n, columns)
 
 
 @dataclass
 class ValueRule:
-    """What all rules have. Rates of values are constant after the warm-up: a decay costs recall (LOG.md)."""
+    """Base of all rules. The rate of values is constant after its warm-up: decay costs recall (LOG.md)."""
 
-    sparse: ClassVar[bool] = True  # steps on the rows that were read; else on all, with a dense gradient
+    sparse: ClassVar[bool] = True  # false: updates all rows, with a dense gradient
     lr: float = 1.0
     schedule: ScheduleConfig = field(default_factory=lambda: ScheduleConfig(shape="constant"))
 
@@ -33,15 +33,15 @@ class ValueRule:
 
     @property
     def fused_eps(self) -> float | None:
-        """Of rules that keep one number for a row at most, which backward can apply; None for all others."""
+        """The eps of a rule that backward can apply, as it keeps one number a row at most; None for all others."""
         return None
 
     def columns(self, width: int) -> dict[str, int]:
-        """State of a row of this width: name -> how many float32 numbers."""
+        """The float32 state of a row of this width, by name: how many numbers."""
         return {}
 
     def update(self, kernels: Kernels, values: Tensor, state: State, rows: Tensor, grad: Tensor, lr: float) -> None:
-        """One step of distinct rows (u,) with gradients (u, d), in place."""
+        """Update distinct rows (u,) with gradients (u, d), in place."""
         raise NotImplementedError
 
     def state_bytes(self, d_value: int, bytes_each: int) -> int:
@@ -51,7 +51,7 @@ class ValueRule:
 
 @dataclass
 class LazyAdam(ValueRule):
-    """Adam on the rows that were read: two moments for every number; rowwise: one second moment for a row."""
+    """Adam on the rows that were read. With `rowwise`, a row has one second moment instead of one a number."""
 
     lr: float = 0.3
     betas: list[float] = field(default_factory=lambda: [0.9, 0.99])
@@ -69,7 +69,7 @@ class LazyAdam(ValueRule):
 
 @dataclass
 class RowwiseAdagrad(ValueRule):
-    """Adagrad with one sum of squares for a row, as tables of recommenders are trained."""
+    """Adagrad with one sum of squares a row, as used for embedding tables of recommenders."""
 
     lr: float = 5.0
     eps: float = 1e-8
@@ -87,7 +87,7 @@ class RowwiseAdagrad(ValueRule):
 
 @dataclass
 class SGD(ValueRule):
-    """Gradient descent on the rows that were read: no state, no momentum."""
+    """Gradient descent on the rows that were read, without state."""
 
     lr: float = 3e4
 
@@ -101,7 +101,7 @@ class SGD(ValueRule):
 
 @dataclass
 class DenseAdamW(ValueRule):
-    """AdamW on all rows: what a table costs without sparse updates."""
+    """AdamW on all rows, the control without sparse updates."""
 
     sparse: ClassVar[bool] = False
     lr: float = 3e-2
@@ -124,6 +124,6 @@ RULES = {"lazy_adam": LazyAdam, "rowwise_adagrad": RowwiseAdagrad, "sgd": SGD, "
 
 
 def rule_name(rule: ValueRule) -> str:
-    """As in conf/values/, where lazy_adam with one second moment for a row is rowwise_adam."""
+    """The name of a rule in conf/values/, where a row-wise LazyAdam is rowwise_adam."""
     name = next(name for name, kind in RULES.items() if type(rule) is kind)
     return "rowwise_adam" if isinstance(rule, LazyAdam) and rule.rowwise else name

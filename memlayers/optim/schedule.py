@@ -1,4 +1,4 @@
-"""Learning rates over a run: linear warm-up, then a shape."""
+"""Learning rate schedules: linear warm-up, then a shape."""
 
 import math
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from memlayers.config import OptimConfig, ScheduleConfig
 
 
 def build_schedules(optimizers: list[Optimizer], config: OptimConfig, steps: int) -> list[LambdaLR]:
-    """One schedule an optimizer; it multiplies each group's own rate."""
+    """A schedule for each optimizer, which multiplies the rate of each of its groups."""
 
     def shape(optimizer: Optimizer) -> ScheduleConfig:
         of_values = optimizer.param_groups[0]["role"] == "memory_value"
@@ -21,10 +21,11 @@ def build_schedules(optimizers: list[Optimizer], config: OptimConfig, steps: int
 
 
 def schedule_factor(config: ScheduleConfig, steps: int) -> Callable[[int], float]:
-    """Step (from 0) -> share of the rate, in (0, 1]. The last step of the warm-up is the first at the whole rate.
+    """The schedule as a function: step (from 0) -> factor of the peak rate, in (0, 1]. The last step of the warm-up is
+    the first at the peak.
 
-    In closed form, as one function multiplies groups of different rates; torch's LinearLR and CosineAnnealingLR one
-    after the other give the same numbers for a group.
+    In closed form, as one function serves groups of different rates; torch's LinearLR followed by CosineAnnealingLR
+    gives the same numbers for a group.
     """
     warmup = round(config.warmup * steps)
 

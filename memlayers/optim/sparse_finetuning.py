@@ -1,5 +1,5 @@
-"""Sparse memory finetuning (Lin et al. 2025, arXiv 2510.15103): new facts are learnt in the slots that they read and
-others do not, and all else stays as it is. For any model with layers that read a MemoryPool, ours or a swapped one.
+"""Sparse memory finetuning (Lin et al. 2025, arXiv 2510.15103): new facts are learnt in slots that they read and other
+text does not; all else is frozen. For any model with layers that read a MemoryPool, ours or a swapped one.
 
 slot    reads by new facts    read in background batches    score
   17            40                    0 of 100                high: its row is trained
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from memlayers.layers.feedforward import FFNOutput
 from memlayers.layers.pool import MemoryPool
 
-Counts = dict[MemoryPool, Tensor]  # of each slot (n,) of a pool
+Counts = dict[MemoryPool, Tensor]  # a number for each slot (n,), or rows, of each pool
 
 
 @torch.no_grad()
@@ -52,23 +52,23 @@ def count_reads(model: nn.Module, tokens: Tensor, where: Tensor | None = None) -
 
 
 def readers(model: nn.Module) -> list[nn.Module]:
-    """Layers that read a pool. Raises ValueError for a model without."""
-    found = [layer for layer in model.modules() if isinstance(getattr(layer, "pool", None), MemoryPool)]
-    if not found:
+    """The layers that read a pool. Raises ValueError for a model without any."""
+    layers = [layer for layer in model.modules() if isinstance(getattr(layer, "pool", None), MemoryPool)]
+    if not layers:
         raise ValueError(f"{type(model).__name__} has no layer that reads a pool; accepted: a model with memory layers")
-    return found
+    return layers
 
 
 @dataclass(frozen=True)
 class Background:
-    """In how many batches of what is to be kept each slot is read."""
+    """In how many batches of background text, which is to be kept, each slot is read."""
 
     batches: int
     containing: Counts
 
     @classmethod
     def of(cls, model: nn.Module, batches: Iterable[tuple[Tensor, Tensor | None]]) -> "Background":
-        """From (tokens, where) of each batch, as for count_reads."""
+        """Count over batches of (tokens, where), as for count_reads."""
         containing: Counts = {}
         number = 0
         for tokens, where in batches:
@@ -79,7 +79,7 @@ class Background:
 
 
 def tf_idf(count: Tensor, containing: Tensor, batches: int) -> Tensor:
-    """Of each slot (n,): its share of all reads, times log((batches + 1) / (batches that contain it + 1))."""
+    """The TF-IDF of each slot (n,): its share of all reads * log((batches + 1) / (batches that contain it + 1))."""
     share = count / count.sum().clamp(min=1)
     return share * torch.log((batches + 1) / (containing + 1))
 
@@ -97,13 +97,13 @@ def choose_rows(counts: Counts, background: Background, top: int) -> Counts:
 
 @contextmanager
 def only_rows(model: nn.Module, rows: Counts) -> Iterator[list[nn.Parameter]]:
-    """Within, gradients reach these rows (t,) of these pools and nothing else; yields the tables. Afterwards all is
-    trainable, or frozen, as before.
+    """Context in which only these rows (t,) of these pools get a gradient; yields the tables. Afterwards parameters are
+    trainable or frozen as before.
 
-    Plain gradient steps suit (the paper's SGD), and rules of memlayers.optim, which leave rows without a gradient as
-    they are. With dense gradients Adam goes on moving rows that it has moved before, and a decay moves all.
+    Use it with SGD, as the paper does, or with the rules of memlayers.optim, which leave rows without a gradient
+    unchanged. With dense gradients, Adam's momentum would move other rows too, and weight decay all of them.
 
-    Raises ValueError for a pool whose rows backward moves by itself (MemoryPool.update).
+    Raises ValueError for a pool whose rows backward updates (MemoryPool.update).
     """
     if any(pool.update is not None for pool in rows):
         raise ValueError("a table is updated in backward, before rows are chosen; accepted: pools without an update")
@@ -114,11 +114,11 @@ def only_rows(model: nn.Module, rows: Counts) -> Iterator[list[nn.Parameter]]:
         for pool, chosen in rows.items():
             kept = torch.zeros(len(pool.values), dtype=torch.bool, device=pool.values.device)
             kept[chosen] = True
-            stack.callback(pool.values.requires_grad_(True).register_hook(partial(gradient_of, kept)).remove)
+            stack.callback(pool.values.requires_grad_(True).register_hook(partial(masked_gradient, kept)).remove)
         yield [pool.values for pool in rows]
 
 
-def gradient_of(kept: Tensor, grad: Tensor) -> Tensor:
+def masked_gradient(kept: Tensor, grad: Tensor) -> Tensor:
     """A table's gradient, sparse or dense (n, d), with rows outside the mask `kept` (n,) left out, or zero."""
     if not grad.is_sparse:
         return grad * kept[:, None]

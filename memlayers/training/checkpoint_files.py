@@ -24,7 +24,7 @@ def tables_path(checkpoint: Path, step: int) -> Path:
 
 
 class CheckedFile(TorchCheckpointIO):
-    """Writes to a scratch file, verifies it and then replaces the checkpoint. A failed write is reported, not raised."""
+    """Writes a scratch file, verifies it and replaces the checkpoint. A failed write is reported, not raised."""
 
     is_written = False
 

@@ -63,7 +63,7 @@ def exhaust(parts: Iterator[object]) -> None:
 
 
 def fingerprint(text: Text) -> str:
-    """A hash of the facts, the vocabulary and the spelling of subjects: `load` refuses a model whose world has changed."""
+    """A hash of facts, vocabulary and spelling of subjects: `load` refuses a model whose world has changed."""
     world = text.world
     spellings = {"subjects": world.subjects, **world.views}
     content = [text.vocabulary, world.facts.tolist(), {name: table.tolist() for name, table in spellings.items()}]
