@@ -1,4 +1,4 @@
-"""Every setting that YAML may fill: plain dataclasses and their validation. Layers and rules have theirs beside them.
+"""Settings that YAML fills: dataclasses and their validation. Those of layers and update rules are in their files.
 
 A user's mistake raises ValueError with one line that names the key, the value and what is accepted.
 """

@@ -1,4 +1,4 @@
-"""Settings of learning from a trained model, the teacher."""
+"""Settings of distillation from a trained teacher."""
 
 import glob
 from dataclasses import dataclass
@@ -7,20 +7,22 @@ from typing import Any
 
 from memlayers.checks import one_of, within
 
-DIGEST = 12  # hexadecimal digits, with which the name of a run ends
+DIGEST = 12  # hexadecimal digits of a digest, at the end of a run's file name
 
 
 @dataclass
 class DistilConfig:
-    """The student, the model in training, learns from text and from a teacher's predictions: training/teacher.py."""
+    """The model in training, the student, learns from text and from a teacher's predictions: training/teacher.py."""
 
-    teacher: str | None = None  # STUDY/ARM: of those runs, with save_model=true, the one of this run's world and seed
-    weight: float = 0.5  # of the teacher's predictions; the text has the rest. 0: the two are only compared at the end
-    tokens: str = "all"  # where it teaches: all scored tokens; answers, the facts; or others, the phrasing
+    teacher: str | None = (
+        None  # STUDY/ARM of runs with save_model=true; the one with this run's world and seed is taken
+    )
+    weight: float = 0.5  # of the teacher's loss; text has 1 - weight. 0: the two are only compared at the end
+    tokens: str = "all"  # which tokens the teacher's loss covers: all scored ones, answers, or others
     temperature: float = 1.0  # of both distributions
 
     def validate(self, loss: str, keeps: str | None) -> None:
-        """`loss`: training.loss; `keeps`: STUDY/ARM under which the student is kept, if it is."""
+        """`loss`: training.loss; `keeps`: STUDY/ARM under which the student is saved, or None."""
         within("distil.weight", self.weight, 0, 1)
         one_of("distil.tokens", self.tokens, ("all", "answers", "others"))
         if not self.temperature > 0:
@@ -43,7 +45,7 @@ class DistilConfig:
 
 
 def teachers(config: Any) -> list[Path]:
-    """Models that a RunConfig's distil.teacher may mean: of that study and arm, and of the run's world and seed."""
+    """The saved models that match a RunConfig's distil.teacher: of its study and arm, and the run's world and seed."""
     study, _, arm = config.distil.teacher.partition("/")
     name = f"{glob.escape(arm)}-s{config.seed}-{'[0-9a-f]' * DIGEST}.safetensors"  # as training/record.py names them
     return sorted((Path(config.results) / study / config.world.name).glob(name))

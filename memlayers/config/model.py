@@ -1,4 +1,4 @@
-"""Settings of the model, and of how an arm gets its size."""
+"""Settings of the model, and of matching its cost."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,25 +11,27 @@ PLACES = ("residual", "values", "before", "beside")
 
 @dataclass
 class ModelConfig:
-    """A decoder-only transformer whose layers are chosen by config. Layers are settings such as layers.Memory."""
+    """A decoder-only transformer. Its layers are given by their settings, such as layers.Memory."""
 
-    ffn: Any = field(default_factory=Dense)  # the feed-forward of the chosen blocks; dense ones stand in all others
-    blocks: Any = field(default_factory=lambda: [0])  # those: [1], [1, 3], all, middle, or a fraction of the depth
-    placement: str = "replace"  # of the chosen blocks' dense feed-forward: replace it, or add to it; add_from_zero:
-    # times a learned scale that begins at 0
-    residual: Any = None  # a layer added to the residual stream before attention, as a table of n-grams
+    ffn: Any = field(default_factory=Dense)  # the feed-forward of the chosen blocks; all others have a dense one
+    blocks: Any = field(
+        default_factory=lambda: [0]
+    )  # the chosen blocks: [1], [1, 3], all, middle, or a fraction of the depth
+    placement: str = "replace"  # replace the dense feed-forward, add to it, or add_from_zero: add times a learned scale
+    # that starts at 0
+    residual: Any = None  # a layer added to the residual stream before attention, such as a table of n-grams
     values: Any = None  # a layer added to attention's values
     before: Any = None  # a layer between the norm and attention, and between the norm and the feed-forward
     beside: Any = None  # a layer added to the residual stream that reads what the feed-forward reads
-    extra_blocks: Any = "all"  # where residual, values, before and beside stand
+    extra_blocks: Any = "all"  # the blocks that have residual, values, before and beside
     d_model: int = 32
     depth: int = 2
-    loops: int = 1  # how often the stack of blocks is passed, with the same weights
+    loops: int = 1  # passes over the stack of blocks, with the same weights
     num_heads: int = 2
-    hidden: int = 88  # of the dense feed-forwards; arms that are matched have it solved
-    gated: bool = True  # the dense feed-forwards: SwiGLU, or two matrices with a GELU between them
+    hidden: int = 88  # of the dense feed-forwards; solved for in matched arms
+    gated: bool = True  # dense feed-forwards: true: SwiGLU; false: two matrices with a GELU between them
     tied_head: bool = True
-    embedding_std: float = 0.2  # of the first token embeddings
+    embedding_std: float = 0.2  # standard deviation of initial token embeddings
 
     @property
     def is_dense(self) -> bool:
@@ -66,7 +68,7 @@ class ModelConfig:
 
 
 def validate_layer(key: str, layer: Any, d_model: int) -> None:
-    """Raises ValueError for what are no settings of a layer, and for those that cannot be."""
+    """Raises ValueError for a value that is not a layer's settings, and for invalid settings."""
     if not hasattr(layer, "build"):
         choices = {"model.ffn": "arm=memory", "match.reference": "ffn@match.reference=memory"}
         choice = choices.get(key, f"extra@{key}=ngram")
@@ -93,17 +95,17 @@ def chosen(key: str, blocks: Any, depth: int) -> list[int]:
 
 @dataclass
 class MatchConfig:
-    """How an arm gets its size: a multiple of the reference's training FLOPs, or its stored parameters."""
+    """The cost to which an arm is resized: a multiple of the reference's training FLOPs or parameters."""
 
-    reference: Any = None  # the feed-forward whose cost is met; null leaves the model as written
-    by: str = "flops"  # flops: training FLOPs per token, over the whole run where spend is longer; params: stored
+    reference: Any = None  # the feed-forward of the reference model; null: no resizing
+    by: str = "flops"  # flops: training FLOPs per token, with spend=longer of the whole run; params: stored parameters
     times: float = 1.0
     spend: str | None = None  # width: d_model and hidden together; hidden; depth; both; longer: more steps
-    # null: width for a model that is dense throughout, hidden for all others.
-    multiple_of: int = 1  # the solved hidden is one: products of odd widths are slow, 8 or 16 suit processors better
+    # null: width for a fully dense model, hidden for all others.
+    multiple_of: int = 1  # `hidden` is rounded to a multiple: products with odd widths are slow, those of 8 or 16 fast
 
     def way(self, model: ModelConfig) -> str:
-        """How compute is spent where `spend` leaves it open."""
+        """The value of `spend`, with its default for this model filled in."""
         return self.spend or ("width" if model.is_dense else "hidden")
 
     def validate(self, d_model: int) -> None:

@@ -1,4 +1,4 @@
-"""Settings of optimizers and schedules. The rules of value tables have theirs beside them, in optim/rows.py."""
+"""Settings of optimizers and schedules. Those of value tables are in optim/rules.py."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -8,11 +8,11 @@ from memlayers.checks import one_of, within
 
 @dataclass
 class ScheduleConfig:
-    """Multiplies a group's own rate: linear warm-up to the whole rate, then the shape over the steps that are left."""
+    """The factor of a group's peak rate: linear warm-up to 1, then the shape over the remaining steps."""
 
     warmup: float = 0.03  # share of the steps
     shape: str = "linear"  # linear, cosine, constant, or trapezoid: constant, then linear over the last 40%
-    final: float = 0.02  # share of the rate below which the shape does not fall
+    final: float = 0.02  # the least factor after the warm-up
 
     def validate(self, key: str) -> None:
         within(f"{key}.warmup", self.warmup, 0, 1)
@@ -28,23 +28,23 @@ class RoleConfig:
     weight_decay: float = 0.0
 
 
-# What a parameter is for, declared where it is made (layers/feedforward.py); value tables have a rule instead.
+# Roles of parameters, declared by their modules (layers/feedforward.py), without value tables, which have a rule.
 ROLES = ("matrix", "output", "vector", "bias", "filter", "embedding", "memory_key")
 
 
 @dataclass
 class OptimConfig:
-    """AdamW, or Muon for matrices, but for value tables; each role has its own multiple of the rate."""
+    """AdamW (for matrices optionally Muon) and the rule of value tables; each role multiplies the rate."""
 
     lr: float = 3e-3
     betas: list[float] = field(default_factory=lambda: [0.9, 0.95])
     eps: float = 1e-8
-    clip: float | None = 1.0  # norm of all gradients but the values'
-    clip_values: float | None = None  # norm of the values' gradients
+    clip: float | None = 1.0  # largest norm of all gradients but those of value tables
+    clip_values: float | None = None  # largest norm of the gradients of value tables
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     roles: dict[str, RoleConfig] = field(default_factory=lambda: {role: RoleConfig() for role in ROLES})
-    values: Any = None  # the rule of value tables, as optim.RowwiseAdagrad; for models with any
-    muon_lr: float | None = None  # of matrices, by Muon; null leaves them to AdamW
+    values: Any = None  # the rule of value tables, such as optim.RowwiseAdagrad; null for models without tables
+    muon_lr: float | None = None  # rate of Muon for matrices; null: AdamW
 
     def validate(self) -> None:
         if not self.lr > 0:

@@ -15,14 +15,14 @@ from memlayers.config.worlds import WorldConfig
 
 @dataclass
 class TrainingConfig:
-    """How long, on what, and what is looked at on the way."""
+    """The length of training, its batches and loss, and recall measurements during training."""
 
-    exposures: float = 24.0  # mean number of times that a fact is shown, in whatever phrasing
+    exposures: float = 24.0  # mean showings of a fact in training, over all phrasings
     batch_tokens: int = 1024  # input positions a step; the number of documents follows from their mean length
     loss: str = "answers"  # answers: on objects only; all: on every token
-    probes: int = 16  # recall measurements on the way, evenly spaced
-    max_probed_facts: int = 4096  # a seeded sample of the facts for those; the last one asks all of them
-    steps: int | None = None  # instead of exposures: for tests and benchmarks
+    probes: int = 16  # recall measurements during training, evenly spaced
+    max_probed_facts: int = 4096  # size of the seeded sample of facts for probes; the final measurement asks all
+    steps: int | None = None  # overrides exposures, for tests and benchmarks
 
     def validate(self) -> None:
         if not self.exposures > 0:
@@ -64,21 +64,21 @@ class ReportConfig:
     literature: str = ""  # what papers found, with their numbers
     reference: dict[str, Any] = field(
         default_factory=lambda: {"arm": "dense"}
-    )  # the runs that others are compared with; arm: null, in YAML: with those of their own arm
-    rows: list[str] = field(default_factory=list)  # axes; empty: all but the seed
-    columns: str | None = None  # an axis whose values stand side by side
+    )  # the runs that all others are compared with; arm: null (in YAML): runs of the same arm
+    rows: list[str] = field(default_factory=list)  # axes of the table's rows; empty: all but the seed
+    columns: str | None = None  # an axis whose values are columns
     readouts: list[str] = field(default_factory=lambda: list(READOUTS))
-    x: str | None = None  # of the figure: an axis or a read-out; null: training FLOPs, and recall on the way beside it
+    x: str | None = None  # of the figure: an axis or a read-out; null: training FLOPs, beside the recall curves
     y: str = "recall"
-    frontier: bool = False  # draw fronts and the multiples of the reference's cost; results/summary.json quotes them
+    frontier: bool = False  # draw fronts, and multiples of the reference's cost, which results/summary.json quotes
 
 
 @dataclass
 class RatesConfig:
-    """Which settings of conf/rates/ a run begins with; what a command says itself comes on top."""
+    """Which tuned settings of conf/rates/ a run starts from; overrides of the command come on top."""
 
-    world: str | None = None  # the file
-    arm: str | None = None  # the arm in it; null: none, only what conf/ has for all
+    world: str | None = None  # the file in conf/rates/
+    arm: str | None = None  # the arm in that file; null: no tuned settings
 
 
 ON_CPU = {"accelerator": "cpu", "devices": 1, "precision": "32-true"}
@@ -86,7 +86,7 @@ ON_CPU = {"accelerator": "cpu", "devices": 1, "precision": "32-true"}
 
 @dataclass
 class RunConfig:
-    """One run: above the empty line what decides its numbers, below it what only names, shows or stores them."""
+    """One run. Settings above the empty line decide its numbers; those below only name, show or store them."""
 
     world: WorldConfig
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -96,21 +96,23 @@ class RunConfig:
     quantize: QuantizeConfig = field(default_factory=QuantizeConfig)
     distil: DistilConfig = field(default_factory=DistilConfig)
     trainer: dict[str, Any] = field(default_factory=lambda: dict(ON_CPU))  # arguments of lightning.Trainer
-    threads: int = 1  # of torch; one a process is fastest for tiny models, and makes digits repeatable
-    seed: int = 0  # of the model and of the order of documents; facts follow from world.seed. Not in the digest
+    threads: int = 1  # of torch; one is fastest for tiny models, and makes digits repeatable
+    seed: int = 0  # of the model and the order of documents, not of facts (world.seed). Not in the digest
 
     shard_tables: bool = False  # trainer=ddp: each process has some columns of every table, not all
-    kernels: str = "auto"  # auto, native (C on the CPU), reference or triton (reads, on a GPU): sums in another order
+    kernels: str = "auto"  # auto, native (C on the CPU), reference or triton (on a GPU); they sum in different orders
     study: str = "single"
     arm: str = "memory"
-    axes: Any = field(default_factory=dict)  # {setting that the command swept: this run's value}; of a command the keys
+    axes: Any = field(
+        default_factory=dict
+    )  # {setting that the command sweeps: this run's value}; in a command, a list of keys
     rates: RatesConfig = field(default_factory=RatesConfig)
-    num_keys: int = 128  # of product keys, a half; all tables of the world have as many slots as its square
+    num_keys: int = 128  # product keys a half; every table of the world has num_keys**2 slots
     report: ReportConfig = field(default_factory=ReportConfig)
     results: str = "results/local"
     logger: dict[str, Any] | None = None  # a Lightning logger's _target_ and arguments
     save_model: bool = False  # keep the trained model beside the record, for scripts/ask.py and memlayers.load
-    checkpoint_minutes: float | None = 10.0  # how often a run keeps what it needs to go on; null: never
+    checkpoint_minutes: float | None = 10.0  # time between checkpoints; null: none
     progress: str = "auto"  # auto: a bar on a terminal, lines elsewhere; none
 
     def validate(self) -> None:

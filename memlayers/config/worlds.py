@@ -12,12 +12,12 @@ VIEWS = ("shifted", "noisy", "turned")
 
 @dataclass
 class ProseConfig:
-    """How training tells facts in sentences. Questions about what was learnt name the subject in full."""
+    """How facts are told in sentences in training. Questions always name the subject in full."""
 
-    num_templates: int | None = None  # of a relation; null: all that the world has
-    celebrities: float = 1.0  # share of subjects told in all of them; any other fact is always told in the same one
-    questions: float = 0.0  # share of subjects that are asked about in training: half of their sentences are questions
-    pieces: int | None = None  # of words, in a vocabulary by byte-pair encoding of all text; null: a token a word
+    num_templates: int | None = None  # training templates of a relation; null: all of the world's
+    celebrities: float = 1.0  # share of subjects whose facts are told in all templates; others: each in one
+    questions: float = 0.0  # share of subjects with questions in training, which are then half of their sentences
+    pieces: int | None = None  # size of a byte-pair vocabulary of all text; null: a token a word
     pronoun: bool = False  # only the first sentence of a document names its subject
 
     def validate(self, text: str, document: str) -> None:
@@ -36,10 +36,12 @@ class ProseConfig:
 
 @dataclass
 class CorpusConfig:
-    """Running text beside the facts: rows of it, mixed at random into every batch."""
+    """Running text besides the facts: rows of it are mixed at random into every batch."""
 
-    share: float = 0.0  # of all tokens in training
-    sources: list[str] = field(default_factory=lambda: ["code", "docs"])  # facts/corpora.py; or folders of text
+    share: float = 0.0  # share of running text among all tokens in training
+    sources: list[str] = field(
+        default_factory=lambda: ["code", "docs"]
+    )  # names in facts/corpora.py, or folders of text
     length: int = 128  # tokens of a row
 
     def validate(self, pieces: int | None) -> None:
@@ -62,10 +64,10 @@ class WorldConfig:
     """Base of all worlds: which facts, how many subjects, how their text is written."""
 
     name: str = "?"
-    seed: int = 0  # of the facts: the same for all arms and seeds
+    seed: int = 0  # of the facts, which are the same for all arms and seeds of runs
     text: str = "terse"  # terse: subject, relation token, object; prose: sentences from templates
-    document: str = "fact"  # fact: a document tells one; subject: all of its subject's, which may explain each other
-    sentences: int | None = None  # of a document of a subject; null: one for each of its facts
+    document: str = "fact"  # fact: one fact a document; subject: all of a subject, which may explain each other
+    sentences: int | None = None  # sentences of a document with document=subject; null: one for each fact
     prose: ProseConfig = field(default_factory=ProseConfig)
     corpus: CorpusConfig = field(default_factory=CorpusConfig)
     context: ContextConfig = field(default_factory=ContextConfig)
@@ -86,7 +88,7 @@ class WorldConfig:
 
 @dataclass
 class AtlasConfig(WorldConfig):
-    """Real facts shipped inside pinned packages."""
+    """Real facts that come with pinned packages."""
 
     source: str = "readings"  # readings: Han character -> syllable and tone; airports: IATA code -> seven relations
     num_subjects: int | None = None  # a seeded subset; null takes all
@@ -139,9 +141,9 @@ class BiographiesConfig(WorldConfig):
 class PicturesConfig(WorldConfig):
     """Pictures of handwritten digits with independent attributes, told in tokens of patches."""
 
-    num_pictures: int = 300  # of 1,797; the others are unknown
+    num_pictures: int = 300  # of 1,797; all others are unknown subjects
     cardinalities: list[int] = field(default_factory=lambda: [256] * 6)
-    views: int = 16  # of a picture, one of which training shows at a time; 1: as it is
+    views: int = 16  # views of a picture, one of which is shown at a time; 1: only the picture itself
     held_out: str = "noisy"  # the kind of view that training never shows
 
     def validate(self) -> None:
@@ -155,6 +157,7 @@ class PicturesConfig(WorldConfig):
 
 
 def check_cardinalities(cardinalities: list[int]) -> None:
+    """Raises ValueError unless every attribute has from 2 to 65,536 values."""
     if not cardinalities:
         raise ValueError("world.cardinalities=[] is empty; accepted: one size of 2 or more for each attribute")
     for size in cardinalities:
@@ -163,7 +166,7 @@ def check_cardinalities(cardinalities: list[int]) -> None:
 
 @dataclass
 class TriplesConfig(WorldConfig):
-    """The user's own facts from a file of triples."""
+    """The user's facts, from a file of triples."""
 
     path: str = "???"
     encoding: str = "utf-8"  # of text without a byte order mark: any that Python knows, such as latin-1

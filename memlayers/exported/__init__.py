@@ -1,4 +1,4 @@
-"""Our models as models of transformers; importing this makes them known to its AutoConfig and AutoModelForCausalLM.
+"""Our models as models of transformers; importing this registers them with AutoConfig and AutoModelForCausalLM.
 
 import memlayers.exported, transformers
 transformers.AutoModelForCausalLM.from_pretrained("folder")     # which scripts/export.py wrote
@@ -6,6 +6,6 @@ transformers.AutoModelForCausalLM.from_pretrained("folder")     # which scripts/
 Needs the extra `hf`.
 """
 
-from memlayers.exported.write import export  # and with it the config and the model, which register themselves
+from memlayers.exported.write import export  # its imports register the config and the model
 
 __all__ = ["export"]

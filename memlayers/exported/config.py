@@ -1,4 +1,4 @@
-"""The config of an exported model: what `build_model` needs, beside the names by which transformers knows sizes."""
+"""The config of an exported model: the settings for `build_model`, and sizes under the names of transformers."""
 
 from typing import Any
 
@@ -11,11 +11,11 @@ from memlayers.config.model import ModelConfig
 from memlayers.layers import LAYERS
 from memlayers.training.restore import filled
 
-FORMAT = 1  # counted up when older folders can no longer be read
+FORMAT = 1  # raised when older folders can no longer be read
 
 
 class MemlayersConfig(PreTrainedConfig):
-    """`memlayers` holds the settings of the model as they are after matching: {"format", "version", "model"}."""
+    """`memlayers` holds the settings of the matched model: {"format", "version", "model"}."""
 
     model_type = "memlayers"
     memlayers: dict[str, Any] | None = None
@@ -23,21 +23,23 @@ class MemlayersConfig(PreTrainedConfig):
     hidden_size: int = 0
     num_hidden_layers: int = 0
     num_attention_heads: int = 0
-    tie_word_embeddings: bool = True  # tables that layers share are tied; a head of its own has another name
+    tie_word_embeddings: bool = True  # shared tables are tied; an untied head has another name
     use_cache: bool = False
     bos_token_id: int | None = None
     eos_token_id: int | None = 1
     pad_token_id: int | None = 0
 
     def model(self) -> ModelConfig:
-        """Raises ValueError, in one line, for a config that no export wrote, or another version's."""
-        said = self.memlayers or {}
-        if said.get("format") != FORMAT:
-            version = said.get("version", "something else")
+        """The settings of the model. Raises ValueError, in one line, for a config that `export` did not write, or of
+        another format.
+        """
+        content = self.memlayers or {}
+        if content.get("format") != FORMAT:
+            version = content.get("version", "something else")
             raise ValueError(f"config.json: written by memlayers {version}; accepted: format {FORMAT} of its export")
-        made = filled(ModelConfig, said["model"], {kind.__name__: kind for kind in LAYERS})
-        assert isinstance(made, ModelConfig)
-        return made
+        model = filled(ModelConfig, content["model"], {kind.__name__: kind for kind in LAYERS})
+        assert isinstance(model, ModelConfig)
+        return model
 
 
 def config_of(model: ModelConfig, num_tokens: int) -> MemlayersConfig:

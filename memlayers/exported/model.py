@@ -1,4 +1,4 @@
-"""Our transformer under the interface of transformers: logits, loss, generate, save_pretrained."""
+"""Our transformer with the interface of transformers: logits, loss, generate, save_pretrained."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ from memlayers.model import build_model, init_parameters
 
 
 class MemlayersForCausalLM(PreTrainedModel, GenerationMixin):
-    """A `Transformer` of ours. There is no cache: `generate` computes the whole text anew for each token."""
+    """Wraps our `Transformer`. Without a cache: `generate` recomputes the whole text for each token."""
 
     config_class = MemlayersConfig
     base_model_prefix = ""
@@ -25,51 +25,51 @@ class MemlayersForCausalLM(PreTrainedModel, GenerationMixin):
         shape = config.model()
         kernels = choose("auto") if torch.get_default_dtype() == torch.float32 else REFERENCE
         self.transformer = build_model(shape, config.vocab_size, None, kernels)
-        if self.device.type != "meta":  # else from_pretrained reads all parameters
+        if self.device.type != "meta":  # on meta, from_pretrained loads all parameters
             init_parameters(self.transformer, torch.default_generator, shape.embedding_std, shape.depth * shape.loops)
         self._tied_weights_keys = shared(self.transformer, "transformer.")
         self.post_init()
 
     def _init_weights(self, module: Any) -> None:
-        """All is drawn above, by our rules."""
+        """Does nothing: __init__ draws all parameters by our rules."""
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor | None = None, labels: Tensor | None = None, **_: Any
     ) -> CausalLMOutput:
         """input_ids (b, s) -> logits (b, s, vocabulary); with `labels` (b, s) the mean loss of those that are not -100.
 
-        `attention_mask` (b, s) may be 0 before and after a text. Logits at such positions say nothing.
+        `attention_mask` (b, s) may be 0 before and after a text. Logits at such positions have no meaning.
         """
         batch, length = input_ids.shape
         place = torch.arange(length, device=input_ids.device).expand(batch, length)
         start = 0 if attention_mask is None else attention_mask.long().argmax(dim=1, keepdim=True)
-        # Our positions and n-grams begin with a text, so what stands before it goes behind it, and comes back.
+        # Positions and n-grams count from the start of a text: rotate padding before it to its end, and logits back.
         tokens = input_ids.gather(1, (place + start) % length)
-        made = self.transformer(tokens)
-        logits = made.logits.unflatten(0, (batch, length))
+        out = self.transformer(tokens)
+        logits = out.logits.unflatten(0, (batch, length))
         logits = logits.gather(1, ((place - start) % length)[..., None].expand_as(logits))
         loss = None
         if labels is not None:
             loss = torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten())
-            loss = loss if made.aux_loss is None else loss + made.aux_loss
+            loss = loss if out.aux_loss is None else loss + out.aux_loss
         return CausalLMOutput(loss=loss, logits=logits)
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *model_args: Any, **kwargs: Any) -> Any:
-        """As for any model of transformers. Raises ValueError for tensors that are missing or too many."""
+        """As for any model of transformers. Raises ValueError for missing or unexpected tensors."""
         is_asked = kwargs.pop("output_loading_info", False)
         loaded: Any = super().from_pretrained(
             pretrained_model_name_or_path, *model_args, output_loading_info=True, **kwargs
         )
-        model, found = loaded
-        if wrong := sorted({*found["missing_keys"], *found["unexpected_keys"]}):
+        model, info = loaded
+        if wrong := sorted({*info["missing_keys"], *info["unexpected_keys"]}):
             where = pretrained_model_name_or_path
             raise ValueError(f"{where}: {len(wrong)} tensors missing or unknown, such as {wrong[0]}; accepted: none")
         return loaded if is_asked else model
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of all but tables, which may be of another."""
+        """The dtype of all parameters but tables, which may have another."""
         return self.transformer.embedding.weight.dtype
 
     def get_input_embeddings(self) -> torch.nn.Embedding:
@@ -77,9 +77,9 @@ class MemlayersForCausalLM(PreTrainedModel, GenerationMixin):
 
 
 def shared(model: torch.nn.Module, prefix: str) -> dict[str, str]:
-    """Other names of parameters -> the first: tables stand under `pools` and in the layers that read them."""
+    """Maps further names of shared parameters to the first: tables are in `pools` and in the layers that read them."""
     first: dict[int, str] = {}
-    names = ((f"{prefix}{name}", id(one)) for name, one in model.named_parameters(remove_duplicate=False))
+    names = ((f"{prefix}{name}", id(parameter)) for name, parameter in model.named_parameters(remove_duplicate=False))
     return {name: first[key] for name, key in names if first.setdefault(key, name) != name}
 
 

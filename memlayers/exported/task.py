@@ -1,10 +1,10 @@
-"""The facts of a world as tasks of lm-eval (EleutherAI's harness), which score what recall.ask asks: whole objects.
+"""The facts of a world as tasks of lm-eval (EleutherAI's harness), which score whole objects, as recall.ask does.
 
 memlayers_facts.jsonl    {"subject": "SYD", "relation": "country", "question": "S Y D [country]", "answer": " AU"}
 memlayers_facts.yaml     output_type: loglikelihood, whose acc is 1 where each token of the answer is the model's first
                          choice after those before it, among all tokens: our `exact`. A multiple choice among the
                          relation's objects would be an easier question than ours.
-memlayers_facts.py       reads the file for lm-eval, and makes our models known to transformers
+memlayers_facts.py       reads the file for lm-eval, and registers our models with transformers
 """
 
 import json
@@ -53,7 +53,7 @@ TASKS = {"memlayers_facts": "training", "memlayers_facts_held_out": "held_out"} 
 
 
 def tasks_of(trained: Trained, tokenizer: Any) -> dict[str, str]:
-    """File name -> content. The facts are those of a record, in its order and words; held out where the world has such.
+    """The task files, as file name -> content. Facts, order and templates are those of a record's measurements.
 
     Raises ValueError, in one line, for a question whose text the tokenizer would read as other tokens.
     """
@@ -62,13 +62,15 @@ def tasks_of(trained: Trained, tokenizer: Any) -> dict[str, str]:
         facts = sample_facts(text.world, MAX_FACTS)
         probe = text.probe(facts, phrasing, torch.Generator().manual_seed(0))
         if len(probe.subject):
-            lines = [json.dumps(one, ensure_ascii=False) + "\n" for one in questions(trained, probe, tokenizer)]
+            lines = [
+                json.dumps(question, ensure_ascii=False) + "\n" for question in questions(trained, probe, tokenizer)
+            ]
             files |= {f"{name}.yaml": TASK.format(name=name), f"{name}.jsonl": "".join(lines)}
     return files
 
 
 def questions(trained: Trained, probe: Probe, tokenizer: Any) -> list[dict[str, str]]:
-    """A line of the file for each question."""
+    """The lines of a task file, one for each question."""
     names, world = list(trained.subjects), trained.text.world
     ids, cut = [], []
     for row, answer in zip(probe.documents.tokens.tolist(), probe.documents.answers.tolist(), strict=True):

@@ -14,8 +14,8 @@ from memlayers.training.plan import plan
 def export(trained: Trained, folder: Path) -> list[str]:
     """Write all files into an empty or new folder; returns their names.
 
-    Raises ValueError, in one line, for a folder that has content, a model that cannot stand alone, and a vocabulary
-    that cannot be written as text.
+    Raises ValueError, in one line, for a folder that is not empty, a model that needs the facts of its world, and a
+    vocabulary that cannot be written as text.
     """
     if any(isinstance(layer, FactTable) for layer in trained.model.modules()):
         raise ValueError("an oracle is given the facts of its world, and has no model of its own; accepted: other arms")

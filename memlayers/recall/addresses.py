@@ -1,7 +1,7 @@
-"""Does a fact have one address? What the reads of two sentences have in common, where a memory could answer.
+"""Does a fact have one address? The overlap of the reads of two sentences, at two positions.
 
-the birthplace of  Ada Ek Fu  is  Rome        at the last token of the name: the subject is known
-                         ^    ^               before the answer: the relation, too
+the birthplace of  Ada Ek Fu  is  Rome        at_name: the last token of the name, where the subject is known
+                         ^    ^               at_answer: the token before the answer, where the relation is, too
 """
 
 from collections import Counter
@@ -17,31 +17,34 @@ from memlayers.model import Transformer
 from memlayers.recall.ask import evaluation
 from memlayers.text import Text
 
-MOST = 512  # facts that are compared
+MOST = 512  # most facts that are compared
 
 
 def addresses(model: Transformer, text: Text, facts: Tensor) -> dict[str, Any] | None:
-    """By layer and place in the sentence, what reads share; None for a model that reads nothing, or terse text.
+    """By layer and position, the overlap of reads of pairs of sentences; None for a model without tables, or terse
+    text.
 
-    held_out: of one fact in a training and a held-out phrasing; relation: of two facts of a subject; subject: of two
-    subjects, in one relation: what is shared without knowing anything. Each as shares of `slots` and of `weight`.
+    held_out: of a fact in a training and a held-out phrasing; relation: of two facts of a subject; subject: of facts of
+    two subjects in one relation, the baseline. Each as shares of `slots` and of `weight`.
     """
     if not model.tables() or not int(text.layouts["held_out"].count.sum()):
         return None
     facts = facts[text.layouts["held_out"].count[facts[:, 1]] > 0]
     facts = facts[torch.randperm(len(facts), generator=torch.Generator().manual_seed(3))[:MOST]]
     known = text.world.facts >= 0
-    again, others = facts.clone(), facts.clone()
+    other_relation, other_subject = facts.clone(), facts.clone()
     for row, (subject, relation) in enumerate(facts.tolist()):
-        own = known[subject].nonzero()[:, 0]
-        again[row, 1] = own[(int((own == relation).nonzero()) + 1) % len(own)]  # itself, where it has no other
-        alike = known[:, relation].nonzero()[:, 0]
-        others[row, 0] = alike[(int((alike == subject).nonzero()) + 1) % len(alike)]
+        relations = known[subject].nonzero()[:, 0]
+        other_relation[row, 1] = relations[
+            (int((relations == relation).nonzero()) + 1) % len(relations)
+        ]  # the same one if the subject has no other
+        subjects = known[:, relation].nonzero()[:, 0]
+        other_subject[row, 0] = subjects[(int((subjects == subject).nonzero()) + 1) % len(subjects)]
     first = reads_of(model, text, facts, "training")
     pairs = {
         "held_out": reads_of(model, text, facts, "held_out"),
-        "relation": reads_of(model, text, again, "training"),
-        "subject": reads_of(model, text, others, "training"),
+        "relation": reads_of(model, text, other_relation, "training"),
+        "subject": reads_of(model, text, other_subject, "training"),
     }
     return {
         layer: {
@@ -54,16 +57,16 @@ def addresses(model: Transformer, text: Text, facts: Tensor) -> dict[str, Any] |
 
 @torch.no_grad()
 def reads_of(model: Transformer, text: Text, facts: Tensor, phrasing: str) -> dict[str, dict[str, Reads]]:
-    """Slots and weights (b, r) of each fact, by layer, at_name and at_answer. Templates follow from the facts alone."""
+    """By layer, the reads (b, r) of each fact at_name and at_answer. Templates depend on the facts alone."""
     probe = text.probe(facts, phrasing, torch.Generator().manual_seed(0))
     row = torch.arange(len(probe.subject))
     places = {"at_name": name_ends(probe), "at_answer": probe.documents.answers.long().argmax(dim=1) - 1}
     tokens = probe.documents.tokens.to(model.embedding.weight.device)
     with evaluation(model):
-        made = model(tokens, torch.zeros_like(tokens, dtype=torch.bool)).reads
+        reads_by_layer = model(tokens, torch.zeros_like(tokens, dtype=torch.bool)).reads
     return {
         layer: {place: Reads(*(table.cpu()[row, where] for table in reads)) for place, where in places.items()}
-        for layer, reads in made.items()
+        for layer, reads in reads_by_layer.items()
     }
 
 
@@ -77,7 +80,7 @@ def name_ends(probe: Probe) -> Tensor:
 
 
 def shared(left: Reads, right: Reads) -> dict[str, float]:
-    """Mean over b pairs of reads (b, r): the share of distinct slots, and of weight, that both have."""
+    """The overlap of reads (b, r), as a mean over b: the share of distinct slots, and of weight, that both have."""
     slots, weight = [], []
     for ours, theirs in zip(by_slot(left), by_slot(right), strict=True):
         both = ours.keys() & theirs.keys()
@@ -87,7 +90,7 @@ def shared(left: Reads, right: Reads) -> dict[str, float]:
 
 
 def by_slot(reads: Reads) -> list[Counter[int]]:
-    """Of each row, the weight of each slot, as a share of all weight."""
+    """For each row of reads (b, r), the share of its weight that each slot has."""
     rows = []
     for slots, weights in zip(reads.slots.tolist(), reads.weights.double().abs().tolist(), strict=True):
         total: Counter[int] = Counter()

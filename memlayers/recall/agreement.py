@@ -1,26 +1,26 @@
-"""Does a student know what its teacher knows, and does it repeat its mistakes?"""
+"""Agreement of student and teacher, on facts that the teacher knows and on its mistakes."""
 
 import torch
 
 from memlayers.model import Transformer
-from memlayers.recall.ask import gold, said, sample_facts
+from memlayers.recall.ask import decode_answers, gold, sample_facts
 from memlayers.text import Text
 
 MAX_FACTS = 2_000
 
 
 def agreement(student: Transformer, teacher: Transformer, text: Text) -> dict[str, float | None]:
-    """Of decoded answers to `asked` facts, in the phrasing of training.
+    """Compare decoded answers to `asked` facts, in the phrasing of training.
 
-    exact: share that the teacher gets right. right_when_right, right_when_wrong: share that the student gets right, of
-    those. agrees_when_wrong: of those that the teacher gets wrong, share to which the student gives the teacher's
-    answer. Null where there are none.
+    exact: share that the teacher gets right. right_when_right, right_when_wrong: recall of the student on facts that
+    the teacher gets right, and wrong. agrees_when_wrong: share of the teacher's wrong answers that the student gives
+    too. None without such facts.
     """
     facts = sample_facts(text.world, MAX_FACTS)
-    own, _, asked = said(student, text, facts)
-    theirs, _, _ = said(teacher, text, facts)
-    true = gold(text, asked, own.shape[1])
-    right, is_known, agrees = ((a == b).all(dim=1) for a, b in ((own, true), (theirs, true), (own, theirs)))
+    ours, _, asked = decode_answers(student, text, facts)
+    theirs, _, _ = decode_answers(teacher, text, facts)
+    true = gold(text, asked, ours.shape[1])
+    right, is_known, agrees = ((a == b).all(dim=1) for a, b in ((ours, true), (theirs, true), (ours, theirs)))
 
     def share(hits: torch.Tensor) -> float | None:
         return float(hits.double().mean()) if len(hits) else None

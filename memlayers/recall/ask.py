@@ -97,7 +97,7 @@ def decode(model: Transformer, documents: Documents, num_tokens: Tensor) -> tupl
     return answer.cpu(), confidence.cpu()
 
 
-def said(model: Transformer, text: Text, facts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def decode_answers(model: Transformer, text: Text, facts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Decoded answers (b, o) and their log probabilities (b,) to those of facts (b, 2) that training may ask for, which
     come third.
     """

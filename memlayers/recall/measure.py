@@ -1,4 +1,4 @@
-"""The recall read-outs of one trained model, as they stand in its record."""
+"""All recall read-outs of a trained model, the block `recall` of its record."""
 
 import itertools
 import math
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from memlayers.model import Transformer
 from memlayers.recall.addresses import addresses
-from memlayers.recall.ask import Answers, ask, gold, majority_share, prior_bits, said, sample_facts, shuffled
+from memlayers.recall.ask import Answers, ask, decode_answers, gold, majority_share, prior_bits, sample_facts, shuffled
 from memlayers.recall.context import in_context
 from memlayers.recall.corpora import bits_per_byte
 from memlayers.recall.decodable import decodable
@@ -17,20 +17,20 @@ from memlayers.recall.usage import tables
 from memlayers.recall.votes import votes
 from memlayers.text import Text
 
-BUCKETS = (1, 4, 16, 64, 256, 1024)  # lower ends, in exposures
-MAX_FACTS = 200_000  # asked at the end of a run; a seeded sample of larger worlds
-MAX_CONFIDENCE = 2_000  # known and unknown subjects whose confidence is compared
+BUCKETS = (1, 4, 16, 64, 256, 1024)  # lower bounds of buckets, in exposures
+MAX_FACTS = 200_000  # most facts asked at the end of a run; larger worlds are sampled
+MAX_CONFIDENCE = 2_000  # most known and unknown subjects whose confidence is compared
 
 
 def measure(model: Transformer, text: Text, documents: int) -> dict[str, Any]:
-    """All read-outs after training on a number of documents.
+    """All read-outs after training on so many documents.
 
-    exact, held_out: share of facts whose whole object is right, asked as in training and as never in training.
-    by_view: the same in each kind of view of the subjects; null in a world that has none.
-    questions, held_out_questions: the same for questions, as training asks them and as it does not, about subjects of
-    which it asks none; null where it asks none at all.
-    bits: sum over the facts of log2(1 / prior) minus the model's surprise, scaled to the whole world where a sample
-    was asked. A model that answers by frequency scores 0; one that is confidently wrong scores below.
+    exact, held_out: share of facts whose whole object is right, in training and in held-out phrasings.
+    by_view: the same in each kind of view of the subjects; None in a world without views.
+    questions, held_out_questions: the same in questions as training asks them, and in held-out ones, about subjects
+    without questions in training; None if training has no questions.
+    stored_bits: sum over facts of log2(1 / prior) minus the model's surprise, scaled to the whole world if a sample
+    was asked. A model that answers by frequency scores 0, a confidently wrong one less.
     """
     world = text.world
     facts = sample_facts(world, MAX_FACTS)
@@ -70,14 +70,16 @@ def measure(model: Transformer, text: Text, documents: int) -> dict[str, Any]:
 
 
 def phrasings(text: Text, facts: Tensor) -> dict[str, Tensor]:
-    """What is asked in each phrasing that training never uses: questions only where training asks of other subjects."""
+    """By phrasing that is not plain training, the facts to ask: for questions, those of subjects without questions in
+    training.
+    """
     asked = text.telling.is_asked
     others = facts[~asked[facts[:, 0]]] if asked.any() else facts[:0]
     return {"held_out": facts, "questions": others, "held_out_questions": others}
 
 
 def views(text: Text) -> list[str]:
-    """The kinds of view of a world's subjects, for those who ask in each."""
+    """The kinds of view of a world's subjects, besides training and held_out."""
     return [kind for kind in text.world.views if kind not in ("training", "held_out")]
 
 
@@ -88,20 +90,20 @@ def mean(hits: Tensor) -> float:
 def by_exposures(answers: Answers, exposures: Tensor) -> dict[str, float]:
     """Recall in buckets of expected exposures: {"16-63": 0.41, ...}."""
     edges = (0, *BUCKETS, math.inf)
-    found = {}
+    recall = {}
     for low, high in itertools.pairwise(edges):
         inside = (exposures >= low) & (exposures < high)
         if inside.any():
-            found[f"{low}+" if high == math.inf else f"{low}-{int(high) - 1}"] = mean(answers.exact[inside])
-    return found
+            recall[f"{low}+" if high == math.inf else f"{low}-{int(high) - 1}"] = mean(answers.exact[inside])
+    return recall
 
 
 def unknown_subjects(model: Transformer, text: Text, facts: Tensor) -> dict[str, float | None]:
-    """Does confidence tell known subjects from unknown ones? Confidence is the probability of the decoded object.
+    """How well confidence, the probability of the decoded object, separates known subjects from unknown ones.
 
-    auroc: probability that a known subject's answer is held with more confidence than an unknown one's.
-    recall_at_1, recall_at_5: share of facts that are right and above the confidence that lets 1% (5%) of the
-    questions about unknown subjects through. Null where the world has no unknown subjects.
+    auroc: probability that the answer about a known subject has more confidence than that about an unknown one.
+    recall_at_1, recall_at_5: share of facts that are right and above the confidence that 1% (5%) of the answers about
+    unknown subjects exceed. None in a world without unknown subjects.
     """
     world = text.world
     if not len(world.unknown):
@@ -110,15 +112,19 @@ def unknown_subjects(model: Transformer, text: Text, facts: Tensor) -> dict[str,
     known = facts[torch.randperm(len(facts), generator=generator)[:MAX_CONFIDENCE]]
     strangers = torch.randint(len(world.unknown), (len(known),), generator=generator) + len(world.subjects)
     stranger_facts = torch.stack([strangers, known[:, 1]], dim=1)
-    found, of_known, asked = said(model, text, known)
-    _, of_unknown, _ = said(model, text, stranger_facts)
-    right = (found == gold(text, asked, found.shape[1])).all(dim=1)
+    decoded, known_confidence, asked = decode_answers(model, text, known)
+    _, unknown_confidence, _ = decode_answers(model, text, stranger_facts)
+    right = (decoded == gold(text, asked, decoded.shape[1])).all(dim=1)
 
     def recall_at(share: float) -> float:
-        threshold = of_unknown.sort(descending=True).values[int(share * len(of_unknown))]
-        return mean(right & (of_known > threshold))
+        threshold = unknown_confidence.sort(descending=True).values[int(share * len(unknown_confidence))]
+        return mean(right & (known_confidence > threshold))
 
-    return {"auroc": auroc(of_known, of_unknown), "recall_at_1": recall_at(0.01), "recall_at_5": recall_at(0.05)}
+    return {
+        "auroc": auroc(known_confidence, unknown_confidence),
+        "recall_at_1": recall_at(0.01),
+        "recall_at_5": recall_at(0.05),
+    }
 
 
 def auroc(positive: Tensor, negative: Tensor) -> float:

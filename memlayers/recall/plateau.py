@@ -1,13 +1,14 @@
-"""How long a model stays on the plateau: it answers by frequency until it distinguishes subjects.
+"""The length of the plateau at the start of training, on which a model answers by frequency, whatever the subject.
 
 Zucchet et al. 2025 (arXiv 2503.21676) found its length to grow as 0.43 N ** 0.81 with N individuals, for dense models.
 """
 
-ABOVE = 0.05  # recall above the no-knowledge floor that says that a model has begun to know subjects
+ABOVE = 0.05  # recall above the floor of a model that knows no subject, at which the plateau ends
 
 
 def left_plateau(curve: list[tuple[float, float]], floor: float) -> float | None:
-    """Exposures at which recall passes floor + 0.05, linear between the probes (exposures, recall), from (0, 0).
+    """Exposures at which recall passes floor + 0.05, interpolated linearly between probes (exposures, recall), from (0,
+    0).
 
     None for a run that stays below.
     """

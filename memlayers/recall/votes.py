@@ -1,7 +1,7 @@
 """Test-time compute: a fact is asked in several held-out phrasings, and the answers vote (self-consistency, Wang 2022).
 
     the birthplace of Ada Ek Fu is   Rome 0.4        k = 2: Rome, by 0.4 + 0.3 against 0.5
-    Ada Ek Fu first saw light in     Oslo 0.5        k = 1: what the first phrasing says, as in held_out
+    Ada Ek Fu first saw light in     Oslo 0.5        k = 1: Rome, the answer in the first phrasing, as in held_out
     records place Ada Ek Fu in       Rome 0.3
 
 Each phrasing votes for the object that greedy decoding finds, with the probability that the model gives it. Asking in k
@@ -15,14 +15,14 @@ from memlayers.model import Transformer
 from memlayers.recall.ask import decode, gold
 from memlayers.text import Text
 
-MOST = 1_000  # facts
+MOST = 1_000  # most facts that are asked
 ROUNDS = (1, 2, 4, 8)  # numbers of phrasings
 
 
 def votes(model: Transformer, text: Text, facts: Tensor) -> dict[str, float] | None:
     """Recall of `facts` (f, 2), or of a sample, by the number of held-out phrasings that vote.
 
-    As many as each relation has: the largest number is left out where one has fewer. None where none has two.
+    Numbers above those of any relation's held-out phrasings are left out. None if fewer than two numbers are left.
     """
     counts = text.layouts["held_out"].count[facts[:, 1].unique()]
     rounds = [k for k in ROUNDS if len(counts) and k <= int(counts.min())]
@@ -33,7 +33,7 @@ def votes(model: Transformer, text: Text, facts: Tensor) -> dict[str, float] | N
     lengths = torch.stack([(table != 0).sum(dim=1).max() for table in text.world.objects])[facts[:, 1]]
     answers, shares = [], []
     for number in range(rounds[-1]):
-        pick = (first + number / rounds[-1]) % 1  # so far apart that no fact is asked twice in one template
+        pick = (first + number / rounds[-1]) % 1  # evenly spaced, so that a fact is never asked twice in one template
         probe = text.probe(facts, "held_out", torch.Generator(), pick=pick)
         answer, log_probability = decode(model, probe.documents, lengths)
         answers.append(answer)
@@ -44,8 +44,8 @@ def votes(model: Transformer, text: Text, facts: Tensor) -> dict[str, float] | N
 
 
 def elected(answer: Tensor, share: Tensor, right: Tensor) -> Tensor:
-    """Whether (f,) the answer (f, k, o) with most votes, of `share` (f, k) each, is a `right` one (f, k); of two with
-    as many votes, the first.
+    """Whether (f,) the elected answer is right: of the answers (f, k, o), that with the largest sum of votes `share`
+    (f, k); of equal ones, the first. `right` (f, k) says which answers are right.
     """
     same = (answer[:, :, None] == answer[:, None]).all(dim=3)
     total = (same * share[:, None]).sum(dim=2)
