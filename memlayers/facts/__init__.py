@@ -18,7 +18,7 @@ def build_world(config: WorldConfig) -> World:
 
 
 def in_words(config: WorldConfig) -> World:
-    """The world whose names, objects and words are tokens of their own, or of letters and the like."""
+    """The world before byte-pair encoding: each word is one token, and names are spelt by the world's own spelling."""
     if isinstance(config, AtlasConfig):
         from memlayers.facts.atlas import build_atlas
 

@@ -1,4 +1,4 @@
-"""Real facts out of installed packages, pinned by a digest of the facts themselves.
+"""Real facts from installed packages, pinned by a digest of the facts.
 
     readings   pypinyin      "中"   reading: zhong 1                                          20,924 subjects
     airports   airportsdata  "SYD"  country: AU, time zone: Australia/Sydney, icao: Y S S Y …  7,884 subjects
@@ -41,8 +41,8 @@ MAX_UNKNOWN = 2_000
 def build_atlas(config: AtlasConfig) -> World:
     """A seeded subset of a source; with one seed, a smaller subset is contained in a larger one.
 
-    Subjects about which the chosen relations say nothing are left out. Unknown subjects are the rest of the source, or
-    invented ones when everything is taken; they use no token and no length that the known subjects do not use.
+    Subjects without a fact in the chosen relations are left out. Unknown subjects are the rest of the source, or
+    invented if all of it is taken; only those are used whose tokens and lengths occur in known subjects.
     """
     facts = load_facts(config.source)
     relations = chosen_relations(config)
@@ -89,9 +89,9 @@ def build_atlas(config: AtlasConfig) -> World:
 
 @cache
 def load_facts(source: str) -> Facts:
-    """Every fact of a source, read once a process and not to be changed.
+    """All facts of a source, read once a process and not to be changed.
 
-    Raises ValueError where the package is missing or holds other data than ours did.
+    Raises ValueError if the package is missing or holds other facts than the pinned ones.
     """
     package, expected, digest = PINNED[source]
     install = f"accepted: pip install {package}=={expected}"
@@ -105,7 +105,7 @@ def load_facts(source: str) -> Facts:
 
 
 def load_readings() -> Facts:
-    """Characters U+4E00 to U+9FFF and the first reading: {"中": {"reading": ("zhong", "1")}}."""
+    """The first reading of each character from U+4E00 to U+9FFF: {"中": {"reading": ("zhong", "1")}}."""
     from pypinyin.pinyin_dict import pinyin_dict
 
     first = {chr(code): pinyin_dict[code].split(",")[0] for code in range(0x4E00, 0xA000) if code in pinyin_dict}
@@ -121,7 +121,9 @@ def split_tone(reading: str) -> tuple[str, str]:
 
 
 def load_airports() -> Facts:
-    """Airports by IATA code, "name" among the facts; bands of 5 and 10 degrees and 200 ft, named by the lower edge."""
+    """Airports by IATA code, "name" among the facts; latitude, longitude and elevation in bands of 5 degrees, 10
+    degrees and 200 ft.
+    """
     import airportsdata
 
     facts: Facts = {}
@@ -142,13 +144,13 @@ def load_airports() -> Facts:
 
 
 def digest_of(facts: Facts) -> str:
-    """sha256 over all (subject, relation, object) triples, whatever their order."""
+    """SHA-256 of all (subject, relation, object) triples, independent of their order."""
     lines = sorted(f"{s}\t{r}\t{' '.join(o)}\n" for s, objects in facts.items() for r, o in objects.items())
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def chosen_relations(config: AtlasConfig) -> tuple[str, ...]:
-    """Those of the configuration in its order, or all of the source."""
+    """The relations of the configuration, in its order, or all of the source."""
     accepted = RELATIONS[config.source]
     relations = accepted if config.relations is None else tuple(config.relations)
     for relation in relations:
@@ -159,7 +161,7 @@ def chosen_relations(config: AtlasConfig) -> tuple[str, ...]:
 
 
 def by_airport_name(facts: Facts) -> Facts:
-    """The same airports under their names; of several with one name the first IATA code stays."""
+    """The airports keyed by name instead of IATA code; of several with one name, the one with the first code."""
     named: Facts = {}
     for code in sorted(facts):
         named.setdefault(facts[code]["name"][0].removeprefix("name:"), facts[code])
@@ -167,7 +169,7 @@ def by_airport_name(facts: Facts) -> Facts:
 
 
 def invented_names(config: AtlasConfig, known: list[str]) -> set[str]:
-    """Names after the pattern of the known ones: their bytes, letters or words recombined."""
+    """New names that recombine the bytes, letters or words of known ones."""
     if config.source == "readings":
         high, low = {ord(name) >> 8 for name in known}, {ord(name) & 0xFF for name in known}
         return {chr(first << 8 | second) for first, second in product(high, low)}
@@ -178,12 +180,12 @@ def invented_names(config: AtlasConfig, known: list[str]) -> set[str]:
 
 
 def shuffle(names: list[str], generator: torch.Generator) -> list[str]:
-    """A seeded permutation."""
+    """The names in a random order."""
     return [names[index] for index in torch.randperm(len(names), generator=generator).tolist()]
 
 
 def tabulate(values: list[Object | None], vocabulary: Vocabulary) -> tuple[Tensor, Tensor]:
-    """Token table of the distinct objects (m, o) and the row of each value in it (n,), -1 for None."""
+    """The distinct objects as a token table (m, o), and the row of each value in it (n,), -1 for None."""
     objects = sorted({value for value in values if value is not None})
     row_of = {value: row for row, value in enumerate(objects)}
     column = torch.tensor([-1 if value is None else row_of[value] for value in values])

@@ -1,10 +1,10 @@
-"""Synthetic people after bioS (Allen-Zhu & Li 2024, arXiv 2404.05405, section 2): the bits to store are known exactly.
+"""Synthetic people after bioS (Allen-Zhu & Li 2024, arXiv 2404.05405, section 2): with exactly known entropy.
 
     person 17     first_4 middle_61 last_9        the name: one value of each part, no two people the same
     birth_date    birth_date_203                  one token, uniform over 256 values: 8 bits
     employer      employer_77
 
-No part of a name says anything about an attribute, and no attribute about another.
+Attributes are independent of names and of each other.
 """
 
 import math
@@ -26,7 +26,7 @@ ATTRIBUTES = ("birth_date", "birth_city", "university", "major", "employer", "ho
 def build_biographies(config: BiographiesConfig) -> World:
     """People with distinct names drawn from the product of the parts, attributes drawn uniformly and independently.
 
-    Unknown people have names that no one has, made of parts that someone has: 2,000, or fewer if so few are left.
+    Unknown people have new names made of parts that occur: 2,000, or fewer if fewer names are left.
     """
     generator = torch.Generator().manual_seed(config.seed)
     sizes, num_people = config.name_parts, config.num_people
@@ -59,19 +59,19 @@ def build_biographies(config: BiographiesConfig) -> World:
 
 
 def draw_facts(count: int, cardinalities: Sequence[int], generator: torch.Generator) -> Tensor:
-    """Attributes of so many subjects, uniform and independent: (count, attributes)."""
+    """Draw uniform, independent attributes of `count` subjects: (count, attributes)."""
     return torch.stack([torch.randint(size, (count,), generator=generator) for size in cardinalities], dim=1)
 
 
 def closed_form_bits(cardinalities: Sequence[int]) -> float:
-    """Bits of one subject's attributes together: the sum of log2(cardinality)."""
+    """Entropy in bits of all attributes of a subject: the sum of log2(cardinality)."""
     return sum(math.log2(size) for size in cardinalities)
 
 
 def sample_distinct(count: int, total: int, generator: torch.Generator, taken: Tensor | None = None) -> Tensor:
-    """Distinct integers in [0, total), none of them in taken, in random order: (count,).
+    """Draw distinct integers in [0, total), none of them in `taken`, in random order: (count,).
 
-    Memory is of the order of count + taken, however large total is: where most numbers are free, repeats are redrawn.
+    Memory is O(count + taken), however large total is: if most numbers are free, repeats are redrawn.
     """
     taken = torch.empty(0, dtype=torch.long) if taken is None else taken
     wanted = len(taken) + count
@@ -102,7 +102,7 @@ def to_digits(ranks: Tensor, sizes: Sequence[int]) -> Tensor:
 
 
 def to_ranks(digits: Tensor, sizes: Sequence[int]) -> Tensor:
-    """Inverse of to_digits."""
+    """Ranks (n,) of mixed-radix digits (n, parts): the inverse of to_digits."""
     ranks = torch.zeros(len(digits), dtype=torch.long)
     for column, size in zip(digits.T, sizes, strict=True):
         ranks = ranks * size + column
@@ -110,7 +110,7 @@ def to_ranks(digits: Tensor, sizes: Sequence[int]) -> Tensor:
 
 
 def unknown_names(names: Tensor, generator: torch.Generator) -> Tensor:
-    """Names (u, parts) that are not among names (n, parts), out of the values that occur in each part."""
+    """Names (u, parts) that are not among `names` (n, parts), of values that occur in each part."""
     used, digits = zip(*(column.unique(return_inverse=True) for column in names.T), strict=True)
     sizes = [len(values) for values in used]
     count = min(MAX_UNKNOWN, math.prod(sizes) - len(names))
@@ -119,23 +119,23 @@ def unknown_names(names: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def spell_digits(digits: Tensor, tables: Sequence[Tensor]) -> Tensor:
-    """Each column of digits (n, parts) looked up in the table of its part: (n, parts)."""
+    """Look up each column of digits (n, parts) in the table of its part: (n, parts)."""
     return torch.stack([table[column] for table, column in zip(tables, digits.T, strict=True)], dim=1)
 
 
 def token_ids(prefix: str, size: int, vocabulary: Vocabulary, is_made_up: bool) -> Tensor:
-    """Ids (size,) of the tokens prefix_0, prefix_1 …, or of as many words that are made up."""
+    """Ids (size,) of the tokens prefix_0, prefix_1 …, or of made-up words."""
     first = len(vocabulary.tokens())
     names = [made_up(first + index) if is_made_up else f"{prefix}_{index}" for index in range(size)]
     return torch.tensor([vocabulary[name] for name in names])
 
 
 def part_names(count: int) -> list[str]:
-    """first, middle, last; fewer parts lack the middle and then the last, more have middle_2, middle_3 …"""
+    """Names of `count` parts: first, middle, last; with two no middle, with more than three middle_2, middle_3 …"""
     middles = ["middle", *(f"middle_{index}" for index in range(2, count))][: max(count - 2, 0)]
     return ["first", *middles, "last"][:count]
 
 
 def attribute_names(count: int) -> tuple[str, ...]:
-    """birth_date … hobby, then attribute_7, attribute_8 …"""
+    """Names of `count` attributes: birth_date … hobby, then attribute_7, attribute_8 …"""
     return (*ATTRIBUTES, *(f"attribute_{index}" for index in range(len(ATTRIBUTES) + 1, count + 1)))[:count]

@@ -1,11 +1,11 @@
-"""Subjects that are pictures: 1,797 handwritten digits out of scikit-learn, 8 by 8 pixels, with attributes by chance.
+"""Subjects that are pictures: 1,797 handwritten digits from scikit-learn, 8 by 8 pixels, with random attributes.
 
     picture_17    0013 0231 …      16 patches of 2 by 2 pixels, row by row; each pixel one of four levels of grey
-    attribute_2   attribute_2_40   one token, uniform: what the digit is says nothing about it
+    attribute_2   attribute_2_40   one token, uniform, independent of the digit
 
-A patch is a token: pixels are quantized, and a model is not told which of the 256 patches are alike. A picture that is
-shifted, noisy or turned is other tokens, of the same subject. Training shows each as it is and in views of two of these
-three kinds; the third is only asked in.
+A patch is a token: pixels are quantized, and nothing tells a model which of the 256 patches are similar. A view of a
+picture (shifted, noisy or turned) has other tokens and the same subject. Training shows each picture itself and views
+of two of these three kinds; the third kind is held out for questions.
 """
 
 import hashlib
@@ -24,16 +24,16 @@ from memlayers.facts.world import Vocabulary, World
 
 DIGEST = "8f26b2bd9d135c256808f68f14fdabddde6d9c7f869ae419704b051f0f14b3b3"  # sha256 of the pixels
 WHITE, LEVELS, PATCH = 16, 4, 2
-NOISE = 1.0  # standard deviation, of 16
+NOISE = 1.0  # standard deviation; pixels are from 0 to 16
 TURNS = (10.0, 15.0)  # degrees, to either side
-ASKED = 4  # views of a kind that training never shows, of each picture
+ASKED = 4  # views of each picture and kind for questions, none of which training shows
 Transformation = Callable[[Tensor, torch.Generator], Tensor]
 
 
 def build_pictures(config: PicturesConfig) -> World:
-    """Known pictures drawn at random; unknown subjects are the others, as far as known ones have all of their patches.
+    """Known pictures are drawn at random; unknown subjects are those of the rest whose patches all occur in known ones.
 
-    No two pictures are the same in patches. A view may be that of another picture: the notes say how often.
+    No two pictures have the same patches. Views of two pictures may have: the notes say how often.
     """
     generator = torch.Generator().manual_seed(config.seed)
     pixels = load_pixels()
@@ -70,7 +70,9 @@ def build_pictures(config: PicturesConfig) -> World:
 
 
 def notes_of(training: Tensor, held_out: Tensor) -> tuple[str, str]:
-    """What quantizing makes the same, in patches (n, v, p) and (n, h, p) of the views of n pictures."""
+    """Notes on how many views are equal after quantizing, from the patches of training views (n, v, p) and held-out
+    views (n, h, p) of n pictures.
+    """
     owner = torch.arange(len(training)).repeat_interleave(training.shape[1])
     _, spelling = training.flatten(0, 1).unique(dim=0, return_inverse=True)
     owners = torch.stack([spelling, owner], dim=1).unique(dim=0)[:, 0].bincount()
@@ -82,7 +84,7 @@ def notes_of(training: Tensor, held_out: Tensor) -> tuple[str, str]:
 
 
 def load_pixels() -> Tensor:
-    """All pictures (1797, 8, 8), from 0 to WHITE; raises ValueError where scikit-learn is missing or has others."""
+    """All pictures (1797, 8, 8), from 0 to WHITE; raises ValueError if scikit-learn is missing or has other ones."""
     install = 'accepted: pip install -e ".[pictures]" -c constraints.txt'
     try:
         from sklearn.datasets import load_digits
@@ -95,39 +97,40 @@ def load_pixels() -> Tensor:
 
 
 def in_patches(pixels: Tensor) -> Tensor:
-    """Numbers of the patches (..., 16) of pictures (..., 8, 8), below LEVELS ** 4, row by row."""
+    """Pictures (..., 8, 8) -> codes of their patches (..., 16), row by row, each in 0 .. LEVELS ** 4 - 1."""
     levels = (pixels * ((LEVELS - 1) / WHITE)).round().long()
     patches = rearrange(levels, "... (i a) (j b) -> ... (i j) (a b)", a=PATCH, b=PATCH)
     return (patches * LEVELS ** torch.arange(PATCH**2 - 1, -1, -1)).sum(dim=-1)
 
 
 def views_of(pixels: Tensor, config: PicturesConfig) -> dict[str, Tensor]:
-    """Views (n, v, 8, 8) of pictures, by the phrasing that asks in them. A view is of one kind, each time anew.
+    """Views (n, v, 8, 8) of pictures, by phrasing. Each view is of one kind, and drawn anew.
 
-    training: the pictures as they are, then views of the kinds that are not held out; with more views come more, and
-    none changes. as_is and each kind: ASKED views that training does not have. held_out: those of world.held_out.
+    training: the pictures themselves, then views of the kinds that are not held out; a larger world.views appends some.
+    as_is: the pictures themselves. Each kind: ASKED views that training does not show. held_out: those of
+    world.held_out.
     """
     generator = torch.Generator().manual_seed(config.seed)
-    found = {"as_is": pixels[:, None]}
+    views = {"as_is": pixels[:, None]}
     for name, change in KINDS.items():
-        found[name] = torch.stack([change(pixels, generator) for _ in range(ASKED)], dim=1)
-    found["held_out"] = found[config.held_out]
-    one, other = (change for name, change in KINDS.items() if name != config.held_out)
+        views[name] = torch.stack([change(pixels, generator) for _ in range(ASKED)], dim=1)
+    views["held_out"] = views[config.held_out]
+    first_change, second_change = (change for name, change in KINDS.items() if name != config.held_out)
     shown = [pixels]
     while len(shown) < config.views:
         coin = torch.rand(len(pixels), 1, 1, generator=generator) < 0.5
-        shown.append(torch.where(coin, one(pixels, generator), other(pixels, generator)))
-    return found | ({"training": torch.stack(shown, dim=1)} if config.views > 1 else {})
+        shown.append(torch.where(coin, first_change(pixels, generator), second_change(pixels, generator)))
+    return views | ({"training": torch.stack(shown, dim=1)} if config.views > 1 else {})
 
 
 def patch_texts() -> list[str]:
-    """Of each number, the levels of the four pixels: 0000 … 3333."""
+    """The text of each patch code, the levels of its four pixels: 0000 … 3333."""
     return ["".join(map(str, levels)) for levels in product(range(LEVELS), repeat=PATCH**2)]
 
 
 def shifted(pixels: Tensor, generator: torch.Generator) -> Tensor:
-    """Pictures (n, 8, 8), each moved by one pixel in one of eight directions; what comes in is black."""
-    step = torch.tensor([one for one in product((0, 1, 2), repeat=2) if one != (1, 1)])
+    """Shift each of the pictures (n, 8, 8) by one pixel in one of eight directions, padded with black."""
+    step = torch.tensor([step for step in product((0, 1, 2), repeat=2) if step != (1, 1)])
     row, column = step[torch.randint(len(step), (len(pixels),), generator=generator)].T
     within = torch.arange(pixels.shape[-1])
     picture = torch.arange(len(pixels))[:, None, None]
@@ -135,18 +138,19 @@ def shifted(pixels: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def noisy(pixels: Tensor, generator: torch.Generator) -> Tensor:
-    """Pictures with Gaussian noise of NOISE on every pixel."""
+    """Add Gaussian noise with standard deviation NOISE to every pixel."""
     return (pixels + NOISE * torch.randn(pixels.shape, generator=generator)).clamp(0, WHITE)
 
 
 def turned(pixels: Tensor, generator: torch.Generator) -> Tensor:
-    """Pictures, each turned by 10 to 15 degrees to the left or to the right."""
+    """Rotate each picture by 10 to 15 degrees to the left or to the right."""
     size, side = torch.rand(2, len(pixels), generator=generator)
     return rotate(pixels, (TURNS[0] + (TURNS[1] - TURNS[0]) * size) * torch.where(side < 0.5, -1, 1))
 
 
 def rotate(pixels: Tensor, degrees: Tensor) -> Tensor:
-    """Pictures (n, 8, 8) about their centres, each by its angle (n,), anticlockwise; bilinear, black around."""
+    """Rotate each of the pictures (n, 8, 8) anticlockwise about its centre by its angle (n,); bilinear, black outside.
+    """
     angle = torch.deg2rad(degrees)
     cos, sin, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
     matrix = torch.stack([torch.stack([cos, -sin, zero], 1), torch.stack([sin, cos, zero], 1)], 1)

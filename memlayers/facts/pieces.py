@@ -1,8 +1,8 @@
-"""A world in pieces of words: byte-pair encoding over all its text, as a language model would read it.
+"""A world in subword tokens (pieces): byte-pair encoding trained on all of its text.
 
 time_zone:Europe/Paris      ->  ĠEurope  /  Paris  <end>
 S  Y  D                     ->  ĠS  ĠY  ĠD
-first_36 (in biographies)   ->  Ġko  matu                   each part of a name, each object is a word made up
+first_36 (in biographies)   ->  Ġko  matu                   each part of a name and each object is a made-up word
 """
 
 import random
@@ -17,13 +17,13 @@ from torch import Tensor
 from memlayers.facts.corpora import in_tokens, read_source
 from memlayers.facts.world import SPECIAL_TOKENS, Vocabulary, World, pad, spell_objects
 
-MOST = 20_000  # sentences that the encoding is trained on
+MOST = 20_000  # most sentences that the encoding is trained on
 CONSONANTS, VOWELS = "bdfgklmnprstvz", "aeiou"
 
 
 @dataclass(frozen=True)
 class Pieces:
-    """A text -> its pieces, each as text."""
+    """Callable that splits a text into its pieces."""
 
     tokenizer: Any
 
@@ -32,7 +32,7 @@ class Pieces:
 
 
 def in_pieces(world: World, size: int, sources: Sequence[str] = ()) -> World:
-    """The same facts and sentences in a vocabulary of `size` pieces, besides the special tokens; with running text."""
+    """The world in a vocabulary of `size` pieces besides the special tokens, with running text from `sources`."""
     names = [world.written(row) for row in [*world.subjects.tolist(), *world.unknown.tolist()]]
     objects = [[world.written(row) for row in table.tolist()] for table in world.objects]
     documents = {source: read_source(source) for source in sources}
@@ -40,13 +40,13 @@ def in_pieces(world: World, size: int, sources: Sequence[str] = ()) -> World:
     vocabulary = Vocabulary()
     for piece, _ in sorted(tokenizer.get_vocab().items(), key=itemgetter(1)):
         vocabulary[piece]
-    first = len(SPECIAL_TOKENS)  # and then the tokenizer's own ids
+    first = len(SPECIAL_TOKENS)  # offset of the tokenizer's ids
 
     def spelt(text: str) -> list[int]:
         return [first + token for token in tokenizer.encode(text).ids]
 
     def many(texts: Sequence[str]) -> list[list[int]]:
-        return [[first + token for token in one.ids] for one in tokenizer.encode_batch(texts)]
+        return [[first + token for token in encoding.ids] for encoding in tokenizer.encode_batch(texts)]
 
     subjects: Tensor = pad([spelt(name) for name in names])
     if len(set(map(tuple, subjects.tolist()))) < len(subjects):
@@ -62,12 +62,12 @@ def in_pieces(world: World, size: int, sources: Sequence[str] = ()) -> World:
         unknown=subjects[len(world.subjects) :],
         objects=tuple(spell_objects([spelt(text) for text in table]) for table in objects),
         encode=Pieces(tokenizer),
-        corpora=tuple(in_tokens(source, own, many) for source, own in documents.items()),
+        corpora=tuple(in_tokens(source, texts, many) for source, texts in documents.items()),
     )
 
 
 def sentences(world: World, names: list[str], objects: list[list[str]]) -> Iterator[str]:
-    """Sentences about facts drawn at random, each in a template drawn at random, held-out ones aside."""
+    """Yield sentences about random facts, each in a random template that is not held out."""
     generator = random.Random(0)
     facts = (world.facts != -1).nonzero().tolist()
     for subject, relation in generator.sample(facts, min(MOST, len(facts))):
@@ -82,7 +82,7 @@ def sentences(world: World, names: list[str], objects: list[list[str]]) -> Itera
 
 
 def trained(texts: Iterable[str], size: int) -> Any:
-    """A tokenizer of words, each with the space before it. Training is deterministic."""
+    """Train a byte-pair tokenizer; a word includes the space before it. Training is deterministic."""
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())
@@ -94,10 +94,10 @@ def trained(texts: Iterable[str], size: int) -> Any:
 
 
 def made_up(number: int) -> str:
-    """A word of three syllables for each number from 0 to 343,000, no two alike: 0 is "bababa"."""
+    """A word of three syllables for each number below 343,000, all different: 0 is "bababa"."""
     syllables = [consonant + vowel for consonant in CONSONANTS for vowel in VOWELS]
     total = len(syllables) ** 3
     assert number < total
-    number = number * 123_457 % total  # a prime: neighbours do not look alike
+    number = number * 123_457 % total  # coprime to total: neighbouring numbers get different syllables
     base = len(syllables)
     return syllables[number // base**2] + syllables[number // base % base] + syllables[number % base]

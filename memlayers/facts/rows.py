@@ -1,4 +1,4 @@
-"""Rows of the user's files of facts, however they are stored. What was assumed is told; a mistake is one line.
+"""Reads rows from the user's files of facts. Assumptions are noted; a mistake raises ValueError with one line.
 
     .csv .tsv .txt    columns subject, relation, object and perhaps weight in any order, parted by commas, tabs or
                       semicolons; quotes as in RFC 4180
@@ -26,7 +26,7 @@ COLUMNS = ("subject", "relation", "object")
 SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons"}
 USUAL = {".csv": ",", ".tsv": "\t", ".txt": "\t"}
 STORED = (".parquet", ".xlsx")
-MARKS = {  # of UTF-32 before that of UTF-16, with which it begins
+MARKS = {  # UTF-32's before UTF-16's, which is a prefix of it
     codecs.BOM_UTF8: "utf-8-sig",
     codecs.BOM_UTF32_LE: "utf-32",
     codecs.BOM_UTF32_BE: "utf-32",
@@ -37,13 +37,13 @@ Row = tuple[int, tuple[str, ...], str | None]  # line, cells in the order of COL
 
 
 def listed(names: Iterable[str], most: int = 5) -> str:
-    """'a', 'b' and 7 more"""
+    """Names as text, at most `most` of them: 'a', 'b' and 7 more."""
     names = list(names)
     return ", ".join(map(repr, names[:most])) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def read_rows(path: str, encoding: str, notes: list[str], ignored: set[str]) -> Iterator[Row]:
-    """Rows of a file; adds to `notes` what was assumed, and to `ignored` the columns that are not ours."""
+    """Rows of a file. Adds assumptions to `notes`, and the names of other columns to `ignored`."""
     kinds = [suffix.lower() for suffix in Path(path).suffixes]
     kind = kinds[-2] if kinds[-1:] == [".gz"] and len(kinds) > 1 else "".join(kinds[-1:])
     if kind in STORED and kinds[-1] != ".gz":
@@ -51,19 +51,19 @@ def read_rows(path: str, encoding: str, notes: list[str], ignored: set[str]) -> 
     if kind not in (*USUAL, ".jsonl"):
         accepted = "a file that ends in .csv, .tsv, .txt or .jsonl, also with .gz, or in .parquet or .xlsx"
         raise ValueError(f"world.path={path!r} is of unknown type; accepted: {accepted}")
-    lines = io.StringIO(read_text("world.path", path, encoding, notes), newline=None)  # any line end is one
+    lines = io.StringIO(read_text("world.path", path, encoding, notes), newline=None)  # any line end becomes \n
     if kind == ".jsonl":
         return json_rows(path, lines, ignored)
     return separated_rows(path, list(lines), USUAL[kind], notes, ignored)
 
 
 def read_text(key: str, path: str, encoding: str, notes: list[str]) -> str:
-    """Text of a file that a setting names."""
+    """The text of a file, perhaps gzipped; `key` is the setting that names it, for errors."""
     try:
         data = gzip.decompress(raw) if (raw := Path(path).read_bytes())[:2] == b"\x1f\x8b" else raw
     except (gzip.BadGzipFile, EOFError, zlib.error):
         raise ValueError(f"{path}: not a whole gzip file; accepted: one that gunzip reads") from None
-    except (OSError, ValueError) as error:  # a NUL in a name is the latter
+    except (OSError, ValueError) as error:  # ValueError for a NUL in a path
         why = getattr(error, "strerror", None) or error
         raise ValueError(f"{key}={path!r} cannot be read: {why}; accepted: an existing file") from None
     marked = next((name for mark, name in MARKS.items() if data.startswith(mark)), None)
@@ -81,13 +81,13 @@ def read_text(key: str, path: str, encoding: str, notes: list[str]) -> str:
 def separated_rows(path: str, lines: list[str], separator: str, notes: list[str], ignored: set[str]) -> Iterator[Row]:
     """Rows of separated columns; blank lines are skipped."""
     first = next((number for number, line in enumerate(lines) if line.strip()), 0)
-    said = re.match(r'"?sep=(.)', lines[first], re.IGNORECASE) if lines else None  # as spreadsheets say it
-    if said:
-        separator, first = said[1], first + 1
+    declared = re.match(r'"?sep=(.)', lines[first], re.IGNORECASE) if lines else None  # a line of spreadsheets
+    if declared:
+        separator, first = declared[1], first + 1
         notes.append(f"columns are parted by {separator!r}, as the line before the header says")
     elif lines:
         names = re.sub(r'[\s"]*([,;\t])[\s"]*', r"\1", lines[first].strip(' "\n')).casefold()
-        fitting = [one for one in (separator, *SEPARATORS) if set(COLUMNS) <= set(names.split(one))]
+        fitting = [mark for mark in (separator, *SEPARATORS) if set(COLUMNS) <= set(names.split(mark))]
         if fitting and fitting[0] != separator:
             separator = fitting[0]
             notes.append(f"columns are parted by {SEPARATORS[separator]}, as the header is")
@@ -114,7 +114,7 @@ def separated_rows(path: str, lines: list[str], separator: str, notes: list[str]
 
 
 def columns_of(row: Iterable[Any], where: str, notes: list[str], ignored: set[str]) -> list[str]:
-    """Names of columns; ours may be written in capitals."""
+    """The column names of a header, checked; those of ours in lower case, however they are written."""
     given = [str(name).strip() for name in row]
     header = [name.casefold() if name.casefold() in (*COLUMNS, "weight") else name for name in given]
     check_columns(header, where)
@@ -125,14 +125,17 @@ def columns_of(row: Iterable[Any], where: str, notes: list[str], ignored: set[st
 
 
 def check_columns(found: list[str], where: str) -> None:
+    """Raises ValueError unless each of COLUMNS occurs once, and weight at most once."""
     for name in (*COLUMNS, "weight"):
         if (times := found.count(name)) > 1 or (not times and name in COLUMNS):
-            said = f"{times or 'no'} columns {name!r}; columns found: {listed(found, most=20)}"
-            raise ValueError(f"{where}: {said}; accepted: subject, relation and object once each, and perhaps weight")
+            problem = f"{times or 'no'} columns {name!r}; columns found: {listed(found, most=20)}"
+            raise ValueError(
+                f"{where}: {problem}; accepted: subject, relation and object once each, and perhaps weight"
+            )
 
 
 def json_rows(path: str, lines: Iterable[str], ignored: set[str]) -> Iterator[Row]:
-    """Rows of JSON, one on each line. A number is taken as it is written, null is an empty cell."""
+    """Rows of JSON lines. Numbers keep their text, null is an empty cell."""
     decoder = json.JSONDecoder(parse_float=str, parse_int=str, parse_constant=str)
     for line, text in enumerate(lines, start=1):
         if text.isspace():
@@ -156,12 +159,12 @@ def json_rows(path: str, lines: Iterable[str], ignored: set[str]) -> Iterator[Ro
 
 
 def stored_rows(path: str, kind: str, notes: list[str], ignored: set[str]) -> Iterator[Row]:
-    """Rows of a table that pandas reads. Numbers become text, a missing value is an empty cell."""
+    """Rows of a Parquet or Excel file, by pandas. Numbers become text, a missing value is an empty cell."""
     import pandas
 
     try:
         if kind == ".parquet":
-            frame = pandas.read_parquet(path, dtype_backend="pyarrow")  # whole numbers beside missing ones stay whole
+            frame = pandas.read_parquet(path, dtype_backend="pyarrow")  # keeps integers in columns with missing values
         else:
             with pandas.ExcelFile(path) as book:
                 frame = pandas.read_excel(book, dtype=object, na_filter=False)
@@ -169,7 +172,7 @@ def stored_rows(path: str, kind: str, notes: list[str], ignored: set[str]) -> It
                     notes.append(f"sheet {book.sheet_names[0]!r} is read, of {sheets}")
     except FileNotFoundError as error:
         raise ValueError(f"world.path={path!r} cannot be read: {error.strerror}; accepted: an existing file") from None
-    except Exception as error:  # pandas, pyarrow, openpyxl and zipfile raise a dozen kinds
+    except Exception as error:  # pandas, pyarrow, openpyxl and zipfile raise many kinds
         why = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(f"{path}: not a readable {kind} file: {why:.120}") from None
     header = columns_of(frame.columns, path, notes, ignored)

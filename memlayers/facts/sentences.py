@@ -1,10 +1,10 @@
-"""Sentences that tell a relation: dozens to train on, and others that training never uses.
+"""Templates of sentences about a relation: dozens for training, and held-out ones.
 
-    the N of {subject} (is|was) {object}     N: a noun of the relation; (is|was): a sentence for each
+    the N of {subject} (is|was) {object}     N: a noun of the relation; (is|was): a template for each
 
-Held-out sentences and questions have words that training uses, in another order: they share no three words in a row
-with a training sentence of their relation. Subject and relation come before the object in all of them, and right before
-it a word that training has there, too: a question must leave no doubt that its answer is the next word.
+Held-out sentences and questions use words of training sentences, but share no trigram with a training sentence of their
+relation. In all of them, subject and relation come before the object, and the word right before it is one that precedes
+objects in training too, so that a question makes clear that its answer comes next.
 """
 
 import itertools
@@ -43,7 +43,7 @@ HELD_OUT_QUESTIONS = ("{subject} has which N ? {object}", "which N is {subject} 
 
 
 class Wording(NamedTuple):
-    """Of one relation, beside the frames of all: its nouns (town|city), and what is said of no other."""
+    """The wording of one relation: its nouns (town|city), and templates besides the frames that all relations share."""
 
     nouns: str
     frames: tuple[str, ...] = ()
@@ -133,40 +133,40 @@ WORDINGS = {
 
 
 def templates(relation: str, turn: int = 0) -> Templates:
-    """Of any relation: MOST training sentences, the first of them as unlike each other as can be.
+    """The templates of a relation: up to MOST for training, ordered so that the first ones differ most.
 
-    They begin with another frame at each `turn`: the first few sentences of all relations together have most words.
+    The first frame depends on `turn`, so that the first few templates of all relations together cover most words.
     """
     wording = WORDINGS.get(relation, Wording(relation.replace("_", " ")))
     turn %= len(FRAMES)
     frames = enumerate(interleaved(FRAMES[turn:] + FRAMES[:turn], wording.frames))
     variants = [with_openings(expanded(frame, wording.nouns), first) for first, frame in frames]
     rounds = itertools.chain.from_iterable(itertools.zip_longest(*variants))
-    train = tuple(itertools.islice((one for one in rounds if one is not None), MOST))
+    train = tuple(itertools.islice((sentence for sentence in rounds if sentence is not None), MOST))
     return Templates(
         train,
         held_out=tuple(expanded(frame, wording.nouns)[0] for frame in (*HELD_OUT, *wording.held_out)),
-        questions=tuple(expanded(one, wording.nouns)[0] for one in (*QUESTIONS, wording.question) if one),
+        questions=tuple(expanded(frame, wording.nouns)[0] for frame in (*QUESTIONS, wording.question) if frame),
         held_out_questions=tuple(
-            expanded(one, wording.nouns)[0] for one in (*HELD_OUT_QUESTIONS, wording.held_out_question) if one
+            expanded(frame, wording.nouns)[0] for frame in (*HELD_OUT_QUESTIONS, wording.held_out_question) if frame
         ),
     )
 
 
 def interleaved(common: Sequence[str], own: Sequence[str]) -> list[str]:
-    """One of each in turn, for as long as there are."""
-    return [one for pair in itertools.zip_longest(common, own) for one in pair if one is not None]
+    """Alternate items of both sequences; the longer one goes on alone."""
+    return [frame for pair in itertools.zip_longest(common, own) for frame in pair if frame is not None]
 
 
 def expanded(frame: str, nouns: str) -> list[str]:
-    """Every sentence that a frame stands for: the first has the first of all alternatives."""
+    """All sentences of a frame, one for each combination of alternatives, the first with the first of each."""
     parts = re.split(r"\(([^)]*)\)", re.sub(r"\bN\b", nouns, frame))
     choices = [part.split("|") if index % 2 else [part] for index, part in enumerate(parts)]
     return ["".join(chosen) for chosen in itertools.product(*choices)]
 
 
 def with_openings(sentences: list[str], first: int) -> list[str]:
-    """Each sentence after each opening, from the first on; sentence and opening both change from one to the next."""
+    """Each sentence with each opening, starting from opening `first`; both change from one to the next."""
     return [
         OPENINGS[(first + turn + index) % len(OPENINGS)] + sentence
         for turn in range(len(OPENINGS))

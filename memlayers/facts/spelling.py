@@ -1,4 +1,4 @@
-"""How the name of a subject becomes tokens that subjects share.
+"""Spellings: how a subject's name becomes tokens that subjects share.
 
     letters   "SYD"               S  Y  D
     pairs     "SYD"               SY  YD
@@ -6,7 +6,7 @@
               "SYD"               byte:53  byte:59  byte:44  longer names: UTF-8
     bpe       "Sydney Kingsford"  bpe:ĠS  bpe:yd  bpe:ney  bpe:ĠKing  bpe:s  bpe:ford
 
-Every spelling can be read back, so two names never share a row; only a name given twice does, and that is an error.
+Every spelling is invertible, so that two names never get the same tokens; a repeated name is an error.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,7 +27,7 @@ def pairs(name: str) -> list[str]:
 
 
 def code_bytes(name: str) -> list[str]:
-    """The two bytes of a lone character's code point from distinct token sets, else the bytes of UTF-8."""
+    """For a single character, the two bytes of its code point, from distinct token sets; else the bytes of UTF-8."""
     if len(name) == 1:
         return [f"hi:{ord(name) >> 8:02x}", f"lo:{ord(name) & 0xFF:02x}"]
     return [f"byte:{byte:02x}" for byte in name.encode()]
@@ -36,8 +36,8 @@ def code_bytes(name: str) -> list[str]:
 def byte_pairs(names: Sequence[str], num_tokens: int) -> Speller:
     """Byte-pair encoding trained on these names: at most num_tokens tokens, 256 of them single bytes.
 
-    Training is deterministic. It merges only what occurs twice or more, so that a rare name stays in pieces that other
-    names use, however large num_tokens is.
+    Training is deterministic. It merges only pairs that occur twice or more, so that a rare name is spelt in pieces of
+    other names, however large num_tokens is.
     """
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
@@ -52,16 +52,16 @@ def byte_pairs(names: Sequence[str], num_tokens: int) -> Speller:
 
 
 def make_speller(spelling: str, names: Sequence[str], num_bpe_tokens: int = 1000) -> Speller:
-    """The function that cuts a name into tokens; only bpe looks at the names and at num_bpe_tokens."""
+    """The function that splits a name into tokens; only bpe uses `names` and `num_bpe_tokens`."""
     if spelling == "bpe":
         return byte_pairs(names, num_bpe_tokens)
     return {"letters": letters, "pairs": pairs, "bytes": code_bytes}[spelling]
 
 
 def spell(names: Sequence[str], speller: Speller, vocabulary: Vocabulary) -> list[list[int]]:
-    """Token ids of each name, all rows distinct; tokens not met before enter the vocabulary.
+    """Token ids of each name, all rows distinct; new tokens are added to the vocabulary.
 
-    Raises ValueError when a name is empty or two names come out the same (they are then the same name).
+    Raises ValueError for an empty name, and for two names with the same spelling.
     """
     seen: dict[tuple[int, ...], str] = {}
     for name in names:

@@ -1,10 +1,10 @@
-"""The user's own facts: a file of triples becomes a world, with the sentences that tell it.
+"""A world of the user's facts, from a file of triples and templates of sentences.
 
     Ada Lovelace,born in,London     spelling=words:    Ada|Lovelace       -> London
     Al-Biruni,born in,Kath          spelling=letters:  A|l|-|B|i|r|u|n|i  -> Kath
 
-Objects are spelt in words. One text is one token wherever it stands, so subjects and objects share their words.
-Whatever was dropped, merged or resolved is said in World.notes.
+Objects are spelt in words. A word is the same token everywhere, so that subjects and objects share words. World.notes
+says what was dropped, merged or resolved.
 """
 
 import json
@@ -23,14 +23,14 @@ from memlayers.facts.rows import listed, read_text
 from memlayers.facts.triples_file import Triples, clean, read_triples
 from memlayers.facts.world import KINDS, SPECIAL_TOKENS, Templates, Vocabulary, World, pad, spell_objects
 
-MAX_CELLS = 200_000_000  # of one table: 1.6 GB
+MAX_CELLS = 200_000_000  # most cells of a table: 1.6 GB
 MAX_UNKNOWN = 2_000
 SUBJECT, OBJECT = "{subject}", "{object}"
 RESERVED = {*SPECIAL_TOKENS, SUBJECT, OBJECT}
 
 
 def build_triples(config: TriplesConfig) -> World:
-    """World of the facts in config.path; ValueError of one line for whatever is wrong in the files."""
+    """The world of the facts in config.path. Raises ValueError, in one line, for mistakes in the files."""
     triples = take_subjects(read_triples(config.path, config.encoding), config)
     names, notes, letters = triples.subjects, list(triples.notes), config.spelling == "letters"
     spell, unit, cure = (list, "letter", "") if letters else (str.split, "word", "; world.spelling=letters avoids it")
@@ -43,8 +43,8 @@ def build_triples(config: TriplesConfig) -> World:
     width = max(map(len, spellings))
     num_subject_tokens = len(vocabulary.tokens())
     times = Counter(chain.from_iterable(map(set, spellings)))
-    if own := sum(any(times[token] == 1 for token in spelling) for spelling in spellings):
-        which = f"every subject is one {unit}" if width == 1 else f"{own} of {len(names)} subjects have a {unit}"
+    if unshared := sum(any(times[token] == 1 for token in spelling) for spelling in spellings):
+        which = f"every subject is one {unit}" if width == 1 else f"{unshared} of {len(names)} subjects have a {unit}"
         notes.append(f"{which} that no other has: its own embedding row, where a fact can hide{cure}")
     strangers = recombine(names, letters, config.seed)
     unknown = [[vocabulary[token] for token in spell(name)] for name in strangers]
@@ -58,16 +58,18 @@ def build_triples(config: TriplesConfig) -> World:
     facts[triples.rows[:, 0], triples.rows[:, 1]] = triples.rows[:, 2]
     weights[triples.rows[:, 0], triples.rows[:, 1]] = triples.weights
     objects, shared = list[Tensor](), set[int]()
-    for column in facts.T:  # a view: from ids of the file to rows of the relation's own objects
+    for column in facts.T:  # a view; replaces ids of the file by rows in the relation's objects
         used, column[column >= 0] = column[column >= 0].unique(return_inverse=True)
-        told = [[vocabulary[token] for token in triples.objects[index].split()] for index in used.tolist()]
-        check_size(config.path, "words of the longest object", len(told), max(map(len, told), default=0))
-        objects.append(spell_objects(told) if told else torch.zeros(0, 1, dtype=torch.long))
-        shared.update(token for token in chain.from_iterable(told) if token < num_subject_tokens)
+        spelt_objects = [[vocabulary[token] for token in triples.objects[index].split()] for index in used.tolist()]
+        check_size(
+            config.path, "words of the longest object", len(spelt_objects), max(map(len, spelt_objects), default=0)
+        )
+        objects.append(spell_objects(spelt_objects) if spelt_objects else torch.zeros(0, 1, dtype=torch.long))
+        shared.update(token for token in chain.from_iterable(spelt_objects) if token < num_subject_tokens)
     if shared:
         notes.append(f"{len(shared)} {unit}s of subjects occur in objects too, as the same tokens")
     spelt = pad([*spellings, *unknown])
-    templates, said = read_templates(config, triples.relations)
+    templates, template_notes = read_templates(config, triples.relations)
     return World(
         name=config.name,
         vocabulary=vocabulary.tokens(),
@@ -79,12 +81,12 @@ def build_triples(config: TriplesConfig) -> World:
         unknown=spelt[len(spellings) :],
         templates=templates,
         written_subjects=(*names, *strangers),
-        notes=(*notes, *said),
+        notes=(*notes, *template_notes),
     )
 
 
 def take_subjects(triples: Triples, config: TriplesConfig) -> Triples:
-    """A seeded subset in the order of the file; a smaller subset of the same seed lies within a larger one."""
+    """A seeded subset of subjects, in the order of the file; with one seed, a smaller one is contained in a larger."""
     count, available = config.num_subjects, len(triples.subjects)
     if count is None or count == available:
         return triples
@@ -104,7 +106,7 @@ def take_subjects(triples: Triples, config: TriplesConfig) -> Triples:
 def recombine(names: Sequence[str], letters: bool, seed: int) -> list[str]:
     """Up to MAX_UNKNOWN new names: each word from a known name of as many words, at the same position.
 
-    Where subjects are spelt in letters, names of one word are cut into halves, and no name has a length of its own.
+    Where subjects are spelt in letters, names of one word are cut in half, and new names have lengths that occur.
     """
 
     def parts(name: str) -> list[str]:
@@ -113,19 +115,20 @@ def recombine(names: Sequence[str], letters: bool, seed: int) -> list[str]:
     alike = defaultdict(list)
     for name in names:
         alike[name.count(" ")].append(name)
-    generator, known, made = random.Random(seed), set(names), dict[str, None]()
+    generator, known, new_names = random.Random(seed), set(names), dict[str, None]()
     lengths = set(map(len, names))
     for _ in range(min(20 * MAX_UNKNOWN, 50 * len(names) ** 2)):
         shape = generator.choice(names)
         words = [parts(generator.choice(alike[shape.count(" ")]))[place] for place in range(len(parts(shape)))]
         name = (" " if " " in shape else "").join(words)
         fits = not letters or len(name) in lengths
-        if fits and name not in known and clean(name) == name and len(made) < MAX_UNKNOWN:
-            made[name] = None
-    return list(made)
+        if fits and name not in known and clean(name) == name and len(new_names) < MAX_UNKNOWN:
+            new_names[name] = None
+    return list(new_names)
 
 
 def check_size(path: str, what: str, num_rows: int, width: int) -> None:
+    """Raises ValueError for a table of more than MAX_CELLS cells."""
     if num_rows * width > MAX_CELLS:
         raise ValueError(f"{path}: a table of {num_rows} x {width} {what} is too large; accepted: {MAX_CELLS} cells")
 
@@ -134,7 +137,7 @@ def check_size(path: str, what: str, num_rows: int, width: int) -> None:
 
 
 def read_templates(config: TriplesConfig, relations: Sequence[str]) -> tuple[tuple[Templates, ...], list[str]]:
-    """Templates of each relation, and notes; a relation without any is told as "{subject} <relation> {object}"."""
+    """Templates of each relation, and notes; the default template is "{subject} <relation> {object}"."""
     path, given, notes = config.templates, dict[str, Any](), list[str]()
     if path is None and config.text == "terse":
         return (), []
@@ -147,7 +150,9 @@ def read_templates(config: TriplesConfig, relations: Sequence[str]) -> tuple[tup
         if not isinstance(given, dict):
             raise ValueError(f'{path}: not a JSON object; accepted: {{"relation": ["{SUBJECT} ... {OBJECT}"]}}')
     file = path or config.path
-    templates = [divide(given.get(r, [f"{SUBJECT} {r} {OBJECT}"]), f"{file}: relation {r!r}") for r in relations]
+    templates = [
+        parse_templates(given.get(r, [f"{SUBJECT} {r} {OBJECT}"]), f"{file}: relation {r!r}") for r in relations
+    ]
     if strangers := sorted(given.keys() - set(relations)):
         notes.append(f"{len(strangers)} relations of {path} ignored, no fact has them: {listed(strangers)}")
     if bare := [name for name in relations if name not in given]:
@@ -158,8 +163,10 @@ def read_templates(config: TriplesConfig, relations: Sequence[str]) -> tuple[tup
     return tuple(templates), notes
 
 
-def divide(value: Any, where: str) -> Templates:
-    """Templates of one relation, from a plain list of training ones or an object of lists by kind, as in Templates."""
+def parse_templates(value: Any, where: str) -> Templates:
+    """The templates of one relation, from a list of training templates, or from lists by kind, as in Templates. Of a
+    list, the last template with the subject first is held out, if another one is left.
+    """
     lists = value if isinstance(value, dict) else {"train": value}
     if not lists.keys() <= set(KINDS) or not all(isinstance(items, list) for items in lists.values()):
         raise ValueError(f'{where}: accepted: a list of templates, or {{"train": [...], "held_out": [...]}}')
@@ -181,7 +188,7 @@ def divide(value: Any, where: str) -> Templates:
 
 
 def sentence(template: Any, where: str) -> str:
-    """A template whose words, and so {subject} and {object}, stand between single spaces."""
+    """A template, checked, with its words and {subject} and {object} separated by single spaces."""
     text = template if isinstance(template, str) else ""
     rest = text.replace(SUBJECT, "", 1).replace(OBJECT, "", 1)
     if SUBJECT not in text or OBJECT not in text or not {*"{}", *SPECIAL_TOKENS}.isdisjoint([*rest, *rest.split()]):
@@ -191,6 +198,7 @@ def sentence(template: Any, where: str) -> str:
 
 
 def without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The object of these JSON pairs, with cleaned keys. Raises ValueError for a key that appears twice."""
     keys = Counter(clean(key) for key, _ in pairs)
     if twice := [key for key, times in keys.items() if times > 1]:
         raise ValueError(f"key {twice[0]!r} appears twice")

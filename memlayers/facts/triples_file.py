@@ -1,7 +1,7 @@
-"""The user's rows become facts: one spelling of each name, one object for each subject and relation.
+"""Turns rows of the user's file into facts: one spelling of each name, one object for each subject and relation.
 
-Text is normalised: NFC, white space of any kind (a line break in quotes too) becomes one space, invisible characters
-(zero width, NUL, marks of direction) are left out. Whatever was dropped or merged is told.
+Text is normalised: NFC; white space of any kind (also a line break in quotes) becomes one space; invisible characters
+(zero width, NUL, marks of direction) are removed. Notes say what was dropped or merged.
 """
 
 import math
@@ -17,7 +17,7 @@ from memlayers.facts.rows import listed, read_rows
 
 @dataclass(frozen=True)
 class Triples:
-    """Rows in the order of the file; an id is a position in the names, which stand in order of first use."""
+    """Facts in the order of the file; an id is an index into a list of names, which are in order of first use."""
 
     subjects: list[str]
     relations: list[str]
@@ -28,19 +28,19 @@ class Triples:
 
 
 def clean(text: str) -> str:
-    """The one spelling of a text that may be written in several ways."""
+    """The normalised spelling of a text."""
     return " ".join(unicodedata.normalize("NFC", visible(text)).split())
 
 
 def visible(text: str) -> str:
-    """Without controls and formats, but for white space."""
-    if text.isprintable():  # a single look at most texts
+    """The text without control and format characters, but with white space."""
+    if text.isprintable():  # fast path for most texts
         return text
     return "".join(c for c in text if c.isspace() or unicodedata.category(c) not in ("Cc", "Cf"))
 
 
 def read_triples(path: str, encoding: str = "utf-8") -> Triples:
-    """Facts of a file, one row for each subject and relation; ValueError names the file and the line."""
+    """Read the facts of a file, one for each subject and relation. Raises ValueError with file and line."""
     ignored, notes = set[str](), list[str]()
     source = read_rows(path, encoding, notes, ignored)
     names: tuple[dict[str, int], ...] = ({}, {}, {})  # id of each subject, relation and object
@@ -79,7 +79,9 @@ def read_triples(path: str, encoding: str = "utf-8") -> Triples:
 
 
 def merge(triples: Triples) -> Triples:
-    """One row for each subject and relation: repeated triples add up, then the heaviest object wins, then the first."""
+    """Reduce to one object for each subject and relation: sum the weights of repeated triples, then keep the heaviest
+    object; at a tie, the first.
+    """
     subject, relation, value = triples.rows.T
     num_rows, num_objects = len(triples.rows), len(triples.objects)
     _, pair = (subject * len(triples.relations) + relation).unique(return_inverse=True)
@@ -109,6 +111,7 @@ def merge(triples: Triples) -> Triples:
 
 
 def positive(text: str, where: str) -> float:
+    """The number of a weight. Raises ValueError unless it is positive and finite."""
     try:
         value = float(text)
     except ValueError:

@@ -1,10 +1,10 @@
-"""A world: who knows what, in integers, spelled in tokens that subjects share.
+"""A world: facts as tables of integers, with names spelt in tokens that subjects share.
 
     subject 17    "SYD"  ->  tokens  S Y D
     relation 1    time zone
     facts[17, 1]  =  42  ->  objects[1][42]  =  tokens  Australia/Sydney
 
-No subject has a token of its own, so no fact can hide in a row of the embedding.
+No subject has a token of its own, so that no fact can be stored in an embedding row.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,15 +16,15 @@ from torch import Tensor
 
 from memlayers.facts.corpora import Corpus
 
-PAD = 0  # fills the short rows of a rectangular table; never predicted, never counted
+PAD = 0  # padding of token tables, on the right; never predicted, never counted
 SPECIAL_TOKENS = ("<pad>", "<end>")
 SPELLINGS = ("bpe", "hi", "lo", "byte")  # of subjects, as in facts/spelling.py
-END = 1  # closes objects of a relation whose objects differ in length, so that no object is a prefix of another
+END = 1  # ends the objects of a relation if they differ in length, so that none is a prefix of another
 
 
 @dataclass(frozen=True)
 class RelationStatistics:
-    """What can be known of a relation before any model: entropies in bits, shares in [0, 1], weighted by frequency."""
+    """Statistics of a relation: entropy in bits, majority share in [0, 1], both weighted by frequency."""
 
     name: str
     num_facts: int
@@ -37,8 +37,8 @@ class RelationStatistics:
 class Templates:
     """Sentences of one relation, such as "{subject} was born in {object}"; words are separated by spaces.
 
-    Held-out ones are never trained on and only asked, so the object must come after the subject in them. Questions are
-    sentences that end in their answer.
+    Held-out ones are used for questions only, never in training, so that their object must come after the subject.
+    Questions are sentences that end in their answer.
     """
 
     train: tuple[str, ...]
@@ -68,8 +68,8 @@ class World:
     templates: tuple[Templates, ...] = ()  # one for each relation; empty in a world that has no prose
     encode: Callable[[str], list[str]] | None = None  # text -> tokens; None where each word is one
     corpora: tuple[Corpus, ...] = ()  # running text in the same tokens
-    views: dict[str, Tensor] = field(default_factory=dict)  # phrasing -> (n + u, v, s): spellings to draw from in it
-    written_subjects: tuple[str, ...] = ()  # and unknown ones, as people write them; empty: as their tokens say
+    views: dict[str, Tensor] = field(default_factory=dict)  # phrasing -> (n + u, v, s): spellings to draw from
+    written_subjects: tuple[str, ...] = ()  # names for people, unknown ones last; empty: made from tokens
     written_objects: tuple[tuple[str, ...], ...] = ()  # the same of each relation's objects
     notes: tuple[str, ...] = ()  # one line for each thing the loader dropped, merged or resolved
 
@@ -86,26 +86,28 @@ class World:
         return int((self.facts >= 0).sum())
 
     def names(self) -> tuple[str, ...]:
-        """Of subjects, and then of unknown ones."""
+        """The names of subjects, then of unknown ones."""
         rows = chain(self.subjects.tolist(), self.unknown.tolist())
         return self.written_subjects or tuple(self.written(row) for row in rows)
 
     def object_names(self, relation: int) -> tuple[str, ...]:
-        """Of a relation's objects."""
+        """The names of a relation's objects."""
         if self.written_objects:
             return self.written_objects[relation]
         return tuple(self.written(row) for row in self.objects[relation].tolist())
 
     def written(self, row: list[int]) -> str:
-        """The text of tokens, without what only tells them apart: the time zone of time_zone:Europe/Rome."""
+        """The text of a row of tokens, without prefixes of relations and spellings: Europe/Rome for
+        time_zone:Europe/Rome.
+        """
         words = [self.vocabulary[token] for token in row if token >= len(SPECIAL_TOKENS)]
-        told = [word.partition(":") for word in words]
-        if words and all(kind == "bpe" for kind, _, _ in told):
+        parts = [word.partition(":") for word in words]
+        if words and all(kind == "bpe" for kind, _, _ in parts):
             from tokenizers import decoders
 
-            return str(decoders.ByteLevel().decode([text for _, _, text in told])).strip()
+            return str(decoders.ByteLevel().decode([text for _, _, text in parts])).strip()
         named = {*self.relations, *SPELLINGS}
-        return " ".join(text if kind in named else word for word, (kind, _, text) in zip(words, told, strict=True))
+        return " ".join(text if kind in named else word for word, (kind, _, text) in zip(words, parts, strict=True))
 
     def prior(self, relation: int) -> Tensor:
         """Probability of each object of a relation under the training frequencies: (m,), float64."""
@@ -115,7 +117,7 @@ class World:
         return mass / mass.sum()
 
     def statistics(self) -> list[RelationStatistics]:
-        """One row a relation."""
+        """The statistics of each relation."""
         rows = []
         for index, name in enumerate(self.relations):
             prior = self.prior(index)
@@ -124,9 +126,10 @@ class World:
         return rows
 
     def joint_entropy(self) -> float:
-        """Bits per subject of all its objects together: plug-in estimate, limited by log2 of the number of subjects.
+        """The joint entropy in bits of all objects of a subject: a plug-in estimate, at most log2 of the number of
+        subjects.
 
-        The sum of the relations' entropies counts twice what they share (a time zone gives away the country).
+        The sum of the relations' entropies is larger if relations are dependent (a time zone determines the country).
         """
         _, counts = torch.unique(self.facts, dim=0, return_counts=True)
         return entropy(counts.double() / counts.sum())
@@ -144,7 +147,7 @@ def entropy(probabilities: Tensor) -> float:
 
 
 class Vocabulary:
-    """Hands out token ids in order of first use."""
+    """Assigns token ids in order of first use."""
 
     def __init__(self) -> None:
         self._ids = {token: index for index, token in enumerate(SPECIAL_TOKENS)}
@@ -157,7 +160,7 @@ class Vocabulary:
 
 
 def pad(rows: Sequence[Sequence[int]]) -> Tensor:
-    """Ragged lists of token ids to one table, padded on the right: (len(rows), longest)."""
+    """Rows of token ids as one table, padded on the right: (len(rows), longest)."""
     lengths = torch.tensor([len(row) for row in rows], dtype=torch.long)
     table = torch.full((len(rows), int(lengths.max()) if len(rows) else 0), PAD)
     filled = torch.arange(table.shape[1]) < lengths[:, None]
@@ -166,6 +169,8 @@ def pad(rows: Sequence[Sequence[int]]) -> Tensor:
 
 
 def spell_objects(spellings: Sequence[Sequence[int]]) -> Tensor:
-    """Token table of a relation's objects; objects of different lengths are closed by END to stay prefix-free."""
+    """Token table of a relation's objects; if lengths differ, END is appended to each, so that none is a prefix of
+    another.
+    """
     same_length = len({len(spelling) for spelling in spellings}) == 1
     return pad([list(spelling) if same_length else [*spelling, END] for spelling in spellings])
