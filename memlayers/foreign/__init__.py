@@ -1,1 +1,1 @@
-"""Memory layers in models that are not ours, as those of transformers: swapped, swap, groups, remembered, load."""
+"""Memory layers in other models, such as those of transformers. Read: swapped, swap, groups, remembered, load."""

@@ -1,4 +1,4 @@
-"""Groups of parameters by role, for an optimizer of one's own."""
+"""Groups of parameters by role, for the user's optimizer."""
 
 from typing import Any
 
@@ -16,28 +16,27 @@ UNDECAYED = ("memory_value", "vector", "bias", "filter")
 def param_groups(model: nn.Module, tables: str = "sparse", **settings: dict[str, Any]) -> list[dict[str, Any]]:
     """Trainable parameters by role, {"params": [...], "role": "memory_key"}, the tables' group last, empty or not.
 
-    Roles are `memory_value`, of tables, and those of config.optim.ROLES; what a swapped model has of its own is of role
-    `rest`. Each parameter is in one group, by identity, however many modules hold it. `settings` of a role stand in
-    its group; where they say nothing the optimizer's own hold, but tables, vectors and biases of layers of ours are
-    not decayed.
+    Roles are `memory_value` (tables) and those of config.optim.ROLES; the parameters of a swapped model that are not
+    ours have role `rest`. Each parameter is in one group, however many modules hold it. `settings` of a role are added
+    to its group. By default, tables, vectors, biases and filters of our layers have no weight decay.
 
-    tables="sparse": a table's gradient is of the rows that were read, and other rows stay as they are. For
-    memlayers.optim.RowwiseAdagrad, LazyAdam and SGD, and for torch.optim.SGD; AdamW does not take it.
+    tables="sparse": a table's gradient holds only the rows that were read, and other rows are not updated. For
+    memlayers.optim.RowwiseAdagrad, LazyAdam and SGD, and torch.optim.SGD; AdamW does not accept it.
 
         *others, values = memlayers.param_groups(model, memory_key={"lr": 1e-3})
         optimizers = AdamW(others, lr=1e-4), RowwiseAdagrad(lr=1.0).build(values["params"], kernels.choose("auto"))
 
-    tables="dense": a gradient is of the whole table, as large as the table. For any optimizer.
+    tables="dense": a gradient is as large as its table. For any optimizer.
 
         optimizer = AdamW(memlayers.param_groups(model, tables="dense"), lr=1e-4)
 
-    This sets which gradients all tables of the model have. Raises ValueError for a role that is not known.
+    The call sets the kind of gradient of all tables of the model. Raises ValueError for an unknown role.
     """
     one_of("tables", tables, ("sparse", "dense"))
     for role in settings:
         one_of("role", role, ("memory_value", *ROLES, "rest"))
-    swapped: list[nn.Module] = [one for one in model.modules() if isinstance(one, Swapped)]
-    ours = {id(parameter) for one in (swapped or (model,)) for parameter in one.parameters()}
+    swapped: list[nn.Module] = [module for module in model.modules() if isinstance(module, Swapped)]
+    ours = {id(parameter) for module in (swapped or (model,)) for parameter in module.parameters()}
     groups: dict[str, list[nn.Parameter]] = {}
     for _, role, parameter in parameters_with_roles(model):
         if parameter.requires_grad:
@@ -47,5 +46,7 @@ def param_groups(model: nn.Module, tables: str = "sparse", **settings: dict[str,
         if isinstance(pool, MemoryPool):
             pool.sparse = tables == "sparse"
     by_role = {**{role: groups[role] for role in sorted(groups)}, "memory_value": values}
-    still = {role: {"weight_decay": 0.0} if role in UNDECAYED else {} for role in by_role}
-    return [{"params": own, "role": role, **still[role], **settings.get(role, {})} for role, own in by_role.items()]
+    defaults = {role: {"weight_decay": 0.0} if role in UNDECAYED else {} for role in by_role}
+    return [
+        {"params": params, "role": role, **defaults[role], **settings.get(role, {})} for role, params in by_role.items()
+    ]

@@ -1,4 +1,4 @@
-"""Swapped models of transformers, back from the folder that save_pretrained wrote."""
+"""Loads swapped models of transformers from the folder of their save_pretrained."""
 
 import json
 from pathlib import Path
@@ -13,59 +13,60 @@ from memlayers.training.restore import filled
 
 
 def load_swapped(path: str | Path, layers: tuple[type, ...] = (), **settings: Any) -> Any:
-    """A swapped model that save_pretrained wrote into this folder; `settings` as for from_pretrained.
+    """Load a swapped model from the folder of its save_pretrained; `settings` as for from_pretrained.
 
-    `layers`: settings' classes of the user's own layers in it. Raises ValueError, in one line, for a folder without
-    such a model, one of another format, weights that are missing or too many, and where transformers is not there.
+    `layers`: settings classes of the user's layers in it. Raises ValueError, in one line, for a folder without such a
+    model, another format, missing or unexpected tensors, and without transformers.
     """
     try:
         import transformers
     except ImportError as error:
         raise ValueError(f'load_swapped needs transformers ({error}); accepted: pip install "memlayers[hf]"') from None
     folder = Path(path)
-    said = read_config(folder)
-    swaps = [restored(one, layers) for one in said["memlayers"]["swaps"]]
-    (name,) = said.pop("architectures")
+    content = read_config(folder)
+    swaps = [restored(saved, layers) for saved in content["memlayers"]["swaps"]]
+    (name,) = content.pop("architectures")
     base = getattr(transformers, name, None)
     if base is None:
         raise ValueError(f"{folder}: transformers {transformers.__version__} has no {name}; accepted: one that has")
-    plain = transformers.AutoConfig.for_model(said.pop("model_type").removeprefix("memlayers_"), **said)
+    plain = transformers.AutoConfig.for_model(content.pop("model_type").removeprefix("memlayers_"), **content)
 
     class Rebuilt(base):  # type: ignore[misc, valid-type]
         def __init__(self, config: Any, *rest: Any, **more: Any):
             super().__init__(config, *rest, **more)
-            for one in swaps:
-                one.put_into(self)
+            for swap in swaps:
+                swap.put_into(self)
 
     try:
         config = remembering(type(plain), plain.__dict__)
-        model, found = Rebuilt.from_pretrained(folder, config=config, output_loading_info=True, **settings)
+        model, info = Rebuilt.from_pretrained(folder, config=config, output_loading_info=True, **settings)
     except (OSError, RuntimeError, SafetensorError) as error:
         why = str(error).strip().splitlines()[0]
         raise ValueError(f"{folder}: weights cannot be read ({why}); accepted: as save_pretrained wrote them") from None
-    if wrong := sorted({*found["missing_keys"], *found["unexpected_keys"]}):
+    if wrong := sorted({*info["missing_keys"], *info["unexpected_keys"]}):
         raise ValueError(f"{folder}: {len(wrong)} tensors missing or unknown, such as {wrong[0]}; accepted: none")
-    model.__class__ = base  # its layers are swapped, and all else is as in its own class
+    model.__class__ = base  # only the layers differ from its own class
     return model
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """Of a swapped model in the format that this version reads."""
+    """The config of a swapped model. Raises ValueError for another model, and for another format."""
     accepted = "accepted: the folder of a swapped model's save_pretrained"
     try:
-        said: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        content: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ValueError(f"{folder}: no model there ({type(error).__name__}); {accepted}") from None
-    if not isinstance(said, dict) or "memlayers" not in said:
+    if not isinstance(content, dict) or "memlayers" not in content:
         raise ValueError(f"{folder}: a model without layers of memlayers; {accepted}")
-    kept = said["memlayers"]
+    kept = content["memlayers"]
     if kept["format"] != FORMAT:
-        made_by, found = kept["version"], kept["format"]
-        raise ValueError(f"{folder}: saved by memlayers {made_by}; accepted: format {FORMAT}, not {found}")
-    del said["transformers_weights"]
-    return said
+        made_by, format_ = kept["version"], kept["format"]
+        raise ValueError(f"{folder}: saved by memlayers {made_by}; accepted: format {FORMAT}, not {format_}")
+    del content["transformers_weights"]
+    return content
 
 
-def restored(said: dict[str, Any], layers: tuple[type, ...]) -> Swap:
+def restored(saved: dict[str, Any], layers: tuple[type, ...]) -> Swap:
+    """The swap of these settings from a config."""
     kinds = {kind.__name__: kind for kind in (*LAYERS, *layers)}
-    return Swap(**said | {"ffn": filled(object, said["ffn"], kinds)})
+    return Swap(**saved | {"ffn": filled(object, saved["ffn"], kinds)})

@@ -1,8 +1,8 @@
-"""A swap stands in the config of a model of transformers, so that save_pretrained writes it beside the weights.
+"""Stores swaps in the config of a model of transformers, so that save_pretrained writes them beside the weights.
 
 config.json   "model_type": "memlayers_llama"                   a type that plain transformers refuses
-              "transformers_weights": "memlayers.load_swapped"  and a file that a class called by name does not find
-              "memlayers": {"format": 1, "swaps": [...]}        what stands where
+              "transformers_weights": "memlayers.load_swapped"  a missing file, for a class that is loaded by name
+              "memlayers": {"format": 1, "swaps": [...]}        which layers are in which modules
 """
 
 import copy
@@ -17,11 +17,11 @@ from memlayers import __version__
 from memlayers.config.digest import settings
 from memlayers.foreign.swapped import Swap
 
-FORMAT = 1  # counted up when older files can no longer be read
+FORMAT = 1  # raised when older files can no longer be read
 
 
 class Remembers:
-    """Mixed into the class of a config. Without it transformers would load the model and draw what it does not know."""
+    """Mixin of a config's class. It makes plain transformers refuse the model; else it would draw our layers anew."""
 
     model_type: str
 
@@ -31,14 +31,17 @@ class Remembers:
         return plain | {"model_type": kind, "transformers_weights": "memlayers.load_swapped"}
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return remembering, (type(self).__mro__[2], self.__dict__)  # the class is made here and found nowhere else
+        return remembering, (
+            type(self).__mro__[2],
+            self.__dict__,
+        )  # the class cannot be imported, so pickle has to rebuild it
 
 
 def remembering(kind: type, content: dict[str, Any]) -> Any:
-    """A config of this class with this content, that remembers."""
-    made: Any = object.__new__(_remembering(kind))
-    made.__dict__.update(content)
-    return made
+    """A config of class `kind` with the mixin Remembers and this content."""
+    config: Any = object.__new__(_remembering(kind))
+    config.__dict__.update(content)
+    return config
 
 
 @cache
@@ -47,28 +50,28 @@ def _remembering(kind: type) -> type:
 
 
 def config_with(model: nn.Module, swap: Swap) -> Any:
-    """The config of a model of transformers with one swap more, for `install`; None for other models.
+    """A copy of the model's config with this swap added, for `install`; None for models not of transformers.
 
-    Raises ValueError for a layer whose source is in no file, by which `load_swapped` could know it again.
+    Raises ValueError for a layer that is not defined in a file, as `load_swapped` compares the source.
     """
     old = getattr(model, "config", None)
     if "transformers" not in sys.modules or not isinstance(old, sys.modules["transformers"].PreTrainedConfig):
         return None
     try:
-        said = {field.name: settings(getattr(swap, field.name)) for field in fields(swap)}
+        content = {field.name: settings(getattr(swap, field.name)) for field in fields(swap)}
     except (AttributeError, OSError):
         name = type(swap.ffn).__name__
         raise ValueError(f"ffn={name} is defined in no file, and cannot be saved; accepted: one in a .py") from None
-    config = copy.deepcopy(old)  # other models may have the same one
+    config = copy.deepcopy(old)  # other models may share it
     if not isinstance(old, Remembers):
         config = remembering(type(old), config.__dict__)
         config.memlayers = {"format": FORMAT, "version": __version__, "swaps": []}
-    config.memlayers["swaps"].append(said)
+    config.memlayers["swaps"].append(content)
     return config
 
 
 def install(model: nn.Module, config: Any) -> None:
-    """In all modules that have the model's config."""
+    """Replace the config of the model and of all its modules that share it."""
     old = model.config
     for module in model.modules():
         if getattr(module, "config", None) is old:

@@ -1,4 +1,4 @@
-"""What stands in the place of a feed-forward of others, and how it gets there."""
+"""The module that replaces a feed-forward of another model, and the replacement itself."""
 
 import re
 from dataclasses import dataclass
@@ -14,9 +14,9 @@ from memlayers.model import init_parameters
 
 
 class Swapped(nn.Module):
-    """A layer of ours in the place of a plain feed-forward: hidden states (..., d_model) in and out, in their dtype."""
+    """Our layer with the interface of a plain feed-forward: (..., d_model) -> (..., d_model), in the input's dtype."""
 
-    # Read by transformers' save_pretrained: tensors of these names may be one, which it then writes once.
+    # For transformers' save_pretrained: tensors of these names may be shared, and are then written once.
     _tied_weights_keys: ClassVar[dict[str, str]] = {"layer.pool.values": "layer.pool.values"}
 
     def __init__(self, layer: Any):
@@ -25,7 +25,7 @@ class Swapped(nn.Module):
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]  # kernels in C and gradients of rows cannot be traced
     def forward(self, x: Tensor) -> Tensor:
-        """Raises ValueError for a layer with an auxiliary loss, which a plain feed-forward cannot hand on."""
+        """Raises ValueError for a layer with an auxiliary loss, which a plain feed-forward cannot return."""
         out = self.layer(rearrange(torch.atleast_2d(x), "... s d -> (...) s d"), None)
         if out.aux_loss is not None:
             raise ValueError(f"{type(self.layer).__name__} has an auxiliary loss; accepted: layers without one")
@@ -34,7 +34,7 @@ class Swapped(nn.Module):
 
 @dataclass(frozen=True)
 class Swap:
-    """What stands where: enough to build the same model again."""
+    """Which modules were replaced by which layer: enough to rebuild the model."""
 
     modules: list[str]
     ffn: Settings
@@ -42,15 +42,15 @@ class Swap:
     hidden: int  # width inside the modules that were replaced, for a dense layer
 
     def put_into(self, model: nn.Module, init: bool = False, seed: int = 0) -> None:
-        """Replace the modules; parameters are drawn by the rules of our own models, or left uninitialised."""
+        """Replace the modules. With `init`, parameters are drawn as in our models; else they are left uninitialised."""
         old = {name: model.get_submodule(name) for name in self.modules}
         dtype = next(old[self.modules[0]].parameters()).dtype
         site = Site(self.d_model, self.hidden, 0, choose("auto") if dtype == torch.float32 else REFERENCE)
         new: dict[int, Swapped] = {}
-        for one in old.values():
-            if id(one) not in new:  # a module may have two names
-                with torch.device(next(one.parameters()).device):
-                    new[id(one)] = Swapped(self.ffn.build(site)).to(dtype).train(one.training)
+        for module in old.values():
+            if id(module) not in new:  # a module may have two names
+                with torch.device(next(module.parameters()).device):
+                    new[id(module)] = Swapped(self.ffn.build(site)).to(dtype).train(module.training)
         if getattr(self.ffn, "value_dtype", None) == "bfloat16":
             for pool in site.pools:
                 pool.to(torch.bfloat16)
@@ -62,6 +62,6 @@ class Swap:
 
 
 def relatives(model: nn.Module, name: str) -> list[str]:
-    """Names that differ from this one in numbers only: the same place in every block."""
+    """Names of modules that differ from this one in numbers only: its counterparts in all blocks."""
     kind = re.sub(r"\d+", "*", name)
-    return [one for one, _ in model.named_modules() if re.sub(r"\d+", "*", one) == kind]
+    return [other for other, _ in model.named_modules() if re.sub(r"\d+", "*", other) == kind]
