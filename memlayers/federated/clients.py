@@ -1,4 +1,4 @@
-"""Who holds which facts, and trains on them."""
+"""Clients of federated learning: which facts each holds, and its training."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -18,13 +18,13 @@ from memlayers.optim import build_optimizers, build_schedules, clip_gradients, f
 from memlayers.text import Text
 from memlayers.training.learner import Batches, answer_loss
 
-SHARED = -1  # in the place of a subject's owner
+SHARED = -1  # owner of a subject that all clients hold
 
 
 def owners(num_subjects: int, clients: int, shared: float) -> Tensor:
-    """Of each subject (n,) the client that holds it: the first ones are SHARED, the others are dealt out in turn.
+    """The owner (n,) of each subject: the first ones are SHARED, the others are assigned to clients in turn.
 
-    Raises ValueError where none is shared, or a client gets none.
+    Raises ValueError if no subject is shared, or a client gets none.
     """
     common = round(shared * num_subjects)
     if not 1 <= common <= num_subjects - clients:
@@ -37,10 +37,11 @@ def owners(num_subjects: int, clients: int, shared: float) -> Tensor:
 
 
 class Client:
-    """A model, the documents that tell a client's facts, and optimizers that last over all rounds and are never sent.
+    """A client: its model, documents about its facts, and optimizers, which keep their state over rounds and are not
+    sent.
 
-    If they were made anew each round, Adagrad would begin each with its longest steps. `weights` (n,) multiply how
-    often subjects are told, `size` is documents a step, `stream` tells the documents of one client from another's.
+    Fresh optimizers would start every round with Adagrad's largest steps. `weights` (n,) multiply the frequencies of
+    subjects, `size` is the documents of a step, `stream` is the seed that differs between clients.
     """
 
     def __init__(
@@ -53,10 +54,10 @@ class Client:
         self.batches = iter(Batches(told, size, steps, (own.seed + stream, config.seed)))
         self.optimizers = build_optimizers(model, config.optim, choose(config.kernels))
         self.schedules = build_schedules(self.optimizers, config.optim, steps)
-        self.reads: list[Tensor] = []  # of each slot (n,) of each table, in the last round
+        self.reads: list[Tensor] = []  # reads of each slot (n,) of each table in the last round
 
     def train(self, steps: int) -> None:
-        """The steps of a round, each as training.learner takes it.
+        """Take the steps of a round, each as in training.learner.
 
         Raises FloatingPointError for a loss that is not finite.
         """
@@ -81,7 +82,7 @@ class Client:
 
 @contextmanager
 def counted(model: Transformer) -> Iterator[list[Tensor]]:
-    """Within, how often slots (n,) of each table are read, but for padding. A read counts once, whatever its weight."""
+    """Context that counts the reads of each slot (n,) of each table, without padding, whatever their weights."""
     pools = model.tables()
     counts = [torch.zeros(len(pool.values), dtype=torch.long) for pool in pools]
 

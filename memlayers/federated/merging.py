@@ -1,8 +1,8 @@
-"""What clients send, and what a server makes of it.
+"""Merging the models of clients on the server, and the size of their messages.
 
-average    the mean of all weights, by documents (FedAvg: McMahan et al. 2017, arXiv 1602.05629, algorithm 1)
-rows       of value tables the rows that were read: each the mean by how often each client read it; a row that nobody
-           read stays. Of all other weights the mean, as above.
+average    the mean of all weights, weighted by documents (FedAvg: McMahan et al. 2017, arXiv 1602.05629, algorithm 1)
+rows       value tables: each row is the mean weighted by how often each client read it; a row that no client read is
+           unchanged. All other weights: average, as above.
 
 row    client 0: reads, value    client 1: reads, value    average    rows
  17        30     1.0                 0     0.2              0.6        1.0
@@ -20,13 +20,15 @@ from memlayers.model import Transformer
 
 
 def average(parts: Sequence[Tensor], shares: Sequence[int]) -> Tensor:
-    """The mean of tensors by their shares; in float64, so that the mean of equal ones has their digits."""
+    """The mean of tensors weighted by `shares`; in float64, so that the mean of equal tensors is exact."""
     total = torch.stack([share * part.double() for share, part in zip(shares, parts, strict=True)]).sum(dim=0)
     return (total / sum(shares)).to(parts[0].dtype)
 
 
 def by_reads(start: Tensor, tables: Sequence[Tensor], reads: Sequence[Tensor]) -> Tensor:
-    """Each row of the clients' tables (n, d) by how often they read it (n,); of `start` (n, d) where none did."""
+    """The mean of the clients' tables (n, d), each row weighted by how often each client read it (n,); rows that none
+    read are those of `start` (n, d).
+    """
     weighted = [count[:, None] * table.double() for count, table in zip(reads, tables, strict=True)]
     count = torch.stack(list(reads)).sum(dim=0)[:, None]
     mean = torch.stack(weighted).sum(dim=0) / count.clamp(min=1)
@@ -35,40 +37,44 @@ def by_reads(start: Tensor, tables: Sequence[Tensor], reads: Sequence[Tensor]) -
 
 @torch.no_grad()
 def merge(common: Transformer, clients: Sequence[Client], by_rows: bool) -> None:
-    """The new common model, from the one with which the round began and those of the clients; which all have then."""
+    """Merge the models of all clients into `common`, the model at the start of the round, and copy it to all clients.
+    """
     tables = {id(pool.values): place for place, pool in enumerate(common.tables()) if by_rows}
-    for parameter, *own in zip(common.parameters(), *(one.model.parameters() for one in clients), strict=True):
+    of_clients = (client.model.parameters() for client in clients)
+    for parameter, *theirs in zip(common.parameters(), *of_clients, strict=True):
         if id(parameter) in tables:
-            reads = [one.reads[tables[id(parameter)]] for one in clients]
-            parameter.copy_(by_reads(parameter, own, reads))
+            reads = [client.reads[tables[id(parameter)]] for client in clients]
+            parameter.copy_(by_reads(parameter, theirs, reads))
         elif parameter.requires_grad:
-            parameter.copy_(average(own, [one.size for one in clients]))
-        for one in own:
-            one.copy_(parameter)
+            parameter.copy_(average(theirs, [client.size for client in clients]))
+        for client_parameter in theirs:
+            client_parameter.copy_(parameter)
 
 
 @torch.no_grad()
 def received(model: Transformer, sender: Client, *, whole: bool, others: bool) -> Transformer:
-    """A copy of a model, with what a client sent in the place of its own: whole tables, or the rows that the client
-    read in its last round; and its other weights, or not.
+    """A copy of `model` with the sender's tables, `whole` or only the rows that it read in its last round, and with its
+    other weights if `others`.
     """
-    made = copy.deepcopy(model)
-    tables = {id(pool.values): place for place, pool in enumerate(made.tables())}
-    for parameter, sent in zip(made.parameters(), sender.model.parameters(), strict=True):
+    copied = copy.deepcopy(model)
+    tables = {id(pool.values): place for place, pool in enumerate(copied.tables())}
+    for parameter, sent in zip(copied.parameters(), sender.model.parameters(), strict=True):
         if id(parameter) in tables and not whole:
             rows = sender.reads[tables[id(parameter)]] > 0
             parameter[rows] = sent[rows]
         elif id(parameter) in tables or others:
             parameter.copy_(sent)
-    return made
+    return copied
 
 
 def message_bytes(model: Transformer, rows: Sequence[Tensor] | None, beside: int) -> int:
-    """Of a message with all that is trained, in float32. Of tables, where `rows` (n,) mark what was read, those rows
-    alone, each with so many integers of 32 bits beside it.
+    """The size of a message with all trained parameters in float32. If `rows` (n,) count the reads of each table, only
+    the rows that were read are sent, each with `beside` integers of 32 bits.
     """
     tables = {id(pool.values) for pool in model.tables() if rows is not None}
-    numbers = sum(one.numel() for one in model.parameters() if one.requires_grad and id(one) not in tables)
+    numbers = sum(
+        parameter.numel() for parameter in model.parameters() if parameter.requires_grad and id(parameter) not in tables
+    )
     for pool, read in zip(model.tables(), rows or (), strict=rows is not None):
         numbers += int((read > 0).sum()) * (pool.d_value + beside)
     return 4 * numbers

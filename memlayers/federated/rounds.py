@@ -1,7 +1,8 @@
-"""Rounds of local steps and merges, and what came of them.
+"""Rounds of local steps and merges, and their measurements.
 
-However many clients there are, each fact is shown as often in all, a shared one by each client its part; and each takes
-the steps of a plain run, on its part of the batch. So all cost the same FLOPs, and one client alone is a plain run.
+For any number of clients, each fact is shown equally often in total (a shared fact by each client its part), and each
+client takes the steps of a plain run, on its part of the batch. So all cost the same FLOPs, and one client is a plain
+run.
 """
 
 import copy
@@ -23,9 +24,9 @@ from memlayers.training.plan import Plan, plan
 class Way(NamedTuple):
     """How clients learn together."""
 
-    merge: str | None  # average or rows; None: each for itself
-    is_warm: bool = False  # first a server trains a model on the shared facts, then clients train it on their own alone
-    only_tables: bool = False  # all other weights stay as the server trained them, and are not sent
+    merge: str | None  # average, rows, or None: no merging
+    is_warm: bool = False  # a server first trains on the shared facts, clients then only on their own
+    only_tables: bool = False  # clients train and send tables only; all else stays as the server trained it
 
 
 WAYS = {
@@ -40,7 +41,7 @@ STRANGERS = ("before", "stranger_all", "stranger_rows", "peer", "peer_rows")
 
 
 def ways_of(arm: str, clients: int) -> list[str]:
-    """Names of the ways that differ: rows need a table, and one client has nothing to merge."""
+    """Names of the distinct ways: `rows` needs a table, and with one client there is nothing to merge."""
     names = [name for name, way in WAYS.items() if way.merge != "rows" or arm != "dense"]
     if clients > 1:
         return names
@@ -48,9 +49,9 @@ def ways_of(arm: str, clients: int) -> list[str]:
 
 
 def laid_out(config: RunConfig, clients: int, rounds: int, shared: float) -> tuple[Plan, Tensor, int]:
-    """The plan of a plain run, who holds which subject (n,), and how many of the steps are the server's if it begins.
+    """The plan of a plain run, the owner (n,) of each subject, and the number of the server's steps in warm ways.
 
-    Raises ValueError for what cannot be.
+    Raises ValueError for settings that cannot be met.
     """
     chosen = plan(config)
     owner = owners(len(chosen.text.world.facts), clients, shared)
@@ -63,16 +64,16 @@ def laid_out(config: RunConfig, clients: int, rounds: int, shared: float) -> tup
 
 
 def federate(config: RunConfig, name: str, clients: int, rounds: int, shared: float) -> dict[str, Any]:
-    """Train in one of WAYS. Raises ValueError for what cannot be, FloatingPointError for a loss that is not finite.
+    """Train in one of WAYS and measure. Raises ValueError for settings that cannot be met, FloatingPointError for a
+    loss that is not finite.
 
-    Shares of facts that are recalled, each a mean over clients j, by the model that a client has after the last merge:
-    own, others: of j's own facts and of other clients' own. shared: of those that all hold.
-    before: own ones, by j's model before the last merge.
-    Of j's own facts again, by a stranger with what j sent in the last round, before any merge:
-    stranger_all: by the first model, with all of it. stranger_rows: with the rows that j read and nothing else.
-    peer, peer_rows: by another client's model, without those rows and with them.
+    Recall, as means over clients j, of the model of client j after the last merge: own, others: on j's facts, and on
+    those of other clients. shared: on facts that all hold. Recall on j's facts, of other models: before: j's model
+    before the last merge. stranger_all: the initial model with all that j sent in the last round. stranger_rows: with
+    the rows that j read only. peer, peer_rows: another client's model before the last merge, without and with the rows
+    that j read.
 
-    bytes_up, bytes_down: of a client and round. bytes: of all, both ways. rows_sent: share of all rows of tables.
+    bytes_up, bytes_down: per client and round. bytes: in total, both ways. rows_sent: share of all rows of tables.
     """
     way = WAYS[name]
     chosen, owner, warm = laid_out(config, clients, rounds, shared)
@@ -81,23 +82,25 @@ def federate(config: RunConfig, name: str, clients: int, rounds: int, shared: fl
     start, steps = copy.deepcopy(common), chosen.steps - (warm if way.is_warm else 0)
     up = down = 0
     sent: list[float] = []
-    found: dict[str, Any] = {}
+    recall: dict[str, Any] = {}
     by_rows, is_merged = way.merge == "rows", way.merge is not None and clients > 1
-    for turn in range(rounds):
-        for one in group:
-            one.train(round((turn + 1) * steps / rounds) - round(turn * steps / rounds))
-        if turn + 1 == rounds:
-            found |= strangers(text, start, group, owner, whole=not by_rows)
+    for round_ in range(rounds):
+        for client in group:
+            client.train(round((round_ + 1) * steps / rounds) - round(round_ * steps / rounds))
+        if round_ + 1 == rounds:
+            recall |= strangers(text, start, group, owner, whole=not by_rows)
         if not is_merged:
             continue
-        rows = [one.reads for one in group]
-        union = [torch.stack(own).sum(dim=0) for own in zip(*rows, strict=True)]
-        up += sum(message_bytes(common, own if by_rows else None, beside=2) for own in rows)  # number and reads
+        rows = [client.reads for client in group]
+        union = [torch.stack(reads).sum(dim=0) for reads in zip(*rows, strict=True)]
+        up += sum(
+            message_bytes(common, reads if by_rows else None, beside=2) for reads in rows
+        )  # a row's index and its number of reads
         down += clients * message_bytes(common, union if by_rows else None, beside=1)
-        sent += [float((table > 0).double().mean()) for own in rows for table in own if by_rows]
+        sent += [float((table > 0).double().mean()) for reads in rows for table in reads if by_rows]
         merge(common, group, by_rows)
-    models = [common] * clients if is_merged else [one.model for one in group]
-    return found | recalled(text, models, owner) | {
+    models = [common] * clients if is_merged else [client.model for client in group]
+    return recall | recalled(text, models, owner) | {
         "bytes_up": up / (clients * rounds),
         "bytes_down": down / (clients * rounds),
         "bytes": up + down,
@@ -112,7 +115,7 @@ def federate(config: RunConfig, name: str, clients: int, rounds: int, shared: fl
 def beginning(
     config: RunConfig, chosen: Plan, way: Way, owner: Tensor, warm: int, clients: int
 ) -> tuple[Transformer, list[Client]]:
-    """The common model before the first round, and the clients with theirs."""
+    """The common model before the first round, and the clients with copies of it."""
     text, batch, rule = chosen.text, chosen.batch_size, config.optim.values
     generator, sparse = torch.Generator().manual_seed(config.seed), rule is None or rule.sparse
     vocabulary, kernels = len(text.vocabulary), choose(config.kernels)
@@ -132,7 +135,7 @@ def beginning(
 
 
 def recalled(text: Text, models: list[Transformer], owner: Tensor) -> dict[str, float | None]:
-    """own, others, shared."""
+    """The recalls own, others and shared of `federate`."""
     of_fact = owner[text.facts[:, 0]]
     hit_by = {model: ask(model, text, text.facts, "training").exact for model in set(models)}
     hits = [hit_by[model] for model in models]
@@ -146,20 +149,20 @@ def recalled(text: Text, models: list[Transformer], owner: Tensor) -> dict[str, 
 
 
 def strangers(text: Text, start: Transformer, group: list[Client], owner: Tensor, whole: bool) -> dict[str, Any]:
-    """before, stranger_all, stranger_rows, peer, peer_rows."""
-    found: dict[str, list[float]] = {name: [] for name in STRANGERS}
-    for j, one in enumerate(group):
+    """The recalls before, stranger_all, stranger_rows, peer and peer_rows of `federate`."""
+    shares_by_name: dict[str, list[float]] = {name: [] for name in STRANGERS}
+    for j, client in enumerate(group):
         facts, peer = text.facts[owner[text.facts[:, 0]] == j], group[j - 1].model
-        models = {"before": one.model, "stranger_all": received(start, one, whole=whole, others=True)}
+        models = {"before": client.model, "stranger_all": received(start, client, whole=whole, others=True)}
         if start.tables():
-            models["stranger_rows"] = received(start, one, whole=False, others=False)
+            models["stranger_rows"] = received(start, client, whole=False, others=False)
         if len(group) > 1:
             models["peer"] = peer
             if start.tables():
-                models["peer_rows"] = received(peer, one, whole=False, others=False)
+                models["peer_rows"] = received(peer, client, whole=False, others=False)
         for name, model in models.items():
-            found[name].append(share(ask(model, text, facts, "training").exact))
-    return {name: mean(shares) for name, shares in found.items()}
+            shares_by_name[name].append(share(ask(model, text, facts, "training").exact))
+    return {name: mean(shares) for name, shares in shares_by_name.items()}
 
 
 def share(hits: Tensor) -> float:
