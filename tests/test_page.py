@@ -17,7 +17,7 @@ from memlayers.studies.figure import GREY, PALETTE
 from memlayers.studies.frame import framed, read_all
 from memlayers.studies.frontier import points_of
 from memlayers.studies.layout import read_layout
-from memlayers.studies.page.chart import laid_out
+from memlayers.studies.page.chart import vega_spec
 from memlayers.studies.page.commands import command_of, words_of
 from memlayers.studies.page.panels import Runs, panels_of, panels_of_frontiers
 from memlayers.studies.page.tables import cell, table_of
@@ -158,8 +158,10 @@ def test_points_of_a_frontier_are_its_configurations_and_tell_their_runs(folders
         own = sorted((one["x"], one["y"]) for one in left["points"] if one["arm"] == arm)
         assert own == [pytest.approx(pair) for pair in zip(points.cost, points.mean, strict=True)]
     assert {one["arm"] for one in right["lines"]} == {"memory"}
-    (point,) = (one for one in left["points"] if runs.told[one["run"]]["title"] == "dense_2x" and one["x"] == 32e11)
-    told = runs.told[point["run"]]
+    (point,) = (
+        one for one in left["points"] if runs.descriptions[one["run"]]["title"] == "dense_2x" and one["x"] == 32e11
+    )
+    told = runs.descriptions[point["run"]]
     assert told["n"] == 2 and told["settings"] == {"world": "w", "training.exposures": "16", "seed": "0, 1"}
     assert told["command"] == (
         "python scripts/train.py experiment=front world=w arm=dense_2x training.exposures=16 seed=0,1"
@@ -176,7 +178,7 @@ def test_points_of_any_layout_are_rows_of_its_table(folders, x):
         sorted(frame.groupby("digest")["recall"].mean())
     )
     for one in panels:
-        spec = laid_out(one, {"dense": GREY, "memory": PALETTE[0]})
+        spec = vega_spec(one, {"dense": GREY, "memory": PALETTE[0]})
         assert json.loads(json.dumps(spec, default=float))["datasets"]["points"] == one["points"]
 
 

@@ -1,4 +1,4 @@
-"""What all commands share: everything is checked first; one line and no traceback for a mistake; exit codes."""
+"""What all commands share: checks before any run, one line without traceback for a user's mistake, exit codes."""
 
 import os
 import signal
@@ -17,7 +17,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 
 from memlayers.config import RunConfig
-from memlayers.studies.compose import axes_override, composed, composing, jobs_of, to_run_config
+from memlayers.studies.compose import axes_override, compose_tuned, composing, jobs_of, to_run_config
 from memlayers.studies.display import StudyDisplay, labels
 from memlayers.studies.files import CONF, load_layers, quote_paths
 from memlayers.studies.layout import write_layout
@@ -30,19 +30,19 @@ from memlayers.training.record import Record, check_writable, ended, finished, r
 
 
 def fail(error: Exception) -> None:
-    """A user's mistake (ValueError) is one line; anything else is a defect and keeps its traceback."""
+    """Report an error: in one line if it is a user's mistake (ValueError) or divergence, else with its traceback."""
     if isinstance(error, ValueError | FloatingPointError):
         if not ranks.is_first():
-            return  # the first process says it
+            return  # rank 0 reports it
         print(f"memlayers: {error}", file=sys.stderr, flush=True)
     else:
         traceback.print_exc()
 
 
 def verb(main: Callable[[], int]) -> None:
-    """Run a script's main to an exit code; Ctrl-C is one line, and a closed pipe nothing to fail by."""
+    """Run a script's main and exit with its code. Ctrl-C gives one line, and a closed pipe is no error."""
     sys.stdout = cast(TextIO, Unread(sys.stdout))
-    if not sys.stdout.isatty():  # else FORCE_COLOR, which notebooks and CI set, has Rich redraw a display in their logs
+    if not sys.stdout.isatty():  # else Rich redraws displays in logs where FORCE_COLOR is set, as in notebooks and CI
         os.environ.setdefault("TTY_COMPATIBLE", "0")
     try:
         sys.exit(main())
@@ -52,7 +52,9 @@ def verb(main: Callable[[], int]) -> None:
 
 
 def job(config: DictConfig) -> None:
-    """What a launcher runs, possibly in another process. A failure is in the record; the parent reports it."""
+    """Run one job, perhaps in a process of a launcher. A failure goes into the record, from which the parent reports
+    it.
+    """
     register()
     from memlayers.training.divergence import Diverged
     from memlayers.training.run import run
@@ -61,43 +63,44 @@ def job(config: DictConfig) -> None:
     keep_freed_memory()
     try:
         words = list(HydraConfig.get().overrides.task)
-        run(to_run_config(composed(words), words))
+        run(to_run_config(compose_tuned(words), words))
     except Exception as error:
         if config.progress != "none" or ranks.count() > 1:  # else the parent reports it
             fail(error)
         if ranks.count() > 1 and not isinstance(error, Diverged):
-            os._exit(1)  # others may be in the middle of this run; torchrun ends them
+            os._exit(1)  # other processes of this run may wait for this one; torchrun ends them
 
 
 def words_of(arguments: list[str]) -> list[str]:
-    """A command line as Hydra wants it: flags first, layers in files registered, file names quoted."""
+    """The command line in the form that Hydra takes: flags first, user's layers registered, file names quoted."""
     return quote_paths(load_layers(flags_first(arguments)))
 
 
 def jobs_from(arguments: list[str]) -> list[RunConfig] | None:
-    """The jobs of a command line, checked; None where Hydra is only asked something (--help, --cfg ...)."""
+    """The validated jobs of a command line; None for one that only asks Hydra for information (--help, --cfg ...)."""
     parsed = get_args_parser().parse_args(words_of(arguments))
     if parsed.help or parsed.hydra_help or parsed.cfg or parsed.info or parsed.shell_completion:
         return None
     return jobs_of(parsed.overrides, bool(parsed.multirun))
 
 
-def begin_with(arguments: list[str]) -> list[str]:
-    """What was tuned for the one run of a command line, as words of it; nothing for a sweep."""
+def tuned_overrides(arguments: list[str]) -> list[str]:
+    """The tuned settings for a command line of one run, as overrides; none for a sweep."""
     parsed = get_args_parser().parse_args(arguments)
-    swept = [one for one in OverridesParser.create().parse_overrides(parsed.overrides) if one.is_sweep_override()]
+    overrides = OverridesParser.create().parse_overrides(parsed.overrides)
+    swept = [override for override in overrides if override.is_sweep_override()]
     several = parsed.multirun or swept
     return [] if several else tuned_words(compose("train", parsed.overrides), parsed.overrides)
 
 
 def flags_first(arguments: list[str]) -> list[str]:
-    """As argparse wants them, so that -m may stand anywhere; only flags without a value of their own are moved."""
+    """The arguments with -m first, as argparse needs it, so that users may write it anywhere."""
     return sorted(arguments, key=lambda word: word not in ("-m", "--multirun"))
 
 
 def execute(arguments: list[str]) -> int:
-    """Run, sweep or study a command line. Exit code 0 only if every run has a record that says ok, 2 for a mistake."""
-    os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker:UserWarning")  # of workers, after Ctrl-C
+    """Execute the command line of a run, a sweep or a study. Exit code 0 only if all runs succeeded, 2 for a mistake."""
+    os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker:UserWarning")  # workers print it after Ctrl-C
     warnings.filterwarnings("ignore", "A worker stopped while some jobs")  # joblib starts another one
     jobs = None
     if not ranks.is_first():
@@ -108,11 +111,11 @@ def execute(arguments: list[str]) -> int:
         application = hydra.main(config_path=str(CONF), config_name="train", version_base="1.3")(job)
         jobs = jobs_from(arguments)
         if jobs is not None:
-            for one in jobs:
-                ranks.check(one.trainer)
+            for config in jobs:
+                ranks.check(config.trainer)
             return study(jobs, application, arguments)
         with composing():
-            insert(begin_with(sys.argv[1:]))  # so that --cfg shows what a run would have
+            insert_overrides(tuned_overrides(sys.argv[1:]))  # so that --cfg shows the settings of a run
         application()
         return 0
     except ValueError as error:
@@ -125,11 +128,11 @@ def execute(arguments: list[str]) -> int:
             kept = "nothing is kept" if step is None else f"the same command goes on from step {step}"
         if ranks.is_first():
             print(f"\nmemlayers: interrupted; {kept}", file=sys.stderr, flush=True)
-        os._exit(128 + number)  # workers of a launcher must not keep us waiting
+        os._exit(128 + number)  # without waiting for a launcher's workers
 
 
 def run_one(words: list[str]) -> Record:
-    """The record of the one run that a command line describes, and under `path` its file.
+    """Run the one job of a command line; returns its record, with its file as `path`.
 
     Raises ValueError for several, and for mistakes.
     """
@@ -143,9 +146,9 @@ def run_one(words: list[str]) -> Record:
 
 
 def study(jobs: list[RunConfig], application: Callable[[], None], arguments: list[str]) -> int:
-    """Run what is not finished, with one display for all; say what failed."""
+    """Run the unfinished jobs, with one display for all, and report failures; returns the exit code."""
     began = time.time()
-    todo = [one for one in jobs if finished(one) is None]
+    todo = [config for config in jobs if finished(config) is None]
     if not todo:
         if len(jobs) == 1:
             print(f"finished already: {record_path(jobs[0])}; delete it, or add study=NAME, to run again")
@@ -153,24 +156,24 @@ def study(jobs: list[RunConfig], application: Callable[[], None], arguments: lis
             print_where(jobs)
         return 0
     if ranks.is_first():
-        for folder in {record_path(one).parent for one in todo}:
+        for folder in {record_path(config).parent for config in todo}:
             check_writable(folder)
         write_layout(jobs, arguments)
-    insert(ranks.launcher_overrides(arguments))
+    insert_overrides(ranks.launcher_overrides(arguments))
     if len(jobs) == 1:
         application()
     else:
-        insert(["progress=none", axes_override(list(jobs[0].axes))])
+        insert_overrides(["progress=none", axes_override(list(jobs[0].axes))])
         wait_for_workers()
         with StudyDisplay(jobs):
             application()
     failed = 0
-    for name, one in zip(labels(jobs), jobs, strict=True):
-        record = ended(record_path(one), began)
+    for name, config in zip(labels(jobs), jobs, strict=True):
+        record = ended(record_path(config), began)
         if record is not None and record["status"] == "ok":
             continue
         failed += 1
-        if ranks.is_first() and (len(jobs) > 1 or one.progress == "none" or record is None):
+        if ranks.is_first() and (len(jobs) > 1 or config.progress == "none" or record is None):
             print(f"memlayers: {name} failed: {record['error'] if record else 'it left no record'}", file=sys.stderr)
     if len(jobs) > 1:
         print_where(jobs)
@@ -179,15 +182,15 @@ def study(jobs: list[RunConfig], application: Callable[[], None], arguments: lis
     return 1 if failed else 0
 
 
-def insert(words: list[str]) -> None:
-    """Beside the other overrides of this process: flags may stand before and behind them."""
+def insert_overrides(words: list[str]) -> None:
+    """Insert overrides into sys.argv, before those that are there; flags may come before and after."""
     places = (i for i, word in enumerate(sys.argv) if i and "=" in word and not word.startswith("-"))
     first = next(places, len(sys.argv))
     sys.argv[first:first] = words
 
 
 def print_where(jobs: list[RunConfig]) -> None:
-    """Where the records of several runs are."""
-    done = sum(finished(one) is not None for one in jobs)
-    folders = dict.fromkeys(str(record_path(one).parent) for one in jobs)
+    """Print how many runs are finished, and where their records are."""
+    done = sum(finished(config) is not None for config in jobs)
+    folders = dict.fromkeys(str(record_path(config).parent) for config in jobs)
     print(f"{done} of {len(jobs)} runs are finished: {', '.join(folders)}")

@@ -1,4 +1,4 @@
-"""Hydra: from a command line to checked RunConfigs. The DictConfig ends here."""
+"""From a command line to validated RunConfigs, by Hydra. No DictConfig leaves this module and cli.py."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -22,13 +22,13 @@ from memlayers.studies.schemas import register
 
 
 def to_run_config(config: DictConfig, overrides: list[str]) -> RunConfig:
-    """The typed configuration of one job, validated. Raises ValueError with one line."""
+    """The validated RunConfig of one job. Raises ValueError with one line."""
     missing = sorted(OmegaConf.missing_keys(config))
     if missing:
         raise ValueError(f"{missing[0]} is not set; accepted: {missing[0]}=VALUE on the command line")
     run = OmegaConf.to_object(config)
     assert isinstance(run, RunConfig)
-    given = {place_of(one): one.value() for one in OverridesParser.create().parse_overrides(overrides)}
+    given = {place_of(override): override.value() for override in OverridesParser.create().parse_overrides(overrides)}
     run.axes = {key: given.get(key) for key in run.axes or ()}
     run.report.reference = {axis: value for axis, value in run.report.reference.items() if value is not None}
     run.validate()
@@ -37,7 +37,7 @@ def to_run_config(config: DictConfig, overrides: list[str]) -> RunConfig:
 
 @contextmanager
 def composing() -> Iterator[None]:
-    """Within, `compose` reads conf/; mistakes come out as ValueError with one line."""
+    """Context in which `compose` reads conf/, and users' mistakes are raised as ValueError with one line."""
     register()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         try:
@@ -49,7 +49,7 @@ def composing() -> Iterator[None]:
 
 
 def jobs_of(overrides: list[str], multirun: bool) -> list[RunConfig]:
-    """Every job that Hydra would run for a command line, composed and validated. Raises ValueError with one line."""
+    """All jobs of a command line, composed and validated. Raises ValueError with one line."""
     with composing():
         batches, swept = split_sweep(overrides, multirun)
         jobs = compose_all([[*batch, axes_override(swept)] for batch in batches] if swept else batches)
@@ -62,20 +62,21 @@ def jobs_of(overrides: list[str], multirun: bool) -> list[RunConfig]:
 
 
 def place_of(override: Override) -> str:
-    """The key as one writes it, with the place of a group's choice: extra@model.values."""
+    """The key of an override as written, with the package of a group, such as extra@model.values."""
     return override.get_key_element().lstrip("+~")
 
 
 def axes_override(swept: list[str]) -> str:
+    """The override that tells a job which keys are swept."""
     return "axes=[" + ",".join(f'"{key}"' for key in swept) + "]"
 
 
 def split_sweep(overrides: list[str], multirun: bool) -> tuple[list[list[str]], list[str]]:
-    """Overrides of each job, one list where nothing is swept; and the keys that are swept."""
+    """The overrides of each job (one job if nothing is swept), and the swept keys."""
     for word in overrides:
         if "=" not in word and not word.startswith("~"):
             raise ValueError(f"{word}: not understood; accepted: KEY=VALUE, as in world=atlas_airports")
-    parser = OverridesParser.create(GlobalHydra.instance().config_loader())  # which glob() looks into
+    parser = OverridesParser.create(GlobalHydra.instance().config_loader())  # glob() needs it
     parsed = parser.parse_overrides(overrides)
     for override in parsed:
         choices = options(override.key_or_group.partition("@")[0])
@@ -107,8 +108,8 @@ def split_sweep(overrides: list[str], multirun: bool) -> tuple[list[list[str]], 
 
 
 def compose_all(batches: list[list[str]]) -> list[RunConfig]:
-    """One configuration a job; jobs that differ in nothing but the seed are composed once, which takes 0.1 s."""
-    composed: dict[tuple[str, ...], RunConfig] = {}
+    """The configuration of each job. Jobs that differ in the seed alone are composed once, as that takes 0.1 s."""
+    without_seed: dict[tuple[str, ...], RunConfig] = {}
     jobs = []
     for batch in batches:
         rest = tuple(line for line in batch if not line.startswith("seed="))
@@ -117,9 +118,9 @@ def compose_all(batches: list[list[str]]) -> list[RunConfig]:
         if follows or not all(seed.isdecimal() for seed in seeds):
             jobs.append(compose_one(batch))
             continue
-        if rest not in composed:
-            composed[rest] = compose_one(list(rest))
-        job = dataclasses.replace(composed[rest])
+        if rest not in without_seed:
+            without_seed[rest] = compose_one(list(rest))
+        job = dataclasses.replace(without_seed[rest])
         if seeds:
             job.seed = int(seeds[-1])
             job.axes = {key: job.seed if key == "seed" else value for key, value in job.axes.items()}
@@ -128,22 +129,23 @@ def compose_all(batches: list[list[str]]) -> list[RunConfig]:
     return jobs
 
 
-def composed(overrides: list[str]) -> DictConfig:
-    """The configuration of a job, with what was tuned for its arm, world and budget."""
+def compose_tuned(overrides: list[str]) -> DictConfig:
+    """Compose a job, with the settings that were tuned for its arm, world and budget."""
     config = compose("train", overrides)
     words = tuned_words(config, overrides)
     return compose("train", [*words, *overrides]) if words else config
 
 
 def compose_one(overrides: list[str]) -> RunConfig:
+    """Compose and validate one job. Raises ValueError, in one line, for mistakes."""
     try:
-        run = to_run_config(composed(overrides), overrides)
+        run = to_run_config(compose_tuned(overrides), overrides)
     except ERRORS as error:
         if not is_mistake(error):
             raise
         raise ValueError(explain(overrides, error)) from None
     known = flatten(dataclasses.asdict(run))
-    for line in overrides:  # OmegaConf drops in silence what + adds and the schema does not know
+    for line in overrides:  # OmegaConf silently drops keys that + adds and the schema lacks
         key = line.lstrip("+").partition("=")[0].partition("@")[0]
         if line.startswith("+") and not options(key) and not any(f"{name}.".startswith(f"{key}.") for name in known):
             raise ValueError(f"{line}: no such setting; accepted: those of the schema, as --cfg job shows them")
@@ -151,7 +153,7 @@ def compose_one(overrides: list[str]) -> RunConfig:
 
 
 def refuse_without_effect(overrides: list[str], batches: list[list[str]], jobs: list[RunConfig]) -> None:
-    """Raises ValueError for a word that changes settings, and the numbers of no job."""
+    """Raises ValueError for an override that affects the numbers of no job."""
     parser = OverridesParser.create()
     pairs = zip(batches, jobs, strict=True)
     distinct = {tuple(line for line in batch if not line.startswith("seed=")): job for batch, job in pairs}
@@ -164,13 +166,13 @@ def refuse_without_effect(overrides: list[str], batches: list[list[str]], jobs: 
 
 
 def has_effect(key: str, batch: list[str], job: RunConfig) -> bool:
-    """Whether the job would be another experiment without this override, or the same in every setting."""
+    """Whether an override changes the digest of a job, or is its default in the first place."""
     parser = OverridesParser.create()
     rest = [line for line in batch if parser.parse_override(line).key_or_group != key]
     try:
-        without = to_run_config(composed(rest), rest)
+        without = to_run_config(compose_tuned(rest), rest)
     except (*ERRORS, ValueError):
-        return True  # nothing without it
+        return True  # invalid without it
 
     def deciding(config: RunConfig) -> dict[str, Any]:
         return {name: value for name, value in settings(config).items() if name not in NOT_DECISIVE}

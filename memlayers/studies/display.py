@@ -1,4 +1,4 @@
-"""The progress of a whole study, whoever runs its runs: a live table on a terminal, plain lines elsewhere."""
+"""The progress of a study under any launcher: a live table on a terminal, plain lines elsewhere."""
 
 import threading
 import time
@@ -15,27 +15,31 @@ from memlayers.config import RunConfig
 from memlayers.training.progress_notes import read_partial
 from memlayers.training.record import ended, record_path
 
-EVERY = 0.5  # seconds between two looks
+EVERY = 0.5  # seconds between updates
 
 
 def labels(jobs: list[RunConfig]) -> list[str]:
-    """Arm and seed of each job, its world where there are several, and its value of each other axis that was swept."""
+    """A label for each job: arm and seed, its world if there are several, and its values of the other swept axes."""
     several = len({job.world.name for job in jobs}) > 1
     values = {key: {str(job.axes.get(key)) for job in jobs} for key in jobs[0].axes} if jobs else {}
-    swept = [key for key, own in values.items() if key not in ("arm", "ffn", "seed", "world") and len(own) > 1]
+    swept = [
+        key
+        for key, axis_values in values.items()
+        if key not in ("arm", "ffn", "seed", "world") and len(axis_values) > 1
+    ]
     worlds = [[job.world.name] if several else [] for job in jobs]
-    own = [[f"{key}={job.axes[key]}" for key in swept] for job in jobs]
-    parts = zip(jobs, worlds, own, strict=True)
+    axis_values = [[f"{key}={job.axes[key]}" for key in swept] for job in jobs]
+    parts = zip(jobs, worlds, axis_values, strict=True)
     return [" ".join([job.arm, f"seed {job.seed}", *world, *rest]) for job, world, rest in parts]
 
 
 def work_of(job: RunConfig) -> float:
-    """Training FLOPs of a run beside others of its study, roughly: showings, or steps, at a multiple of one cost."""
+    """The approximate training FLOPs of a run, in units that its study shares: exposures (or steps) * match.times."""
     return (job.training.steps or job.training.exposures) * (job.match.times if job.match.reference is not None else 1)
 
 
 class StudyDisplay:
-    """Follows records and notes on disk: run 7 of 15, arm, seed, loss, recall so far, time left."""
+    """Shows progress from the records and progress files on disk: run 7 of 15, arm, seed, loss, recall, time left."""
 
     def __init__(self, jobs: list[RunConfig], console: Console | None = None):
         self.jobs = [(name, record_path(job)) for name, job in zip(labels(jobs), jobs, strict=True)]
@@ -72,7 +76,7 @@ class StudyDisplay:
             self._report()
 
     def _report(self) -> None:
-        """One line for each run that has ended since the last look."""
+        """Print a line for each run that ended since the last call."""
         for name, path in self.jobs:
             record = None if path in self.shown else ended(path, self.began)
             if record is not None:
@@ -82,10 +86,12 @@ class StudyDisplay:
                     end = f"recall {record['recall']['exact']:.3f}  {record['timing']['seconds']:.0f} s"
                 else:
                     end = f"failed: {record['error']}"
-                self.console.print(Line(f"{head}  {end}  {self.time_left()}"), soft_wrap=True)  # no markup in errors
+                self.console.print(
+                    Line(f"{head}  {end}  {self.time_left()}"), soft_wrap=True
+                )  # as Line, so that brackets are no markup
 
     def share_done(self) -> float:
-        """Share of the work of this study that is behind us, finished runs of earlier calls left out."""
+        """The share of the work that is done, without runs that were finished before."""
         done, todo = 0.0, [path for _, path in self.jobs if path not in self.done_before]
         for path in todo:
             note = None if path in self.shown else read_partial(path)
@@ -94,7 +100,7 @@ class StudyDisplay:
         return done / max(1e-9, sum(self.work[path] for path in todo))
 
     def time_left(self) -> str:
-        """A guess that takes runs to be as long as their training FLOPs."""
+        """The estimated time left, in proportion to training FLOPs; empty at the beginning."""
         share = self.share_done()
         if share <= 0.02:
             return ""
@@ -102,6 +108,7 @@ class StudyDisplay:
         return f"about {seconds / 60:.0f} min left" if seconds >= 90 else f"about {seconds:.0f} s left"
 
     def render(self) -> Group:
+        """The live table: a row for each run under way."""
         table = Table(box=None, pad_edge=False)
         for title in ("run", "progress", "step", "loss", "recall so far"):
             table.add_column(title, justify="left" if title in ("run", "progress") else "right")

@@ -1,4 +1,4 @@
-"""results/federated.json: what scripts/federated.py found, as a section of RESULTS.md and in results/summary.json."""
+"""The results of scripts/federated.py (results/federated.json), for RESULTS.md and results/summary.json."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,7 @@ from memlayers.studies.table import as_markdown, estimate, interval
 AXES = ["arm", "way", "clients"]
 RECALLS = ["own", "others", "shared", "before", "stranger_all", "stranger_rows", "peer", "peer_rows"]
 COSTS = ["bytes_up", "bytes_down", "bytes", "rows_sent", "params"]
-MEGABYTES = ["bytes_up", "bytes_down", "bytes"]  # as they are shown
+MEGABYTES = ["bytes_up", "bytes_down", "bytes"]  # read-outs that are shown in MB
 QUESTION = """Clients hold facts of their own and some shared ones. What is recalled, sent and given away if all weights
 are averaged each round (`average`), and if of the value table only rows that were read are merged, by how often each
 client read them (`rows`)? `alone`: nothing is merged. `warm`: a server first trains a model on the shared facts, and
@@ -27,47 +27,47 @@ and `bytes_down` are MB of a client and round, `bytes` MB of all, both ways; `ro
 
 
 def load(path: Path) -> dict[str, Any] | None:
-    """The settings and runs in a file; None where there is none. Raises ValueError for another file."""
+    """The content of the file, settings and runs, or None without a file. Raises ValueError for another format."""
     if not path.is_file():
         return None
     try:
-        found = json.loads(path.read_text())
-        frame(found)
+        content = json.loads(path.read_text())
+        frame(content)
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path}: not written by scripts/federated.py ({type(error).__name__}: {error})") from None
-    return dict(found)
+    return dict(content)
 
 
-def frame(found: dict[str, Any]) -> pandas.DataFrame:
-    """A row a run, with numbers or NaN in all read-outs."""
+def frame(content: dict[str, Any]) -> pandas.DataFrame:
+    """The runs as a DataFrame, with floats in all read-outs."""
     columns = [*AXES, "seed", *RECALLS, *COSTS]
-    made = pandas.DataFrame(found["runs"], columns=columns)
-    return made.astype(dict.fromkeys([*RECALLS, *COSTS], float))
+    runs = pandas.DataFrame(content["runs"], columns=columns)
+    return runs.astype(dict.fromkeys([*RECALLS, *COSTS], float))
 
 
 def rows(runs: pandas.DataFrame) -> list[dict[str, Any]]:
-    """A row for each arm, way and number of clients: n, and READOUT, READOUT_low, READOUT_high."""
-    made = []
-    for key, own in runs.groupby(AXES, sort=False):
-        row = dict(zip(AXES, key, strict=True)) | {"n": len(own)}
+    """A row for each arm, way and number of clients: n, and READOUT, READOUT_low, READOUT_high of all read-outs."""
+    estimates = []
+    for key, group in runs.groupby(AXES, sort=False):
+        row = dict(zip(AXES, key, strict=True)) | {"n": len(group)}
         for name in [*RECALLS, *COSTS]:
-            row |= estimate(name, own[name])
-        made.append(row)
-    return sorted(made, key=lambda row: (row["clients"], row["arm"]))
+            row |= estimate(name, group[name])
+        estimates.append(row)
+    return sorted(estimates, key=lambda row: (row["clients"], row["arm"]))
 
 
-def command(found: dict[str, Any]) -> str:
-    """What writes the file."""
-    runs = found["runs"]
+def command(content: dict[str, Any]) -> str:
+    """The command that writes the file."""
+    runs = content["runs"]
     several = sorted({run["clients"] for run in runs} - {1})
-    given = {name: f"{value:g}" for name, value in found["settings"].items()}
+    given = {name: f"{value:g}" for name, value in content["settings"].items()}
     given |= {"clients": ",".join(map(str, several)), "seeds": str(1 + max(run["seed"] for run in runs))}
     return "python scripts/federated.py " + " ".join(f"--{name} {value}" for name, value in given.items())
 
 
-def section(found: dict[str, Any]) -> str:
-    """Question, verdict, command and table."""
-    runs = frame(found)
+def section(content: dict[str, Any]) -> str:
+    """The section of RESULTS.md: question, verdict, command and table."""
+    runs = frame(content)
     shown = []
     for row in rows(runs):
         cells = {axis: row[axis] for axis in AXES}
@@ -79,15 +79,15 @@ def section(found: dict[str, Any]) -> str:
         "## beyond_federated",
         QUESTION,
         verdict(runs),
-        f"    {command(found)}",
+        f"    {command(content)}",
         as_markdown(pandas.DataFrame(shown)),
     ]
     return "\n\n".join(part for part in parts if part)
 
 
 def verdict(runs: pandas.DataFrame) -> str:
-    """A sentence for each number of clients: memory merged by rows beside memory averaged, and what the rows tell."""
-    cells = {key: own.set_index("seed") for key, own in runs.groupby(AXES)}
+    """For each number of clients, a comparison of memory merged by rows with memory averaged, and what rows give away."""
+    cells = {key: group.set_index("seed") for key, group in runs.groupby(AXES)}
     sentences = []
     for clients in sorted(set(runs["clients"]) - {1}):
         averaged = cells.get(("memory", "average", clients))
@@ -98,34 +98,35 @@ def verdict(runs: pandas.DataFrame) -> str:
         difference = estimate("difference", paired)
         unclear = difference["difference_low"] <= 0 <= difference["difference_high"]
         sentence = (
-            f"With {clients} clients, memory recalls {of(merged, 'own')} of their own facts where rows are merged and "
-            f"{of(averaged, 'own')} where all weights are averaged: {interval(difference, 'difference')} over "
+            f"With {clients} clients, memory recalls {mean_of(merged, 'own')} of their own facts where rows are merged "
+            f"and {mean_of(averaged, 'own')} where all weights are averaged: {interval(difference, 'difference')} over "
             f"{len(paired)} paired seeds{', no clear difference' if unclear else ''}; for "
             f"{merged['bytes'].mean() / averaged['bytes'].mean():.2f} times the bytes. A stranger with the first model "
-            f"and the rows that a client read recalls {of(merged, 'stranger_rows')} of that client's facts."
+            f"and the rows that a client read recalls {mean_of(merged, 'stranger_rows')} of that client's facts."
         )
         frozen = cells.get(("memory", "rows_only", clients))
         if frozen is not None:
-            both = f"{of(frozen, 'own')} and {of(frozen, 'stranger_rows')}"
+            both = f"{mean_of(frozen, 'own')} and {mean_of(frozen, 'stranger_rows')}"
             sentence += f" Where only rows are trained, after a common first model, these are {both}."
         dense = cells.get(("dense", "average", clients))
         if dense is not None:
-            sentence += f" Dense recalls {of(dense, 'own')} where all weights are averaged."
+            sentence += f" Dense recalls {mean_of(dense, 'own')} where all weights are averaged."
         sentences.append(sentence)
     return " ".join(sentences)
 
 
-def of(runs: pandas.DataFrame, name: str) -> str:
+def mean_of(runs: pandas.DataFrame, name: str) -> str:
+    """The mean of a read-out with its interval, as text."""
     return interval(estimate(name, runs[name]), name)
 
 
-def summary(found: dict[str, Any] | None) -> dict[str, Any]:
-    """For results/summary.json: of each row its axes, n, and {mean, low, high} of the read-outs that are there."""
-    if found is None:
+def summary(content: dict[str, Any] | None) -> dict[str, Any]:
+    """The part of results/summary.json: the axes of each row, n, and {mean, low, high} of the read-outs that it has."""
+    if content is None:
         return {}
-    made = []
-    for row in rows(frame(found)):
+    summaries = []
+    for row in rows(frame(content)):
         there = [name for name in [*RECALLS, *COSTS] if pandas.notna(row[name])]
         axes = {"arm": row["arm"], "way": row["way"], "clients": int(row["clients"]), "n": row["n"]}
-        made.append(axes | {name: spread(row, name) for name in there})
-    return {"beyond_federated": {"biographies": {"rows": made}}}
+        summaries.append(axes | {name: spread(row, name) for name in there})
+    return {"beyond_federated": {"biographies": {"rows": summaries}}}

@@ -1,4 +1,4 @@
-"""The one figure: a read-out against an axis or another read-out, and recall on the way; a line of panels a world."""
+"""The figure of a study: a read-out against an axis or a read-out, and recall curves; a row of panels for each world."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -7,19 +7,19 @@ from typing import Any
 import matplotlib
 import pandas
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure  # not pyplot, whose backend is the user's: a notebook's, or of windows
+from matplotlib.figure import Figure  # not pyplot, which would choose a backend
 
 from memlayers.studies.frame import READOUTS, SHARES, records_on_the_way
 from memlayers.studies.table import INDEX, naming, number, table
 
-GREY = "#4C566A"  # the reference, and what is named after it, as dense_2x
+GREY = "#4C566A"  # the reference, and arms named after it, such as dense_2x
 PALETTE = ("#C1440E", "#1B7F79", "#7B4EA3", "#B8860B", "#2B6CB0", "#A23B72", "#5B8C2A", "#8C564B")
 STYLE: dict[Any, Any] = {"svg.hashsalt": "memlayers", "svg.fonttype": "none", "font.size": 9, "axes.spines.top": False}
 STYLE |= {"axes.spines.right": False, "figure.dpi": 150}
 
 
 def draw(frame: pandas.DataFrame, layout: dict[str, Any], path: Path) -> list[Path]:
-    """path.png and path.svg, the same bytes for the same records. Nothing is drawn where no run ended well."""
+    """Draw path.png and path.svg, the same bytes for the same records; returns them, or [] without a successful run."""
     frame = frame[frame["status"] == "ok"]
     if frame.empty:
         return []
@@ -32,20 +32,20 @@ def draw(frame: pandas.DataFrame, layout: dict[str, Any], path: Path) -> list[Pa
         figure = Figure(figsize=(1 + 4.2 * wide, 3.1 * len(worlds)))
         grid = figure.subplots(len(worlds), wide, squeeze=False)
         for world, panel in zip(worlds, grid, strict=True):
-            own = rows[rows["world"] == world]
-            against(panel[0], own, x, layout["y"], colours)
-            counts = " to ".join(map(str, dict.fromkeys((own["n"].min(), own["n"].max()))))
+            world_rows = rows[rows["world"] == world]
+            against(panel[0], world_rows, x, layout["y"], colours)
+            counts = " to ".join(map(str, dict.fromkeys((world_rows["n"].min(), world_rows["n"].max()))))
             panel[0].set_title(f"{world} (n = {counts})", loc="left", fontsize=9)
             for right in panel[1:]:
-                on_the_way(right, frame[frame["world"] == world], own, lines, colours)
+                on_the_way(right, frame[frame["world"] == world], world_rows, lines, colours)
         return figure
 
     return saved(panels, path)
 
 
 def lines_of(frame: pandas.DataFrame, layout: dict[str, Any]) -> tuple[pandas.DataFrame, str, list[str]]:
-    """Rows of the table, each with the `line` of the figure that it is a point of; what is on the x axis, an axis of
-    the study or a read-out; and the axes that name a line.
+    """The rows of the table with the name of their `line` in the figure; what is on the x axis, an axis of the study or
+    a read-out; and the axes that name a line.
     """
     readouts = list(dict.fromkeys([*layout["readouts"], layout["y"], "training_flops", "recall"]))
     rows = table(frame, layout | {"readouts": readouts})
@@ -56,7 +56,7 @@ def lines_of(frame: pandas.DataFrame, layout: dict[str, Any]) -> tuple[pandas.Da
 
 
 def colours_of(names: list[str], layout: dict[str, Any]) -> dict[str, str]:
-    """Grey for the reference and those named after it; the others take the palette in turn."""
+    """The colour of each line: grey for the reference and arms named after it, else the palette in turn."""
     reference = str(layout["reference"].get("arm", ""))
     grey = [name for name in names if reference and (name == reference or name.startswith(f"{reference}_"))]
     others = [name for name in names if name not in grey]
@@ -64,7 +64,7 @@ def colours_of(names: list[str], layout: dict[str, Any]) -> dict[str, str]:
 
 
 def against(panel: Axes, rows: pandas.DataFrame, x: str, y: str, colours: dict[str, str]) -> None:
-    """y against x with 95% intervals: joined along an axis, and along the grey ones where x is a read-out."""
+    """Draw y against x with 95% intervals. Points are joined along an axis; if x is a read-out, only the grey ones."""
     is_axis = x not in READOUTS
     places = rows[x].map(number) if is_axis else rows[x]
     words = is_axis and not places.any()
@@ -83,7 +83,7 @@ def against(panel: Axes, rows: pandas.DataFrame, x: str, y: str, colours: dict[s
         panel.set_xticks(range(rows[x].nunique()), list(dict.fromkeys(rows.sort_values("place")[x])))
     elif not is_axis or (places.min() > 0 and places.max() > 8 * places.min()):
         panel.set_xscale("log")
-        panel.set_xlim(places.min() / 1.4, places.max() * 1.4)  # arms at equal cost stand above each other
+        panel.set_xlim(places.min() / 1.4, places.max() * 1.4)  # keeps arms of equal cost in one column
     panel.set(xlabel=x.replace("_", " ").replace("flops", "FLOPs"), ylabel=y.replace("_", " "))
     panel.set_ylim(min(0, rows[y].min()), 1.03 if y in SHARES else None)
     panel.legend(fontsize=6, frameon=False)
@@ -92,7 +92,7 @@ def against(panel: Axes, rows: pandas.DataFrame, x: str, y: str, colours: dict[s
 def on_the_way(
     panel: Axes, frame: pandas.DataFrame, rows: pandas.DataFrame, lines: list[str], colours: dict[str, str]
 ) -> None:
-    """Mean recall over exposures, named at its end, with the floor of a model that knows no subject."""
+    """Draw mean recall against exposures, labelled at the end, with the floor of a model that knows no subject."""
     curves = records_on_the_way(frame, lines)
     ends = []
     for name in dict.fromkeys(rows["line"]):
@@ -100,7 +100,7 @@ def on_the_way(
         panel.plot(curve.index, curve.values, marker=".", ms=3, lw=1.2, color=colours[name])
         ends.append((float(curve.iloc[-1]), float(curve.index[-1]), name))
     lowest, step = -1.0, 0.055 * max(end for end, _, _ in ends)
-    for height, last, name in sorted(ends):  # names near their ends, and none on top of another
+    for height, last, name in sorted(ends):  # labels near the ends of curves, without overlap
         lowest = max(height, lowest + step)
         panel.annotate(name, (last, lowest), (4, 0), textcoords="offset points", fontsize=6, va="center")
     panel.axhline(frame["recall.floor"].iloc[0], ls="--", lw=0.8, color="#999999", label="commonest object")
@@ -111,7 +111,7 @@ def on_the_way(
 
 
 def saved(panels: Callable[[], Figure], path: Path) -> list[Path]:
-    """The figure that `panels` makes, as path.png and path.svg."""
+    """Save the figure that `panels` returns as path.png and path.svg."""
     with matplotlib.rc_context(STYLE):
         figure = panels()
         if figure.get_layout_engine() is None:

@@ -1,4 +1,4 @@
-"""Where conf/ is, and a user's own layers: a Python file and a YAML beside it, named on the command line."""
+"""The place of conf/, and users' layers: a Python file with a YAML beside it, named on the command line."""
 
 import dataclasses
 import importlib.util
@@ -19,12 +19,12 @@ CONF = PACKAGE.parent / "conf" if CHECKOUT else PACKAGE / "conf"  # a wheel carr
 
 
 def checkout() -> str:
-    """The folder that results/ is in: the checkout, or where one works with an installed package."""
+    """The folder of results/: the checkout, or for an installed package the working directory."""
     return str(CHECKOUT or Path.cwd())
 
 
 def load_layers(overrides: list[str]) -> list[str]:
-    """The command line with arm=mine/gated.py as arm=gated, whose settings are registered; ffn= is short for arm=.
+    """Register the layers in files; returns the command line with arm=gated for arm=mine/gated.py, and arm= for ffn=.
 
     Raises ValueError for a file that is missing, or defines no layer, and for both ffn= and arm=.
     """
@@ -36,7 +36,7 @@ def load_layers(overrides: list[str]) -> list[str]:
     for word in overrides:
         key, equals, value = word.partition("=")
         if key in ("arm", "ffn", *(f"extra@model.{place}" for place in PLACES)):
-            values = [load_layer(one) if one.endswith(".py") else one for one in value.split(",")]
+            values = [load_layer(name) if name.endswith(".py") else name for name in value.split(",")]
             word = f"{'arm' if key == 'ffn' else key}{equals}{','.join(values)}"
         loaded.append(word)
     return loaded
@@ -46,7 +46,7 @@ PATHS = ("world.path", "world.templates", "results")
 
 
 def quote_paths(overrides: list[str]) -> list[str]:
-    """The command line with file names quoted for Hydra, whose grammar gives meaning to =, (, # and others in them."""
+    """The command line with file names quoted for Hydra, in whose grammar =, (, # and others have a meaning."""
 
     def quoted(word: str) -> str:
         key, equals, value = word.partition("=")
@@ -60,7 +60,7 @@ def quote_paths(overrides: list[str]) -> list[str]:
 
 
 def load_layer(name: str) -> str:
-    """Register the layer of a Python file with the values of the YAML beside it; its name is the file's."""
+    """Register the layer in a Python file, with the values of the YAML beside it; returns its name, the file's stem."""
     path = Path(name).resolve()
     values = path.with_suffix(".yaml")
     for file in (path, values):
@@ -82,7 +82,9 @@ def load_layer(name: str) -> str:
 
 
 def settings_in(path: Path) -> Any:
-    """The dataclass with a `build` in a Python file as it is now, whose folder becomes importable, also by workers."""
+    """The dataclass with a `build` in a Python file, imported anew if edited; adds its folder to the path, also of
+    workers.
+    """
     taken = importlib.util.find_spec(path.stem)
     if taken is not None and Path(str(taken.origin)).resolve() != path:
         raise ValueError(f"{path}: {taken.origin} has that name already; accepted: a file of another name")
@@ -92,21 +94,21 @@ def settings_in(path: Path) -> Any:
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), folder]))
     source = path.read_bytes()
     if path.stem in sys.modules and vars(sys.modules[path.stem]).get("__source__") != source:
-        del sys.modules[path.stem]  # edited since, as one does beside a notebook
+        del sys.modules[path.stem]  # edited since, as beside a notebook
     try:
         module = importlib.import_module(path.stem)
     except Exception as error:
         raise ValueError(f"{path}: cannot be imported ({type(error).__name__}: {error})") from None
     vars(module)["__source__"] = source
-    own = [one for one in vars(module).values() if getattr(one, "__module__", None) == path.stem]
-    found = [one for one in own if dataclasses.is_dataclass(one) and hasattr(one, "build")]
-    if len(found) != 1:
-        names = ", ".join(one.__name__ for one in found) or "none"  # type: ignore[union-attr]
+    defined = [value for value in vars(module).values() if getattr(value, "__module__", None) == path.stem]
+    kinds = [value for value in defined if dataclasses.is_dataclass(value) and hasattr(value, "build")]
+    if len(kinds) != 1:
+        names = ", ".join(kind.__name__ for kind in kinds) or "none"  # type: ignore[union-attr]
         raise ValueError(f"{path}: dataclasses with a build method: {names}; accepted: one")
-    return found[0]
+    return kinds[0]
 
 
 def store_arm(name: str) -> None:
-    """arm=NAME for a feed-forward of that name: matched to the reference, at its FLOPs."""
+    """Register arm=NAME for the feed-forward of that name, matched to the FLOPs of the reference."""
     arm = {"defaults": [{"override /ffn": name}], "arm": name}
     ConfigStore.instance().store(group="arm", name=name, node=DictConfig(arm), package="_global_")

@@ -1,4 +1,4 @@
-"""Records as a DataFrame: one row a run."""
+"""Records as a DataFrame, with a row for each run."""
 
 import json
 from collections.abc import Iterator
@@ -10,8 +10,8 @@ import pandas
 from memlayers.config.digest import flatten
 from memlayers.training.record import Record, read_record, verified
 
-RECORDS = "records.jsonl"  # of a committed study: a record a line, sorted
-READOUTS = {  # short name -> where it stands in a record
+RECORDS = "records.jsonl"  # of a committed study: one record a line, sorted
+READOUTS = {  # short name -> dotted key in a record
     "recall": "recall.exact",
     "held_out": "recall.held_out",
     "questions": "recall.questions",
@@ -70,36 +70,39 @@ def read_all(folder: Path) -> Iterator[Record]:
 
 
 def framed(found: list[Record]) -> pandas.DataFrame:
-    """Of records in memory."""
+    """The DataFrame of these records, as in `records`."""
     swept: dict[str, set[str]] = {}
     for record in found:
         swept.setdefault(record["study"], set()).update(record["axes"])
     frame = pandas.DataFrame([row(record, swept[record["study"]]) for record in found])
     used = [name for name in frame if name.startswith("recall.tables.usage.") and name.endswith((".used", ".kl"))]
-    for short in ("used", "kl"):  # of the slots; a mean over the layers of a model
+    for short in ("used", "kl"):  # of slots, as a mean over the layers of a model
         frame[f"slots_{short}"] = frame[[name for name in used if name.endswith(f".{short}")]].mean(axis=1)
-    for short, place in (("same_address", "at_answer"), ("same_address_name", "at_name")):  # of two phrasings
+    for short, place in (
+        ("same_address", "at_answer"),
+        ("same_address_name", "at_name"),
+    ):  # overlap of reads in two phrasings
         shared = [name for name in frame if name.endswith(f".{place}.held_out.weight")]
         frame[short] = frame[shared].mean(axis=1)
     for name in READOUTS:
         frame[name] = pandas.to_numeric(frame[name])
-    alone = frame["training_flops"]  # of runs without a teacher
+    alone = frame["training_flops"]  # a run without a teacher has only its own
     frame["training_flops_with_teacher"] = frame["training_flops_with_teacher"].fillna(alone)
     return frame
 
 
 def row(record: Record, swept: set[str]) -> dict[str, Any]:
-    """A run, with its value of each axis of its study, whether its own command swept it or another one did."""
+    """The row of a run, with its value of every axis that any command of its study swept."""
     flat = flatten(record)
     missing = {f"axes.{key}": flat[f"config.{key}"] for key in swept - set(record["axes"]) if f"config.{key}" in flat}
     return flat | missing | {short: flat.get(long) for short, long in READOUTS.items()}
 
 
 def axes_of(frame: pandas.DataFrame) -> list[str]:
-    """Columns whose values make the rows of a table: the arm, each axis with several values but world and seed, and,
-    where runs of one cell still have several digests, settings in which they differ.
+    """The columns that identify a row of a table: the arm, each axis with several values except world and seed, and
+    settings that differ, as many as it takes until the runs of each cell have one digest.
 
-    Raises ValueError where no setting explains two digests.
+    Raises ValueError if no setting separates two digests.
     """
     swept = [name for name in frame if name.startswith("axes.") and label(name) not in ("arm", "world", "seed")]
     axes = ["arm", *(name for name in swept if texts(frame[name]).nunique() > 1)]
@@ -117,13 +120,13 @@ def axes_of(frame: pandas.DataFrame) -> list[str]:
 
 
 def mixed_cells(frame: pandas.DataFrame, axes: list[str]) -> int:
-    """How many digests there are beyond one a cell."""
+    """The number of digests in excess of one per cell."""
     keys = [texts(frame[name]) for name in ("study", "world", *axes)]
     return int((frame.groupby(keys)["digest"].nunique() - 1).sum())
 
 
 def texts(column: pandas.Series) -> pandas.Series:
-    """Values as text, so that lists and missing ones (-) can be grouped by; 8 and 8.0 are one."""
+    """Values as text, for grouping: missing values are -, and 8 and 8.0 are equal."""
 
     def text(value: Any) -> str:
         if value is None or value != value:
@@ -134,12 +137,12 @@ def texts(column: pandas.Series) -> pandas.Series:
 
 
 def label(axis: str) -> str:
-    """As one writes it on a command line: model.ffn.topk for axes.model.ffn.topk."""
+    """The key of a column on a command line: model.ffn.topk for axes.model.ffn.topk."""
     return axis.removeprefix("axes.").removeprefix("config.")
 
 
 def records_on_the_way(frame: pandas.DataFrame, lines: list[str]) -> pandas.DataFrame:
-    """line, exposures and recall of every probe of the runs; a line is named as in a figure."""
+    """The recall curves of runs: line (its name in a figure), exposures and recall of every probe."""
     from memlayers.studies.table import naming
 
     known = [name for name in frame if name.startswith(("config.", "axes.")) or name == "arm"]

@@ -1,6 +1,6 @@
-"""study.yaml beside the records of a study: its question, the commands that ran it, and how its table is laid out.
+"""study.yaml beside the records of a study: its question, the commands that ran it, and the layout of its table.
 
-Once the records are in, a verdict of a sentence is written there by hand; it stays when more are taken in.
+The verdict, a sentence, is written there by hand once the records are there; it is kept when more records are added.
 """
 
 import shlex
@@ -17,7 +17,7 @@ FILE = "study.yaml"
 
 
 def write_layout(jobs: list[RunConfig], words: list[str]) -> None:
-    """Beside the records to come. A command is added to those that are there."""
+    """Write study.yaml of each job's study, with this command added to those that are there."""
     for folder, job in {Path(job.results) / job.study: job for job in jobs}.items():
         layout = read_layout(folder)
         command = f"python scripts/train.py {shlex.join(words)}"
@@ -26,12 +26,12 @@ def write_layout(jobs: list[RunConfig], words: list[str]) -> None:
 
 
 def read_layout(folder: Path) -> dict[str, Any]:
-    """The layout in a folder, with defaults for what is not there. Raises ValueError for a file that is not YAML."""
+    """The layout in a folder, with defaults for missing keys. Raises ValueError for a file that is no YAML mapping."""
     layout: dict[str, Any] = {"verdict": "", **asdict(ReportConfig()), "commands": []}
     path = folder / FILE
     if path.is_file():
         try:
             layout |= dict(OmegaConf.to_container(OmegaConf.load(path)))  # type: ignore[arg-type]
-        except Exception as error:  # of YAML, of OmegaConf, or of a list where a mapping should be
+        except Exception as error:  # from YAML or OmegaConf, or for a list instead of a mapping
             raise ValueError(f"{path}: not the layout of a study ({str(error).splitlines()[0]})") from None
     return layout

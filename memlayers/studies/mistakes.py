@@ -1,4 +1,4 @@
-"""One line for each mistake in a command line: the override at fault, and what would be accepted."""
+"""One line for each mistake in a command line: the override that is wrong, and what would be accepted."""
 
 import difflib
 import traceback
@@ -15,26 +15,26 @@ from omegaconf.errors import OmegaConfBaseException
 from memlayers.studies.files import CONF
 
 ERRORS = (HydraException, OmegaConfBaseException, AssertionError)
-TABLES = ("rates", "space")  # folders of conf/ that are read as data, and are no groups of choices
+TABLES = ("rates", "space")  # folders of conf/ that hold data, not config groups
 
 
 def is_mistake(error: Exception) -> bool:
-    """Of the user; an AssertionError is one where OmegaConf raises it, for null nodes, and a defect where we do."""
+    """Whether an error is the user's mistake. An AssertionError is one if OmegaConf raises it (for null nodes), not we."""
     if not isinstance(error, AssertionError):
         return True
     return "/omegaconf/" in traceback.extract_tb(error.__traceback__)[-1].filename
 
 
 def explain(overrides: list[str], error: Exception) -> str:
-    """One line for a failed composition: the override at fault, and the nearest thing that would be accepted."""
+    """One line for a failed composition: the override that is wrong, and the nearest accepted one."""
     parser = OverridesParser.create()
     good: list[str] = []
     for line in sorted(overrides, key=lambda line: not options(parser.parse_override(line).key_or_group)):
-        # choices of groups first: other keys may exist only by them
+        # groups first, as other keys may exist only with their choice
         try:
             compose("train", [*good, line])
-        except ERRORS as own:
-            if not is_mistake(own):
+        except ERRORS as failure:
+            if not is_mistake(failure):
                 raise
             override = parser.parse_override(line)
             key = override.key_or_group.partition("@")[0]
@@ -55,13 +55,13 @@ def explain(overrides: list[str], error: Exception) -> str:
                 nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
                 hint = f"did you mean {nearest[0]}?" if nearest else f"accepted: {', '.join(top_level(known))}"
                 return f"{line}: unknown key {key!r}; {hint}"
-            return f"{line}: {one_line(own)}"
+            return f"{line}: {one_line(failure)}"
         good.append(line)
     return one_line(error)
 
 
 def known_keys(overrides: list[str]) -> list[str]:
-    """Every key and group that may be set, for suggestions."""
+    """All keys and groups that can be set, for suggestions."""
 
     def walk(node: Any, prefix: str) -> Iterator[str]:
         if OmegaConf.is_dict(node):
@@ -79,15 +79,15 @@ def top_level(keys: list[str]) -> list[str]:
 
 
 def options(group: str) -> list[str]:
-    """Choices of a config group; none where there is no such group."""
+    """The choices of a config group; [] for no group."""
     if group in TABLES:
         return []
-    found = GlobalHydra.instance().config_loader().get_group_options(group)
-    return sorted({name for name in found if not name.endswith("_schema")})
+    choices = GlobalHydra.instance().config_loader().get_group_options(group)
+    return sorted({name for name in choices if not name.endswith("_schema")})
 
 
 def one_line(error: Exception) -> str:
-    """The message, without Hydra's and OmegaConf's later lines, which repeat the key and the type."""
+    """The first line of an error of Hydra or OmegaConf, with the key if it lacks that."""
     cause = error.__cause__ if str(error).startswith("Error merging override") and error.__cause__ else error
     lines = [line.strip() for line in str(cause).splitlines() if line.strip()] or [type(cause).__name__]
     key = next((line.removeprefix("full_key: ") for line in lines if line.startswith("full_key: ")), "")

@@ -1,11 +1,11 @@
-"""Standard output that may lose its reader, as in `train.py … | head`: what is printed ends, the run does not."""
+"""Standard output whose reader may close the pipe, as in `train.py … | head`: output ends, the run goes on."""
 
 import os
 from typing import Any, TextIO
 
 
 class Unread:
-    """A stream whose writes go nowhere once nobody reads them. All else is the stream's own."""
+    """Wraps a stream so that writes are discarded once its pipe is closed, instead of raising BrokenPipeError."""
 
     def __init__(self, stream: TextIO):
         self.stream = stream
@@ -24,7 +24,7 @@ class Unread:
             self.give_up()
 
     def give_up(self) -> None:
-        """What is still in the buffer, and all that follows, goes to the null device."""
+        """Redirect the stream to the null device, for its buffer and all later writes."""
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, self.stream.fileno())
         os.close(nowhere)

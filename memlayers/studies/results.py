@@ -1,4 +1,4 @@
-"""results/: the records of a study in one file, its table and its figure."""
+"""Committed studies in results/: the records of each in one file, its table and its figure."""
 
 import json
 from collections.abc import Iterable
@@ -17,10 +17,10 @@ from memlayers.training.record import Record
 
 
 def commit(folder: Path, results: Path) -> Path:
-    """Take the records of a study, results/local/STUDY, into results/STUDY. Returns that folder.
+    """Add the records of a study in results/local/STUDY to results/STUDY; returns that folder.
 
-    Raises ValueError, and changes nothing, for records of code that was not committed, of several studies, and for
-    other digests than the ones that are there.
+    Raises ValueError, and changes nothing, for records of uncommitted code, of several studies, and for
+    digests that differ from those that are there.
     """
     fresh = list(read_all(folder))
     studies = sorted({record["study"] for record in fresh})
@@ -35,7 +35,7 @@ def commit(folder: Path, results: Path) -> Path:
     target = results / studies[0]
     there = list(read_all(target)) if target.is_dir() else []
     layout = read_layout(folder)
-    rows = {axis for axis in layout["rows"] if axis != "arm"}  # which a command may have set to one value
+    rows = {axis for axis in layout["rows"] if axis != "arm"}  # also those that every command fixes
     swept = sorted({key for record in [*there, *fresh] for key in record["axes"]} | rows)
     kept = {place(record, swept): record for record in there}
     for record in fresh:
@@ -59,7 +59,7 @@ def commit(folder: Path, results: Path) -> Path:
 
 
 def axes_of_all(found: Iterable[Record]) -> dict[str, list[Any]]:
-    """Each axis with its values, in the order of the records."""
+    """Each axis with its values, in order of first use."""
     axes: dict[str, list[Any]] = {}
     for record in found:
         for key, value in (record["axes"] | {"world": record["world"]}).items():
@@ -69,7 +69,7 @@ def axes_of_all(found: Iterable[Record]) -> dict[str, list[Any]]:
 
 
 def place(record: Record, swept: list[str]) -> tuple[str, ...]:
-    """What a study has one record of, in the order of its file: its value of all that any command of it swept."""
+    """The key by which a record is unique in its study, and sorted: world, arm, values of all swept axes, seed."""
     config = flatten(record.get("config", {}))
     axes = {key: record["axes"].get(key, config.get(key)) for key in swept if key != "seed"}
     return record["world"], record["arm"], json.dumps(axes, sort_keys=True), f"{record['seed']:09d}"
@@ -84,7 +84,7 @@ def studies_in(results: Path) -> list[Path]:
 
 
 def redraw(folder: Path, target: Path, parquet: bool = False) -> list[Path]:
-    """table.md, table.csv and figure of the records below a folder, and table.parquet, into another."""
+    """Write table.md, table.csv, the figure and perhaps table.parquet of the records in `folder` to `target`."""
     layout, frame = read_layout(folder), framed(list(read_all(folder)))
     rows = table(frame, layout)
     target.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""What the YAML files of conf/ extend and interpolate, told to Hydra."""
+"""Registers with Hydra the schemas and resolvers that conf/ uses."""
 
 from functools import cache
 
@@ -14,13 +14,13 @@ from memlayers.studies.files import CONF, checkout, store_arm
 
 @cache
 def register() -> None:
-    """The schemas that YAML files extend, an arm for each feed-forward, and three resolvers.
+    """Register the schemas of YAML files, an arm for each feed-forward, and three resolvers.
 
-    ${square:3}: 9; ${third:128}: 43; ${checkout:}: where results/ is.
+    ${square:3}: 9; ${third:128}: 43; ${checkout:}: the folder of results/.
     """
     store = ConfigStore.instance()
     schema = OmegaConf.structured(RunConfig)
-    schema.model.ffn = schema.axes = None  # else only what merges with the defaults could stand there
+    schema.model.ffn = schema.axes = None  # else OmegaConf accepts only values that merge with the defaults
     store.store(name="run_schema", node=schema)
     for kind in ("Atlas", "Biographies", "Pictures", "Triples"):
         store.store(group="world", name=f"{kind.lower()}_schema", node=getattr(schemas, f"{kind}Config"))

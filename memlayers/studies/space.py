@@ -1,4 +1,4 @@
-"""conf/space/: what scripts/tune.py searches for an arm, and where it begins."""
+"""The search spaces of scripts/tune.py, from conf/space/."""
 
 import copy
 import math
@@ -11,12 +11,14 @@ from memlayers.config import RunConfig
 from memlayers.config.model import PLACES
 from memlayers.studies.files import CONF
 
-EDGE = 0.03  # of a range: a setting as near to an end as this is at its edge
+EDGE = 0.03  # share of a range; a setting within it from an end is at the edge
 Space = dict[str, dict[str, Any]]
 
 
 def space_of(config: RunConfig) -> Space:
-    """The search space of an arm: conf/space/default.yaml, tables.yaml or dense.yaml, those of prose, and its own."""
+    """The search space of an arm: conf/space/default.yaml, tables.yaml or dense.yaml, those of prose, and the arm's
+    own.
+    """
     layers = [config.model.ffn, *(getattr(config.model, place) for place in PLACES)]
     kind = "tables" if any(hasattr(layer, "pool") for layer in layers) else "dense"
     prose = ("prose", f"prose_{kind}") if config.world.text == "prose" else ()
@@ -32,17 +34,17 @@ def space_of(config: RunConfig) -> Space:
 
 
 def suggest(trial: BaseTrial, space: Space) -> list[str]:
-    """The words of a trial, as in a command line."""
+    """Let Optuna choose from the space; returns overrides of a command line."""
     words = []
     for key, entry in space.items():
         choices = entry.get("choices")
         if choices is not None:
             chosen = trial.suggest_categorical(key, list(choices))
-            if chosen != "null":  # of a group: as without the word
+            if chosen != "null":  # null in a group: no override
                 words.append(f"{key}={str(chosen).lower() if isinstance(chosen, bool) else chosen}")
             if isinstance(choices, dict):
-                own = {f"{chosen}: {name}": one for name, one in choices[chosen].items()}
-                words += [word.partition(": ")[2] for word in suggest(trial, own)]
+                subspace = {f"{chosen}: {name}": entry_of for name, entry_of in choices[chosen].items()}
+                words += [word.partition(": ")[2] for word in suggest(trial, subspace)]
         elif entry.get("or_null") and not trial.suggest_categorical(f"with {key}", [True, False]):
             words.append(f"{key}=null")
         else:
@@ -52,49 +54,51 @@ def suggest(trial: BaseTrial, space: Space) -> list[str]:
 
 
 def start_of(space: Space) -> dict[str, Any]:
-    """The first trial: where each range begins."""
-    found: dict[str, Any] = {}
+    """The parameters of the first trial: the `start` of each entry."""
+    parameters: dict[str, Any] = {}
     for key, entry in space.items():
         choices, start = entry.get("choices"), entry["start"]
         if choices is None:
             if entry.get("or_null"):
-                found[f"with {key}"] = start is not None
+                parameters[f"with {key}"] = start is not None
             if start is not None:
-                found[key] = float(start)
+                parameters[key] = float(start)
             continue
-        found[key] = start
+        parameters[key] = start
         if isinstance(choices, dict):
-            found |= {f"{start}: {name}": float(one["start"]) for name, one in choices[start].items()}
-    return found
+            parameters |= {f"{start}: {name}": float(range_["start"]) for name, range_ in choices[start].items()}
+    return parameters
 
 
 def ranges(space: Space) -> dict[str, dict[str, Any]]:
-    """The numeric ranges in a space by their names in a trial, those of choices included."""
-    found = {}
+    """The numeric ranges of a space, with those of its choices, by parameter name in a trial."""
+    by_name = {}
     for key, entry in space.items():
         if "low" in entry:
-            found[key] = entry
+            by_name[key] = entry
         elif isinstance(entry["choices"], dict):
-            for choice, own in entry["choices"].items():
-                found |= {f"{choice}: {name}": one for name, one in ranges(own).items()}
-    return found
+            for choice, subspace in entry["choices"].items():
+                by_name |= {f"{choice}: {name}": range_ for name, range_ in ranges(subspace).items()}
+    return by_name
 
 
 def edges(space: Space, trial: FrozenTrial) -> list[str]:
-    """Names of the ranges at whose end the trial stands, or beyond it; an end at 0 is none."""
-    found = []
+    """Names of the ranges in which the trial is at an end or beyond; a lower end of 0 does not count."""
+    names = []
     for name, entry in ranges(space).items():
         if name in trial.params:
             scale = math.log if entry.get("log") else float
-            low, high, value = (scale(float(one)) for one in (entry["low"], entry["high"], trial.params[name]))
+            low, high, value = (scale(float(number)) for number in (entry["low"], entry["high"], trial.params[name]))
             share = (value - low) / (high - low)
             if share > 1 - EDGE or (share < EDGE and entry["low"] != 0):
-                found.append(name)
-    return found
+                names.append(name)
+    return names
 
 
 def widened(space: Space, names: list[str]) -> Space:
-    """These ranges four times as far at both ends on a logarithmic scale, a quarter further up on a linear one."""
+    """The space with these ranges widened: on a log scale by a factor of 4 at both ends, else by a quarter at the
+    upper.
+    """
     wide = copy.deepcopy(space)
     for name, entry in ranges(wide).items():
         if name in names and entry.get("log"):

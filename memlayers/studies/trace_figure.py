@@ -1,4 +1,4 @@
-"""Where the reads of one question lie among all slots: for product keys, the grid of both halves."""
+"""A figure of the slots that one question reads, in the grid of all slots (for product keys: rows x columns)."""
 
 import math
 from pathlib import Path
@@ -16,7 +16,7 @@ from memlayers.trained import Trained
 
 
 def draw(model: Trained, reads: list[SlotRead], title: str, path: Path) -> None:
-    """`figure_of` in a file. Raises ValueError for one that matplotlib cannot write."""
+    """Save `figure_of` to a file. Raises ValueError for a file that matplotlib cannot write."""
     figure = figure_of(model, reads, title)
     try:
         figure.savefig(path, dpi=150)
@@ -25,7 +25,7 @@ def draw(model: Trained, reads: list[SlotRead], title: str, path: Path) -> None:
 
 
 def figure_of(model: Trained, reads: list[SlotRead], title: str) -> Figure:
-    """A panel a layer: in grey how much all facts read each slot, in colour by head what this question reads."""
+    """A panel for each layer: in grey how much all facts read each slot, in colours by head the reads of this question."""
     usage = read_weights(model.model, model.text, known_facts(model.text.world))
     figure = Figure(figsize=(5.2 * len(usage), 5.2), layout="constrained")
     axes = figure.subplots(1, len(usage), squeeze=False)
@@ -35,11 +35,13 @@ def figure_of(model: Trained, reads: list[SlotRead], title: str) -> Figure:
         grid[: len(weights)] = weights.cpu().abs()
         top = float(grid.max()) or 1.0
         axis.imshow(grid.view(side, side) + 1e-12, cmap="Greys", norm=LogNorm(top * 1e-4, top), interpolation="nearest")
-        for one in (one for one in reads if one.place == place):
-            row, column = divmod(one.slot, side)
-            size = 20 + 600 * abs(one.weight)
-            axis.scatter(column, row, s=size, color=colour(one.heads[0]), alpha=0.7, edgecolors="white", linewidths=0.8)
-        heads = sorted({one.heads[0] for one in reads if one.place == place})
+        for read in (read for read in reads if read.place == place):
+            row, column = divmod(read.slot, side)
+            size = 20 + 600 * abs(read.weight)
+            axis.scatter(
+                column, row, s=size, color=colour(read.heads[0]), alpha=0.7, edgecolors="white", linewidths=0.8
+            )
+        heads = sorted({read.heads[0] for read in reads if read.place == place})
         handles = [Line2D([], [], marker="o", ls="", color=colour(head), label=f"head {head}") for head in heads]
         axis.legend(handles=handles, frameon=False, loc="upper left", bbox_to_anchor=(0, -0.08), ncols=len(heads))
         axis.set(title=f"{title}: layer {place}", xlabel="second half of the key", ylabel="first half of the key")

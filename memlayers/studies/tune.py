@@ -1,8 +1,8 @@
-"""Equal effort: each arm's settings in a world and at a budget, from the same number of Optuna trials.
+"""Tuning with equal effort: each arm's settings in a world and at a budget, from as many Optuna trials.
 
 A search is one arm in one world at one budget: the words of a command line. Its trials are runs on a tuning seed; the
-best few are run again on two more, and the winner is the best mean. All of it is kept in a journal file, so that a
-search goes on where it was stopped, and several processes share it.
+best few are run again on two more seeds, and the best mean wins. All is kept in a journal file, so that a search can be
+resumed, and shared by several processes.
 """
 
 import json
@@ -23,9 +23,9 @@ from memlayers.studies.rates import table_of
 from memlayers.studies.space import Space, edges, space_of, start_of, suggest, widened
 from memlayers.training.record import code_version
 
-SEEDS = (11, 12, 13)  # the first for every trial, the others for finalists; comparisons use none of them
+SEEDS = (11, 12, 13)  # the first for all trials, the others for finalists; no comparison uses them
 FINALISTS = 4
-DEAD = timedelta(hours=1)  # a trial that has not ended by then belongs to a process that was killed
+DEAD = timedelta(hours=1)  # a trial that runs longer counts as that of a killed process
 
 HEAD = """# Settings of each arm at each budget that was searched, as words of a command; recall on three tuning seeds.
 # Written by `python scripts/tune.py --commit` from the trials in results/tune/.
@@ -39,14 +39,14 @@ def storage_in(folder: Path) -> JournalStorage:
 
 
 class Search:
-    """One arm in one world at one budget, named by the words that say so."""
+    """The search for one arm in one world at one budget, named by its overrides."""
 
     def __init__(self, words: list[str], folder: Path):
         self.words, self.folder = sorted(words), folder
         folder.mkdir(parents=True, exist_ok=True)
         with composing():
             self.config = compose_one(self.words)
-            self.space = space_of(compose_one([*self.words, "rates.arm=null"]))  # not from what was found before
+            self.space = space_of(compose_one([*self.words, "rates.arm=null"]))  # without tuned settings
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
         sampler = optuna.samplers.TPESampler(n_startup_trials=8, multivariate=True, group=True, constant_liar=True)
@@ -59,16 +59,16 @@ class Search:
         )
 
     def trials(self) -> list[FrozenTrial]:
-        """Those that ended."""
+        """The completed trials."""
         return self.study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
 
     def under_way(self) -> int:
-        """How many are run by some process."""
+        """The number of trials that any process is running."""
         running = self.study.get_trials(deepcopy=False, states=[TrialState.RUNNING])
         return sum(datetime.now() - (trial.datetime_start or datetime.min) < DEAD for trial in running)
 
     def step(self, most: int) -> bool:
-        """Run one more trial, or a finalist on one more seed; False where nothing is left to do."""
+        """Run one more trial, of at most `most`, or a finalist on one more seed; False if nothing is left to do."""
         if len(self.trials()) + self.under_way() < most:
             if not self.trials() and not self.under_way():
                 self.study.enqueue_trial(start_of(self.space))
@@ -79,7 +79,7 @@ class Search:
             try:
                 self.study.tell(trial, self.recall(words, SEEDS[0]))
             except BaseException:
-                self.study.tell(trial, state=TrialState.FAIL)  # and so it does not count
+                self.study.tell(trial, state=TrialState.FAIL)  # does not count as a trial
                 raise
             return True
         for finalist in self.finalists():
@@ -90,20 +90,24 @@ class Search:
         return False
 
     def space_for(self, most: int) -> Space:
-        """For the last quarter of the trials, ranges at whose end the best of the others stands are wider."""
+        """The space of the next trial: in the last quarter of them, ranges are widened in which the best so far is at
+        an end.
+        """
         first = self.trials()[: 3 * most // 4]
         if len(first) < 3 * most // 4:
             return self.space
         return widened(self.space, edges(self.space, max(first, key=lambda trial: trial.value or 0.0)))
 
     def recall(self, words: list[str], seed: int) -> float:
-        """Of a run with these words, in words that training never used if the world has any; 0 where it diverged."""
+        """Train with these overrides and return the recall, in held-out phrasings if the world has any; 0 if it
+        diverged.
+        """
         from memlayers.training.run import run
 
-        own = [f"seed={seed}", "study=trials", f"results={self.folder}", "logger=none", "progress=none"]
-        own += ["training.probes=1", "rates.arm=null"]
+        fixed = [f"seed={seed}", "study=trials", f"results={self.folder}", "logger=none", "progress=none"]
+        fixed += ["training.probes=1", "rates.arm=null"]
         with composing():
-            config = compose_one([*self.words, *words, *own])
+            config = compose_one([*self.words, *words, *fixed])
         try:
             recall = run(config)["recall"]
             return float(recall["exact"] if recall["held_out"] is None else recall["held_out"])
@@ -111,6 +115,7 @@ class Search:
             return 0.0
 
     def finalists(self) -> list[FrozenTrial]:
+        """The trials with the best recall."""
         ended = [trial for trial in self.trials() if trial.value is not None]
         return sorted(ended, key=lambda trial: (-trial.value, trial.number))[:FINALISTS]  # type: ignore[operator]
 
@@ -119,23 +124,25 @@ class Search:
         return all(len(self.again(trial)) == len(SEEDS) - 1 for trial in self.finalists())
 
     def again(self, trial: FrozenTrial) -> dict[str, float]:
-        """Recall of a finalist on further seeds."""
-        found: dict[str, float] = self.study.user_attrs.get(f"again {trial.number}", {})
-        return found
+        """Recall of a finalist on the further seeds so far, by seed."""
+        recalls: dict[str, float] = self.study.user_attrs.get(f"again {trial.number}", {})
+        return recalls
 
     def store(self, trial: FrozenTrial, seed: int, recall: float) -> None:
+        """Keep the recall of a finalist on a further seed."""
         self.study.set_user_attr(f"again {trial.number}", self.again(trial) | {str(seed): recall})
 
     def mean(self, trial: FrozenTrial) -> float:
+        """Mean recall over the tuning seeds so far."""
         assert trial.value is not None
         return statistics.mean([trial.value, *self.again(trial).values()])
 
     def best(self) -> FrozenTrial:
-        """The finalist of the best mean over all tuning seeds."""
+        """The finalist with the best mean over all tuning seeds."""
         return max(self.finalists(), key=self.mean)
 
     def entry(self) -> dict[str, Any]:
-        """Its line in conf/rates/."""
+        """The entry of the best trial for conf/rates/."""
         match, showings = self.config.match, self.config.training.exposures
         best = self.best()
         return {
@@ -145,7 +152,7 @@ class Search:
         }
 
     def lines(self) -> list[dict[str, Any]]:
-        """Every trial as a line of the record."""
+        """All trials, as lines of results/tune/WORLD.jsonl."""
         return [
             {
                 "search": " ".join(self.words),
@@ -159,33 +166,33 @@ class Search:
 
 
 def commit(folder: Path, results: Path, rates: Path) -> tuple[list[Path], list[str]]:
-    """Take the finished searches of a folder: trials into results/WORLD.jsonl, a sorted line each, and the best of each
-    arm and budget into rates/WORLD.yaml, where it replaces what is there. Returns what was written, and the searches
-    that were left out: with fewer trials than others in their world, or finalists still to be run again.
-    Raises ValueError for a folder without any.
+    """Write the finished searches of a folder: trials to results/WORLD.jsonl, as sorted lines, and the best of each arm
+    and budget to rates/WORLD.yaml, in place of what is there. Returns the written files, and the searches that were
+    left out, as they have fewer trials than others in their world, or finalists that have not run on all seeds. Raises
+    ValueError for a folder without searches.
     """
     names = optuna.get_all_study_names(storage_in(folder)) if folder.is_dir() else []
     begun = [Search(name.split(), folder) for name in names]
-    searches = [one for one in begun if one.trials()]
+    searches = [search for search in begun if search.trials()]
     if not searches:
         raise ValueError(f"{folder}: no search there; accepted: after python scripts/tune.py arm=memory")
     written, left_out = [], []
-    for world in sorted({one.config.rates.world or "" for one in searches}):
-        ours = [one for one in searches if one.config.rates.world == world]
-        most = max(len(one.trials()) for one in ours)
-        own = [one for one in ours if len(one.trials()) == most and one.is_decided()]
-        left_out += [" ".join(one.words) for one in ours if one not in own]
-        taken = {" ".join(one.words) for one in own}
+    for world in sorted({search.config.rates.world or "" for search in searches}):
+        ours = [search for search in searches if search.config.rates.world == world]
+        most = max(len(search.trials()) for search in ours)
+        decided = [search for search in ours if len(search.trials()) == most and search.is_decided()]
+        left_out += [" ".join(search.words) for search in ours if search not in decided]
+        taken = {" ".join(search.words) for search in decided}
         path = results / f"{world}.jsonl"
         old = path.read_text().splitlines() if path.is_file() else []
         kept = [line for line in old if json.loads(line)["search"] not in taken]
-        lines = [json.dumps(line, sort_keys=True) for one in own for line in one.lines()]
+        lines = [json.dumps(line, sort_keys=True) for search in decided for line in search.lines()]
         results.mkdir(parents=True, exist_ok=True)
         path.write_text("\n".join(sorted({*kept, *lines})) + "\n")
         table = dict(table_of(world))
-        for one in own:
-            entry, arm = one.entry(), str(one.config.rates.arm)
-            searched = [other for other in table.get(arm, []) if "recall" in other]  # what was found by hand goes
+        for search in decided:
+            entry, arm = search.entry(), str(search.config.rates.arm)
+            searched = [other for other in table.get(arm, []) if "recall" in other]  # drops entries set by hand
             others = [other for other in searched if other["budget"] != entry["budget"]]
             table[arm] = sorted([*others, entry], key=lambda line: sorted(line["budget"].items()))
         target = rates / f"{world}.yaml"

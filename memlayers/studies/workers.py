@@ -1,4 +1,4 @@
-"""Processes that a launcher starts for the runs of a study: what they take, and that they end with the study."""
+"""Worker processes of a launcher: they end with their study, and keep freed memory."""
 
 import ctypes
 import os
@@ -7,19 +7,20 @@ import sys
 import threading
 import time
 
-STUDY = "MEMLAYERS_STUDY"  # in the environment of workers: the process that waits for them
-LOOK, GRACE = 1.0, 30.0  # seconds between two looks; for a run to be saved, as torchrun gives it
+STUDY = "MEMLAYERS_STUDY"  # environment variable of workers: the id of the study's process
+LOOK, GRACE = 1.0, 30.0  # seconds between checks; and for saving a checkpoint, as many as torchrun gives
 
 
 def wait_for_workers() -> None:
-    """Those that this process starts from here on end with it."""
+    """Mark this process as the study's: workers that it starts from here on end with it."""
     os.environ[STUDY] = str(os.getpid())
 
 
 def end_with_study() -> None:
-    """In a worker: once the study's process is gone, whatever ended it, SIGTERM, by which a run is saved, and the end.
+    """In a worker: when the study's process is gone, send SIGTERM to this one, so that its run saves a checkpoint, and
+    then exit.
 
-    The pipe from which a worker takes its next run is no sign: other workers hold it open, and all would wait for ever.
+    The end of the pipe from which workers take runs cannot be used: other workers hold it open.
     """
     parent = os.getppid()
     name = f"{STUDY}={parent}"
@@ -38,10 +39,10 @@ def _watch(parent: int) -> None:
 def keep_freed_memory() -> None:
     """Let malloc keep what a step frees for the next one, up to 2 GiB, instead of asking for cleared pages each time.
 
-    For processes of ours only, as it is for the whole process, whatever MALLOC_TRIM_THRESHOLD_ says. Without glibc
-    nothing changes.
+    Only for our own processes, as it affects the whole process and overrides MALLOC_TRIM_THRESHOLD_. No effect without
+    glibc.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:
-        mallopt(-3, 2**25)  # M_MMAP_THRESHOLD: the most that is accepted; larger tensors are mapped one by one
+        mallopt(-3, 2**25)  # M_MMAP_THRESHOLD: the largest that is accepted; larger tensors are mapped
         mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD

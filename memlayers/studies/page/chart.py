@@ -1,7 +1,7 @@
-"""A panel as a chart in Vega-Lite. The page carries Vega and Vega-Lite once, for all its charts.
+"""Charts in Vega-Lite from panels. The page includes Vega and Vega-Lite once, for all its charts.
 
-The page's script sets the signals `hidden`, names of arms that are switched off, and `current`, the run that is looked
-at, and draws colours and letters by its style sheet.
+The page's script sets the signals `hidden` (names of arms that are switched off) and `current` (the selected run);
+colours and fonts come from its style sheet.
 """
 
 import importlib
@@ -14,11 +14,11 @@ from memlayers.studies.page.panels import MARKS, Panel
 
 EXTRA = 'pip install -e ".[page]" -c constraints.txt'
 FONT = "system-ui, sans-serif"
-QUIET = {"aria": False}  # the page names each figure, and steps through its points, in its own way
+QUIET = {"aria": False}  # the page has its own labels and keyboard navigation
 
 
 def vl_convert() -> Any:
-    """The package that brings Vega. Raises ValueError where it is not installed."""
+    """The package that includes Vega. Raises ValueError if it is not installed."""
     try:
         return importlib.import_module("vl_convert")
     except ImportError:
@@ -31,12 +31,12 @@ def runtime() -> str:
 
 
 def variable(colour: str) -> str:
-    """Of the style sheet, which has a lighter one of each for dark pages."""
+    """The CSS variable of a colour; the style sheet has lighter values for dark pages."""
     return "var(--grey)" if colour == GREY else f"var(--arm-{PALETTE.index(colour)})"
 
 
-def laid_out(panel: Panel, colours: dict[str, str]) -> dict[str, Any]:
-    """The panel in Vega-Lite, with its data; `colours` of all arms of the study."""
+def vega_spec(panel: Panel, colours: dict[str, str]) -> dict[str, Any]:
+    """The Vega-Lite specification of a panel, with its data; `colours` of all arms of the study."""
     x = {
         "field": "x",
         "scale": scale(panel, "x"),
@@ -45,14 +45,14 @@ def laid_out(panel: Panel, colours: dict[str, str]) -> dict[str, Any]:
     x |= {"title": panel["x"]["title"], "axis": axis(panel, "x")}
     y = {"field": "y", "scale": scale(panel, "y"), "type": "quantitative", "title": panel["y"]["title"]}
     y |= {"axis": axis(panel, "y")}
-    arms = {"domain": list(colours), "range": [variable(one) for one in colours.values()]}
+    arms = {"domain": list(colours), "range": [variable(colour) for colour in colours.values()]}
     colour = {"field": "arm", "type": "nominal", "scale": arms, "legend": None}
     place, spread = {"x": x, "y": y, "color": colour}, {"y": y | {"field": "low"}, "y2": {"field": "high"}}
     shown = {"filter": "indexof(hidden, datum.arm) < 0"}
 
     def layer(name: str, mark: dict[str, Any], encoding: dict[str, Any], *more: dict[str, str]) -> dict[str, Any]:
-        made = {"data": {"name": name}, "mark": QUIET | {"style": name} | mark}
-        return made | {"encoding": encoding, "transform": [*([] if name == "rules" else [shown]), *more]}
+        spec = {"data": {"name": name}, "mark": QUIET | {"style": name} | mark}
+        return spec | {"encoding": encoding, "transform": [*([] if name == "rules" else [shown]), *more]}
 
     label = {"type": "text", "align": "right", "baseline": "bottom", "dy": -3, "x": {"expr": "width - 2"}}
     is_current = {"filter": "datum.run === current"}
@@ -90,9 +90,9 @@ def laid_out(panel: Panel, colours: dict[str, str]) -> dict[str, Any]:
 
 
 def domain(panel: Panel, side: str) -> list[float]:
-    """Of all marks, whichever are shown, so that switching an arm off moves nothing."""
+    """The domain of an axis, over all marks, hidden ones included, so that hiding an arm moves nothing."""
     keys = ("x",) if side == "x" else ("y", "low", "high")
-    values = [one[key] for name in MARKS for one in panel[name] for key in keys if one.get(key) is not None]
+    values = [mark[key] for name in MARKS for mark in panel[name] for key in keys if mark.get(key) is not None]
     is_log = panel[side]["scale"] == "log"
     values = [value for value in values if value > 0 or not is_log] or [1.0]
     low, high = min(values), max(values)
@@ -105,20 +105,20 @@ def domain(panel: Panel, side: str) -> list[float]:
 def scale(panel: Panel, side: str) -> dict[str, Any]:
     kind = panel[side]["scale"]
     if kind == "point":
-        return {"type": kind, "padding": 0.5, "domain": list(dict.fromkeys(one["x"] for one in panel["points"]))}
+        return {"type": kind, "padding": 0.5, "domain": list(dict.fromkeys(point["x"] for point in panel["points"]))}
     return {"type": kind, "domain": domain(panel, side), "nice": False}
 
 
 def axis(panel: Panel, side: str) -> dict[str, Any]:
-    """With lines at 1, 2 and 5 times powers of ten, where it is logarithmic: at powers alone, over several of them."""
+    """The axis of a panel; on a log scale, with ticks at 1, 2 and 5 times powers of ten, over a wide range at powers."""
     kind = panel[side]["scale"]
-    made: dict[str, Any] = {"labelOverlap": "greedy", "grid": kind != "point"}
+    spec: dict[str, Any] = {"labelOverlap": "greedy", "grid": kind != "point"}
     if kind == "linear":
-        made["tickCount"] = 5
+        spec["tickCount"] = 5
     if kind == "log":
         low, high = domain(panel, side)
         steps = (1, 2, 5) if high < 1e4 * low else (1,)
         powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-        made["values"] = [step * 10**power for power in powers for step in steps if low <= step * 10**power <= high]
-        made["format"] = "~s" if high >= 1000 else "~g"
-    return made
+        spec["values"] = [step * 10**power for power in powers for step in steps if low <= step * 10**power <= high]
+        spec["format"] = "~s" if high >= 1000 else "~g"
+    return spec

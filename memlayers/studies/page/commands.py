@@ -1,4 +1,4 @@
-"""The command behind a point of a figure: of the study's own commands the one that ran it, with its values alone."""
+"""The command that reproduces a point of a figure: the study's command that ran it, reduced to its values."""
 
 import shlex
 from collections.abc import Sequence
@@ -13,11 +13,13 @@ from memlayers.studies.table import text
 from memlayers.training.record import Record
 
 VERB = ("python", "scripts/train.py")
-Words = dict[str, tuple[str, list[str]]]  # key -> as it is written, and the values that it sweeps over, or its one
+Words = dict[str, tuple[str, list[str]]]  # key -> its value as written, and the list of its values
 
 
 def words_of(command: str) -> Words | None:
-    """Of python scripts/train.py -m arm=dense,memory 'seed=range(3)', without flags; None for what is no command."""
+    """The overrides of a command such as python scripts/train.py -m arm=dense,memory 'seed=range(3)', by key, without
+    flags; None if it cannot be parsed.
+    """
     try:
         words = [word for word in shlex.split(command)[len(VERB) :] if not word.startswith("-")]
         return {key: (value, choices(key, value)) for key, _, value in (word.partition("=") for word in words)}
@@ -26,29 +28,30 @@ def words_of(command: str) -> Words | None:
 
 
 def choices(key: str, words: str) -> list[str]:
+    """All values of an override, one if it is no sweep."""
     override: Any = OverridesParser.create().parse_override(f"{key}={words}")
     if override.is_sweep_override():
-        return [one.strip("'\"") for one in override.sweep_string_iterator()]
+        return [value.strip("'\"") for value in override.sweep_string_iterator()]
     return [words.strip("'\"")]
 
 
 def command_of(runs: Sequence[Record], commands: Sequence[Words]) -> str | None:
-    """Of runs of one configuration on several seeds; None where no command of the study made the first of them."""
+    """The command for runs of one configuration on several seeds; None if no command of the study matches the first."""
     first = runs[0]
     axes = {key: text(first["axes"].get(key, first[key])) for key in ("world", "arm")}
     axes |= {key: text(value) for key, value in first["axes"].items() if key != "seed"}
     values = {key: text(value) for key, value in flatten(first.get("config", {})).items()}
     values |= axes | {"seed": text(first["seed"])}
-    for words in reversed(commands):  # a later one made what an earlier one did not
+    for words in reversed(commands):  # later commands first
         if all(values[key] in map(plain, swept) for key, (_, swept) in words.items() if key in values):
-            arm = next((one for one in words.get("arm", ("", []))[1] if plain(one) == axes["arm"]), axes["arm"])
+            arm = next((value for value in words.get("arm", ("", []))[1] if plain(value) == axes["arm"]), axes["arm"])
             fixed = {key: written for key, (written, _) in words.items() if key not in (*axes, "seed")}
-            said = fixed | axes | {"arm": arm, "seed": ",".join(str(one["seed"]) for one in runs)}
+            overrides = fixed | axes | {"arm": arm, "seed": ",".join(str(run["seed"]) for run in runs)}
             flags = ["-m"] if len(runs) > 1 and "experiment" not in fixed else []
-            return shlex.join([*VERB, *flags, *(f"{key}={value}" for key, value in said.items())])
+            return shlex.join([*VERB, *flags, *(f"{key}={value}" for key, value in overrides.items())])
     return None
 
 
 def plain(value: str) -> str:
-    """The name of an arm that is a file of the user's: bilinear for mine/bilinear.py."""
+    """The name of an arm: bilinear for the user's file mine/bilinear.py."""
     return Path(value).stem if value.endswith(".py") else value

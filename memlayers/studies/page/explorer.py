@@ -1,8 +1,8 @@
-"""What the slot explorer of a page shows of a trained model, as data for its script: computed here, drawn there.
+"""The data of a page's slot explorer, computed from a trained model; its script draws them.
 
-"subjects", "relations"    every subject with every relation is a fact, but for those that the world lacks
-"facts"                    question, answers with and without the slots it reads, and these slots with their readers
-"layers"                   by place: half scores of all rows and columns in 8 bits, and how many facts read each slot
+"subjects", "relations"    the names; facts refer to them by index
+"facts"                    for each: question, answers with and without the slots that it reads, these slots and readers
+"layers"                   for each place: half scores of all rows and columns in 8 bits, how many facts read each slot
 """
 
 import base64
@@ -18,12 +18,14 @@ from memlayers.trained import Reply, Trained
 from memlayers.training.record import read_record
 
 MOST_FACTS = 200
-MOST_BYTES = 1_200_000  # of scores and counts of readers; larger tables are shown for fewer facts
-NEIGHBOURS = 3  # of each subject drawn: those that share most of what it reads
+MOST_BYTES = 1_200_000  # of scores and counts of readers; larger tables show fewer facts
+NEIGHBOURS = 3  # for each subject drawn, the subjects whose reads overlap most
 
 
 def explored(model: Trained, run: str, most: int = MOST_FACTS) -> dict[str, Any]:
-    """Of at most so many facts. Raises ValueError, in one line, for a model without product keys, or with too many."""
+    """The explorer's data for at most `most` facts. Raises ValueError, in one line, for a model without product keys,
+    or with too many.
+    """
     others = all_reads(model)
     places = {place: lookup_at(model, place) for place in others.reads}
     lookups = {place: lookup for place, lookup in places.items() if lookup is not None}
@@ -61,33 +63,35 @@ def explored(model: Trained, run: str, most: int = MOST_FACTS) -> dict[str, Any]
                 "topk": lookup.topk,
                 "readers": readers(others, place, sizes[place] ** 2),
             }
-            | quantised(torch.stack([one[place] for one in scores]))
+            | quantised(torch.stack([by_place[place] for by_place in scores]))
             for place, lookup in lookups.items()
         ],
     }
 
 
 def chosen(others: AllReads, count: int) -> list[int]:
-    """Subjects, in their order: some drawn by chance, each with those that share most of what its first fact reads."""
+    """Subjects, sorted: random ones, each with those whose reads overlap most with the reads of its first fact."""
     first = {int(subject): row for row, (subject, _) in reversed(list(enumerate(others.facts.tolist())))}
-    rows, found = list(first.values()), set[int]()
+    rows, subjects = list(first.values()), set[int]()
     for index in torch.randperm(len(rows), generator=torch.Generator().manual_seed(0)).tolist():
         shared = torch.stack([share_of(*table, rows[index]) for table in others.reads.values()]).sum(dim=0)
         near = dict.fromkeys(others.facts[shared.argsort(descending=True), 0].tolist())
-        for subject in [int(others.facts[rows[index], 0]), *near][: NEIGHBOURS + 2]:  # it is nearest to itself
-            if len(found) == count:
-                return sorted(found)
-            found.add(subject)
-    return sorted(found)
+        for subject in [int(others.facts[rows[index], 0]), *near][
+            : NEIGHBOURS + 2
+        ]:  # + 2: itself, which is nearest, twice
+            if len(subjects) == count:
+                return sorted(subjects)
+            subjects.add(subject)
+    return sorted(subjects)
 
 
 def share_of(slots: Tensor, weights: Tensor, row: int) -> Tensor:
-    """Of slots and weights (f, r), the weight (f,) that each row gives to slots of one of them."""
+    """For reads (f, r), the weight (f,) that each row has on slots that row `row` reads."""
     return (weights.abs() * torch.isin(slots, slots[row])).sum(dim=1)
 
 
 def fact_of(model: Trained, changed: Trained, fact: Fact, subjects: list[int], others: AllReads) -> dict[str, Any]:
-    """One question; `changed` is a copy of the model, and one again afterwards."""
+    """The data of one question. `changed`, a copy of the model, is changed and restored."""
     subject, relation = model.text.world.names()[fact[0]], model.text.world.relations[fact[1]]
     reply = model.ask(subject, relation)
     forget(changed, fact)
@@ -106,14 +110,14 @@ def fact_of(model: Trained, changed: Trained, fact: Fact, subjects: list[int], o
         "without": answers(without),
         "reads": read,
         "slots": [
-            [one.place, one.slot, rounded(one.weight), one.heads, one.readers, one.known_to]
-            for one in trace(model, subject, relation, others=others)
+            [slot.place, slot.slot, rounded(slot.weight), slot.heads, slot.readers, slot.known_to]
+            for slot in trace(model, subject, relation, others=others)
         ],
     }
 
 
 def answers(reply: Reply) -> list[tuple[str, float]]:
-    return [(one, rounded(p)) for one, p in zip(reply.objects, reply.probabilities, strict=True)]
+    return [(name, rounded(p)) for name, p in zip(reply.objects, reply.probabilities, strict=True)]
 
 
 def rounded(value: float) -> float:
@@ -121,12 +125,12 @@ def rounded(value: float) -> float:
 
 
 def readers(others: AllReads, place: str, slots: int) -> str:
-    """How many facts read each slot where their answer begins: 16 bits each, little-endian, in base 64."""
+    """How many facts read each slot at the token that predicts the answer: 16 bits each, little-endian, in base 64."""
     table = others.reads[place]
-    once = torch.zeros(slots)
+    counts = torch.zeros(slots)
     for part in table.slots:
-        once[part.unique()] += 1
-    return encoded(once.clamp(max=2**16 - 1).numpy().astype("<u2"))
+        counts[part.unique()] += 1
+    return encoded(counts.clamp(max=2**16 - 1).numpy().astype("<u2"))
 
 
 def quantised(scores: Tensor) -> dict[str, Any]:
@@ -141,6 +145,6 @@ def encoded(values: numpy.ndarray[Any, Any]) -> str:
 
 
 def recalled(run: str) -> float | None:
-    """Of the record beside the model, where there is one."""
+    """The recall in the record beside the model, or None."""
     record = read_record(Path(run).with_suffix(".json"))
     return record["recall"]["exact"] if record and record.get("recall") else None

@@ -1,4 +1,4 @@
-"""One HTML file of all studies, and of what a trained model reads: no network, and all that it needs within."""
+"""Writes one self-contained HTML page of studies and of a trained model's reads; it needs no network."""
 
 import json
 import re
@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from memlayers.studies.frame import framed, read_all
 from memlayers.studies.layout import read_layout
-from memlayers.studies.page.chart import laid_out, runtime, variable
+from memlayers.studies.page.chart import runtime, variable, vega_spec
 from memlayers.studies.page.commands import words_of
 from memlayers.studies.page.explorer import explored
 from memlayers.studies.page.panels import Runs, arms_of, panels_of, panels_of_frontiers
@@ -31,11 +31,11 @@ def write(
     run: str | None = None,
     layers: tuple[type, ...] = (),
 ) -> Path:
-    """The page of the studies in some folders, of sections in Markdown, and of the model of a run; returns its path.
-    `layers`: settings of the user's own, of that model.
+    """Write the page of the studies in `folders`, of sections in Markdown, and of the model of `run`; returns its path.
+    `layers`: settings classes of the user's layers in that model.
 
     Raises ValueError, in one line, for folders without records, a run without a model, and a path that cannot be
-    written, which is tried before the model is asked. A page that was there stays, until the new one is whole.
+    written, which is checked first. An existing page is replaced only once the new one is complete.
     """
     if not folders:
         raise ValueError("--html: no records of a study; accepted: a folder with some, such as results/frontier")
@@ -57,19 +57,19 @@ def write(
 def rendered(
     folders: Sequence[Path], others: Sequence[str] = (), run: str | None = None, layers: tuple[type, ...] = ()
 ) -> str:
-    vega = runtime()  # first, as it says what is not installed
+    vega = runtime()  # first, as it raises if the package is missing
     model = None if run is None else explorer_of(run, layers)
     studies = [study_of(folder) for folder in folders]
     templates = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined)
     templates.trim_blocks = templates.lstrip_blocks = True
     data = {
-        "charts": [[panel["spec"] for world in one["worlds"] for panel in world["panels"]] for one in studies],
-        "runs": [one["runs"] for one in studies],
+        "charts": [[panel["spec"] for world in study["worlds"] for panel in world["panels"]] for study in studies],
+        "runs": [study["runs"] for study in studies],
         "explorer": model,
     }
     return templates.get_template("template.html").render(
         studies=studies,
-        sections=[section_of(one) for one in others],
+        sections=[section_of(markdown) for markdown in others],
         explorer=model,
         style=asset("style.css"),
         data=compact(data),
@@ -78,7 +78,7 @@ def rendered(
 
 
 def asset(name: str) -> Markup:
-    """A file beside this one, which goes into the page as it is."""
+    """The content of a file beside this one, not escaped."""
     return Markup((Path(__file__).parent / name).read_text())
 
 
@@ -87,18 +87,18 @@ def explorer_of(run: str, layers: tuple[type, ...]) -> dict[str, Any]:
 
 
 def study_of(folder: Path) -> dict[str, Any]:
-    """All that the page says about a study. Raises ValueError for a folder without records."""
-    found, layout = list(read_all(folder)), read_layout(folder)
-    if not found:
+    """The data of a study for the page. Raises ValueError for a folder without records."""
+    records, layout = list(read_all(folder)), read_layout(folder)
+    if not records:
         raise ValueError(f"{folder}: no record of a run; accepted: the folder of a study, such as results/frontier")
-    frame = framed(found)
+    frame = framed(records)
     ok, rows = frame[frame["status"] == "ok"], table(frame, layout)
-    runs = Runs(ok, found, [words for command in layout["commands"] if (words := words_of(command)) is not None])
-    made = {} if ok.empty else (panels_of_frontiers if layout["frontier"] else panels_of)(ok, layout, runs)
-    arms = arms_of(made, layout)
+    runs = Runs(ok, records, [words for command in layout["commands"] if (words := words_of(command)) is not None])
+    panels_by_world = {} if ok.empty else (panels_of_frontiers if layout["frontier"] else panels_of)(ok, layout, runs)
+    arms = arms_of(panels_by_world, layout)
     worlds = [
-        {"name": world, "panels": [{"title": one["title"], "spec": laid_out(plain(one), arms)} for one in panels]}
-        for world, panels in made.items()
+        {"name": world, "panels": [{"title": item["title"], "spec": vega_spec(plain(item), arms)} for item in panels]}
+        for world, panels in panels_by_world.items()
     ]
     failed = frame[frame["status"] != "ok"]
     return {
@@ -111,16 +111,16 @@ def study_of(folder: Path) -> dict[str, Any]:
         ],
         "commands": layout["commands"],
         "counts": {"runs": len(ok), "failed": len(failed), "worlds": frame["world"].nunique()},
-        "failed": [f"{one.arm} seed {one.seed} on {one.world}: {one.error}" for one in failed.itertuples()],
+        "failed": [f"{item.arm} seed {item.seed} on {item.world}: {item.error}" for item in failed.itertuples()],
         "arms": {name: variable(colour) for name, colour in arms.items()},
         "worlds": worlds,
-        "runs": runs.told,
+        "runs": runs.descriptions,
         "tables": tables_of(frame, rows, layout),
     }
 
 
 def tables_of(frame: pandas.DataFrame, rows: pandas.DataFrame, layout: dict[str, Any]) -> list[Table]:
-    """The tables of RESULTS.md, those first that tell most."""
+    """The tables of RESULTS.md, the most informative first."""
     over = f"{layout['y'].replace('_', ' ')} over {layout['columns']}"
     if layout["frontier"]:
         wide, main = frontier_tables(frame, rows, layout)
@@ -132,48 +132,48 @@ def tables_of(frame: pandas.DataFrame, rows: pandas.DataFrame, layout: dict[str,
             {f"Side by side: {over}": pivot(rows, layout["columns"], layout["y"])} if layout["columns"] in rows else {}
         )
     axes = list(rows.columns[: list(rows.columns).index("n")])
-    return [table_of(*one) for caption, texts in named.items() for one in by_world(caption, texts, axes)]
+    return [table_of(*part) for caption, texts in named.items() for part in by_world(caption, texts, axes)]
 
 
 def by_world(caption: str, texts: pandas.DataFrame, axes: list[str]) -> list[tuple[str, pandas.DataFrame]]:
-    """A table for each world. An axis with one value moves into its caption, so that the first columns tell most."""
+    """Split a table by world, as (caption, rows). An axis with one value moves to the caption."""
     worlds = texts.groupby("world", sort=False) if "world" in texts else [("", texts)]
-    found = []
-    for world, own in worlds:
-        fixed = [name for name in axes if name in own and name != "arm" and own[name].nunique() == 1]
-        values = [f"{name} = {own[name].iloc[0]}" for name in fixed if name != "world"]
-        found.append((", ".join([caption, *([str(world)] if world else []), *values]), own.drop(columns=fixed)))
-    return found
+    tables = []
+    for world, part in worlds:
+        fixed = [name for name in axes if name in part and name != "arm" and part[name].nunique() == 1]
+        values = [f"{name} = {part[name].iloc[0]}" for name in fixed if name != "world"]
+        tables.append((", ".join([caption, *([str(world)] if world else []), *values]), part.drop(columns=fixed)))
+    return tables
 
 
 def section_of(markdown: str) -> dict[str, Any]:
-    """A section of RESULTS.md that is no study: a title, paragraphs, commands and tables; its figure stays there."""
-    made: dict[str, Any] = {"name": "", "paragraphs": [], "commands": [], "tables": []}
+    """The data of a section of RESULTS.md that is no study: title, paragraphs, commands and tables, without figures."""
+    section: dict[str, Any] = {"name": "", "paragraphs": [], "commands": [], "tables": []}
     for block in markdown.split("\n\n"):
         if block.startswith("## "):
-            made["name"] = block.removeprefix("## ")
+            section["name"] = block.removeprefix("## ")
         elif block.startswith("|"):
             head, _, *body = ([cell.strip() for cell in line.strip("|").split("|")] for line in block.splitlines())
-            caption = f"{made['name']}, table {len(made['tables']) + 1}"
-            made["tables"].append(table_of(caption, pandas.DataFrame(body, columns=head)))
+            caption = f"{section['name']}, table {len(section['tables']) + 1}"
+            section["tables"].append(table_of(caption, pandas.DataFrame(body, columns=head)))
         elif block.startswith("    "):
-            made["commands"] += [line.strip() for line in block.splitlines()]
+            section["commands"] += [line.strip() for line in block.splitlines()]
         elif not block.startswith("!["):
-            made["paragraphs"].append(block.replace("`", ""))
-    return made
+            section["paragraphs"].append(block.replace("`", ""))
+    return section
 
 
 def plain(value: Any) -> Any:
-    """For JSON: numbers of numpy as Python's, to five digits, and None for what is not a number."""
+    """A value for JSON: NumPy numbers as Python's, floats to five digits, None for NaN and infinity."""
     if isinstance(value, dict):
-        return {key: plain(one) for key, one in value.items()}
+        return {key: plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(one) for one in value]
+        return [plain(item) for item in value]
     if isinstance(value, float | numpy.floating):
         return float(f"{value:.5g}") if numpy.isfinite(value) else None
     return value.item() if isinstance(value, numpy.generic) else value
 
 
 def compact(data: Any) -> Markup:
-    """JSON that may stand in a script element: it holds no < at all."""
+    """JSON for a script element, with every < escaped."""
     return Markup(json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c"))
