@@ -149,7 +149,7 @@ def turned(pixels: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def rotate(pixels: Tensor, degrees: Tensor) -> Tensor:
-    """Rotate each of the pictures (n, 8, 8) anticlockwise about its centre by its angle (n,); bilinear, black outside."""
+    """Rotate pictures (n, 8, 8) anticlockwise about their centres by angles (n,); bilinear, black outside."""
     angle = torch.deg2rad(degrees)
     cos, sin, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
     matrix = torch.stack([torch.stack([cos, -sin, zero], 1), torch.stack([sin, cos, zero], 1)], 1)

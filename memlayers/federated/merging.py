@@ -37,7 +37,7 @@ def by_reads(start: Tensor, tables: Sequence[Tensor], reads: Sequence[Tensor]) -
 
 @torch.no_grad()
 def merge(common: Transformer, clients: Sequence[Client], by_rows: bool) -> None:
-    """Merge the models of all clients into `common`, the model at the start of the round, and copy it to all clients."""
+    """Merge the clients' models into `common`, the model at the start of the round, and copy it to all clients."""
     tables = {id(pool.values): place for place, pool in enumerate(common.tables()) if by_rows}
     of_clients = (client.model.parameters() for client in clients)
     for parameter, *theirs in zip(common.parameters(), *of_clients, strict=True):

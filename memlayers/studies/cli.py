@@ -99,7 +99,7 @@ def flags_first(arguments: list[str]) -> list[str]:
 
 
 def execute(arguments: list[str]) -> int:
-    """Execute the command line of a run, a sweep or a study. Exit code 0 only if all runs succeeded, 2 for a mistake."""
+    """Execute the command line of a run, sweep or study. Exit code 0 only if all runs succeeded, 2 for a mistake."""
     os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker:UserWarning")  # workers print it after Ctrl-C
     warnings.filterwarnings("ignore", "A worker stopped while some jobs")  # joblib starts another one
     jobs = None

@@ -86,7 +86,7 @@ def section(content: dict[str, Any]) -> str:
 
 
 def verdict(runs: pandas.DataFrame) -> str:
-    """For each number of clients, a comparison of memory merged by rows with memory averaged, and what rows give away."""
+    """For each number of clients: memory merged by rows against memory averaged, and what rows give away."""
     cells = {key: group.set_index("seed") for key, group in runs.groupby(AXES)}
     sentences = []
     for clients in sorted(set(runs["clients"]) - {1}):

@@ -1,4 +1,4 @@
-"""The figure of a study: a read-out against an axis or a read-out, and recall curves; a row of panels for each world."""
+"""The figure of a study: a read-out against an axis or a read-out, and recall curves; a row of panels a world."""
 
 from collections.abc import Callable
 from pathlib import Path

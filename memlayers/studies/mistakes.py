@@ -19,7 +19,7 @@ TABLES = ("rates", "space")  # folders of conf/ that hold data, not config group
 
 
 def is_mistake(error: Exception) -> bool:
-    """Whether an error is the user's mistake. An AssertionError is one if OmegaConf raises it (for null nodes), not we."""
+    """Whether an error is the user's mistake; an AssertionError is one if OmegaConf raises it (for null nodes)."""
     if not isinstance(error, AssertionError):
         return True
     return "/omegaconf/" in traceback.extract_tb(error.__traceback__)[-1].filename

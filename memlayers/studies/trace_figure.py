@@ -25,7 +25,7 @@ def draw(model: Trained, reads: list[SlotRead], title: str, path: Path) -> None:
 
 
 def figure_of(model: Trained, reads: list[SlotRead], title: str) -> Figure:
-    """A panel for each layer: in grey how much all facts read each slot, in colours by head the reads of this question."""
+    """A panel for each layer: how much all facts read each slot in grey, this question's reads in colours by head."""
     usage = read_weights(model.model, model.text, known_facts(model.text.world))
     figure = Figure(figsize=(5.2 * len(usage), 5.2), layout="constrained")
     axes = figure.subplots(1, len(usage), squeeze=False)

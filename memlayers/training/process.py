@@ -13,7 +13,7 @@ from memlayers.training.record import check_writable
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Context that holds the lock of a record; waits for another process that has it. The lock ends with its process."""
+    """Context that holds the lock of a record; waits for another process that has it. It ends with its process."""
     check_writable(path.parent)
     lock = FileLock(path.with_suffix(".lock"))
     try:

@@ -110,7 +110,7 @@ def scale(panel: Panel, side: str) -> dict[str, Any]:
 
 
 def axis(panel: Panel, side: str) -> dict[str, Any]:
-    """The axis of a panel; on a log scale, with ticks at 1, 2 and 5 times powers of ten, over a wide range at powers."""
+    """The axis of a panel; on a log scale, ticks are at 1, 2 and 5 times powers of ten, or at powers only."""
     kind = panel[side]["scale"]
     spec: dict[str, Any] = {"labelOverlap": "greedy", "grid": kind != "point"}
     if kind == "linear":
