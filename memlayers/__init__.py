@@ -16,13 +16,13 @@ __version__ = "0.2.0"
 
 
 def run(*overrides: str, **settings: object) -> dict[str, Any]:
-    """Train and measure one run as scripts/train.py would, and return its record; a finished one is read again.
+    """Train and measure one run, as scripts/train.py does, and return its record; that of a finished run is read.
 
     memlayers.run("model.ffn.topk=16", arm="memory", world="biographies", seed=1)
 
-    `path` in it is the record's file, which `load` takes after save_model=True.
+    Its `path` is the record's file, which `load` takes if save_model=True.
 
-    Raises ValueError, in one line, for a mistake in the settings, and for settings of several runs.
+    Raises ValueError, in one line, for invalid settings, and for settings of several runs.
     """
     from memlayers.studies.cli import run_one  # not above: this import alone loads neither torch nor Hydra
 
@@ -30,14 +30,14 @@ def run(*overrides: str, **settings: object) -> dict[str, Any]:
 
 
 def records(folder: str | Path) -> pandas.DataFrame:
-    """Every record below a folder as a row: read-outs, axes, and all that a record holds under dotted names."""
+    """All records below a folder as a DataFrame, a row each: read-outs, axes, and all other values by dotted keys."""
     from memlayers.studies.frame import records as read
 
     return read(folder)
 
 
 def load(path: str | Path, layers: tuple[type, ...] = ()) -> Trained:
-    """The model of a run with save_model=true, by its file or its record's; `layers`: settings of the user's own.
+    """Load the model of a run with save_model=true, by its path or its record's; `layers`: the user's settings classes.
 
     memlayers.load("results/local/single/atlas_airports/memory-s0-0123456789ab.json").ask("JFK", "country")
     """
@@ -50,7 +50,7 @@ def load(path: str | Path, layers: tuple[type, ...] = ()) -> Trained:
 def swap(
     model: nn.Module, pattern: str, ffn: Any, *, pool: str | None = None, freeze: bool = False, seed: int = 0
 ) -> list[str]:
-    """Replace feed-forwards of any model by memory layers, in place; memlayers/foreign/swap.py says it all.
+    """Replace feed-forwards of any model by memory layers, in place; see memlayers/foreign/swap.py.
 
     memlayers.swap(model, "model.layers.*.mlp", Memory(num_keys=128), pool="shared")
     """
@@ -60,14 +60,14 @@ def swap(
 
 
 def load_swapped(path: str | Path, layers: tuple[type, ...] = (), **settings: Any) -> Any:
-    """A swapped model of transformers, from the folder of its save_pretrained; `settings` as for from_pretrained."""
+    """Load a swapped model from the folder of its save_pretrained; `settings` as for from_pretrained."""
     from memlayers.foreign.load import load_swapped as read
 
     return read(path, layers, **settings)
 
 
 def param_groups(model: nn.Module, tables: str = "sparse", **settings: dict[str, Any]) -> list[dict[str, Any]]:
-    """Parameters by role for an optimizer of one's own, tables last; memlayers/foreign/groups.py says which takes them.
+    """Parameter groups by role for any optimizer, tables last; see memlayers/foreign/groups.py.
 
     *others, values = memlayers.param_groups(model, memory_key={"lr": 1e-3})
     """

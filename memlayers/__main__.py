@@ -1,4 +1,4 @@
-"""The command `memlayers`, also python -m memlayers: its verbs are the scripts, which a wheel carries along."""
+"""The command `memlayers`, also python -m memlayers: its verbs are the scripts, which a wheel includes."""
 
 import ast
 import runpy
@@ -11,7 +11,7 @@ VERBS = ("train", "report", "ask", "trace", "finetune", "federated", "export", "
 
 
 def main() -> None:
-    """`memlayers train arm=memory` is `python scripts/train.py arm=memory`; without a verb, says which there are."""
+    """`memlayers train arm=memory` runs `python scripts/train.py arm=memory`; without a verb, lists all."""
     verb = sys.argv[1] if len(sys.argv) > 1 else "--help"
     if verb in ("-h", "--help"):
         print("usage: memlayers VERB ...\n")
@@ -23,7 +23,7 @@ def main() -> None:
         print(f"memlayers: {verb}: no such verb; accepted: {', '.join(VERBS)}", file=sys.stderr)
         sys.exit(2)
     sys.argv[:2] = [f"memlayers {verb}"]
-    sys.path.insert(0, str(SCRIPTS))  # for what stands beside a script
+    sys.path.insert(0, str(SCRIPTS))  # for modules beside a script
     runpy.run_path(str(SCRIPTS / f"{verb}.py"), run_name="__main__")
 
 

@@ -1,16 +1,19 @@
-"""One line for a user's mistake: the key, the value, and what is accepted."""
+"""Checks of settings. They raise ValueError with one line: the key, the value, and what is accepted."""
 
 
 def one_of(key: str, value: str, accepted: tuple[str, ...]) -> None:
+    """Raises ValueError unless value is one of `accepted`."""
     if value not in accepted:
         raise ValueError(f"{key}={value!r} is not known; accepted: {', '.join(accepted)}")
 
 
 def at_least(key: str, value: float, least: float) -> None:
+    """Raises ValueError for a value below `least`."""
     if value < least:
         raise ValueError(f"{key}={value} is too small; accepted: {least} or more")
 
 
 def within(key: str, value: float, low: float, high: float) -> None:
+    """Raises ValueError for a value outside low .. high."""
     if not low <= value <= high:
         raise ValueError(f"{key}={value} is out of range; accepted: {low} to {high}")

@@ -16,13 +16,13 @@ from memlayers.studies.files import settings_in
 from memlayers.trained import Trained
 
 
-def said(model: Trained, subject: str, relation: str, top: int, phrasing: str) -> str:
-    """The answers to one question, a line each."""
+def answer_lines(model: Trained, subject: str, relation: str, top: int, phrasing: str) -> str:
+    """A question and its answers, one a line."""
     reply = model.ask(subject, relation, top, phrasing)
     width = max(map(len, reply.objects))
     lines = [
-        f"  {one:{width}}  {probability:.3f}{'  true' if one == reply.truth else ''}"
-        for one, probability in zip(reply.objects, reply.probabilities, strict=True)
+        f"  {name:{width}}  {probability:.3f}{'  true' if name == reply.truth else ''}"
+        for name, probability in zip(reply.objects, reply.probabilities, strict=True)
     ]
     known = "" if reply.truth is not None else "  (not in the training facts)"
     missed = (
@@ -45,11 +45,11 @@ def main() -> int:
     try:
         if given.top < 1:
             raise ValueError(f"--top={given.top} is not positive; accepted: 1 or more")
-        model = memlayers.load(given.run, tuple(settings_in(Path(one).resolve()) for one in given.layer))
+        model = memlayers.load(given.run, tuple(settings_in(Path(file).resolve()) for file in given.layer))
         relations = model.text.world.relations
         if given.subject is not None:
             for relation in [given.relation] if given.relation else relations:
-                print(said(model, given.subject, relation, given.top, given.phrasing))
+                print(answer_lines(model, given.subject, relation, given.top, given.phrasing))
             return 0
     except ValueError as error:
         fail(error)
@@ -65,8 +65,8 @@ def main() -> int:
         if line:
             subject, _, relation = (part.strip() for part in line.rpartition(",")) if "," in line else (line, "", "")
             try:
-                for one in [relation] if relation else relations:
-                    print(said(model, subject, one, given.top, given.phrasing), flush=True)
+                for name in [relation] if relation else relations:
+                    print(answer_lines(model, subject, name, given.top, given.phrasing), flush=True)
             except ValueError as error:
                 fail(error)
                 wrong += 1

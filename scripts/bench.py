@@ -54,7 +54,7 @@ def measured(part: str, quick: bool) -> Any:
 
 
 def judged(part: str, found: Any) -> list[dict[str, Any]]:
-    """Targets as {name, value, limit, holds}; of peers and limits the value is to be at least the limit."""
+    """The targets of a part as {name, value, limit, holds}; limits are minima for peers and limit, else maxima."""
     at_least = part in ("peers", "limit")
     return [
         {"name": name, "value": value, "limit": bound, "holds": value >= bound if at_least else value <= bound}
@@ -64,15 +64,16 @@ def judged(part: str, found: Any) -> list[dict[str, Any]]:
 
 def show(targets: list[dict[str, Any]]) -> None:
     table = Table("target", "value", "limit", "holds", box=None)
-    for one in targets:
-        table.add_row(one["name"], f"{one['value']:g}", f"{one['limit']:g}", "yes" if one["holds"] else "NO")
+    for target in targets:
+        holds = "yes" if target["holds"] else "NO"
+        table.add_row(target["name"], f"{target['value']:g}", f"{target['limit']:g}", holds)
     Console(width=110).print(table)
 
 
 def save_summary() -> None:
-    """Every target of every part that was ever saved."""
+    """Write the targets of all saved parts to summary.json."""
     saved = {part: json.loads((FOLDER / f"{part}.json").read_text()) for part in PARTS if _path(part).exists()}
-    targets = [one for part, content in saved.items() for one in judged(part, content["measured"])]
+    targets = [target for part, content in saved.items() for target in judged(part, content["measured"])]
     write_json(FOLDER / "summary.json", {"targets": targets})
 
 
@@ -104,7 +105,7 @@ def main() -> int:
         killed = [f"{part} by signal {-code}" for part, code in zip(chosen, codes, strict=True) if code < 0]
         if killed:
             print(f"memlayers: killed: {', '.join(killed)}", file=sys.stderr)
-        return max(128 - code if code < 0 else code for code in codes)  # as a shell says it: 128 + the signal
+        return max(128 - code if code < 0 else code for code in codes)  # as in a shell: 128 + the signal
     for part in chosen:
         print(f"{part} ...", flush=True)
         found = measured(part, given.quick)

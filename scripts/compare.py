@@ -22,7 +22,7 @@ STUDY += ["seed=range(2)", "logger=none", "save_model=true"]
 
 
 def show(overrides: list[str]) -> tuple[list[Path], list[Path]]:
-    """The table on screen beside the committed one, and the figure; returns what was written, and the memories kept."""
+    """Print the table and the committed one, and draw the figure; returns written files and saved memory models."""
     console = Console(width=None if Console().is_terminal else 150)
     written: list[Path] = []
     jobs = jobs_from(overrides) or []
@@ -45,13 +45,13 @@ def show(overrides: list[str]) -> tuple[list[Path], list[Path]]:
     return written, [model_path(job) for job in jobs if job.arm == "memory" and model_path(job).is_file()]
 
 
-def agree(own: Record, other: Record) -> bool:
-    """In every read-out that both have; later code has more of them."""
-    return all(own[key] == other[key] for key in own.keys() & other.keys())
+def agree(ours: Record, theirs: Record) -> bool:
+    """Whether two blocks are equal in all read-outs that both have, as later code may have more."""
+    return all(ours[key] == theirs[key] for key in ours.keys() & theirs.keys())
 
 
 def same_digits(mine: list[Record], theirs: list[Record]) -> str:
-    """How these runs came out beside the committed ones of the same configuration and seed."""
+    """A sentence on how many runs equal the committed ones of the same configuration and seed."""
     known = {(record["digest"], record["seed"]): record for record in theirs}
     pairs = [(record, known[key]) for record in mine if (key := (record["digest"], record["seed"])) in known]
     if not pairs:

@@ -31,7 +31,7 @@ SHOWN = ("own", "others", "before", "stranger_rows", "bytes")
 
 
 def cells(clients: list[int], seeds: int) -> Iterator[dict[str, Any]]:
-    """What the runs differ in; a seed is done before the next one begins."""
+    """The runs to do, as {arm, way, clients, seed}, seed by seed."""
     for seed in range(seeds):
         for count in sorted({1, *clients}):
             for arm in ARMS:
@@ -39,7 +39,7 @@ def cells(clients: list[int], seeds: int) -> Iterator[dict[str, Any]]:
 
 
 def configured(arm: str, seed: int, settings: dict[str, Any]) -> RunConfig:
-    """What a plain run has."""
+    """The configuration of a plain run of this arm and seed."""
     words = [f"world.num_people={settings['people']}", f"training.exposures={settings['exposures']}"]
     jobs = jobs_from([f"arm={arm}", "world=biographies", f"seed={seed}", *words])
     assert jobs is not None and len(jobs) == 1
@@ -47,7 +47,7 @@ def configured(arm: str, seed: int, settings: dict[str, Any]) -> RunConfig:
 
 
 def run(cell: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
-    """A run beside those that are found. Raises ValueError if its arm has other settings there."""
+    """Do one run. Raises ValueError if runs of its arm in `found` have other settings."""
     settings = found["settings"]
     config = configured(cell["arm"], cell["seed"], settings)
     there = {one["digest"] for one in found["runs"] if one["arm"] == cell["arm"]}
@@ -56,10 +56,10 @@ def run(cell: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
             f"{cell['arm']} has digest {digest(config)}, and {', '.join(sorted(there))} in runs that are there; "
             "accepted: the same settings, or another --out"
         )
-    made = cell | {"digest": digest(config), "code": code_version(), "machine": machine(config.threads)}
+    record = cell | {"digest": digest(config), "code": code_version(), "machine": machine(config.threads)}
     began = time.perf_counter()
-    made |= federate(config, cell["way"], cell["clients"], settings["rounds"], settings["shared"])
-    return made | {"seconds": time.perf_counter() - began}
+    record |= federate(config, cell["way"], cell["clients"], settings["rounds"], settings["shared"])
+    return record | {"seconds": time.perf_counter() - began}
 
 
 def numbers(text: str) -> list[int]:

@@ -50,7 +50,7 @@ RATES = {
 
 
 class Taught(NamedTuple):
-    """A pretrained model, and questions (b, s) with the answers in them."""
+    """A pretrained model, and questions with answers (b, s): old facts, which it knows, and new ones."""
 
     model: nn.Module
     old: Documents
@@ -58,7 +58,7 @@ class Taught(NamedTuple):
 
 
 def pretrained(people: int, seed: int, steps: int = 400) -> Taught:
-    """A Llama whose third feed-forward of four is a memory, and which knows all facts but the new ones."""
+    """Train a Llama, whose third feed-forward of four is a memory, on all facts but the new ones."""
     import transformers
 
     sizes = {"name_parts": [40] * 3, "cardinalities": [64] * 4}
@@ -93,7 +93,7 @@ def questions(text: Text, facts: Tensor) -> Documents:
 
 
 def answered(model: nn.Module, documents: Documents) -> tuple[Tensor, float]:
-    """The mean cross-entropy of the answers, and the share of documents whose whole answer is the arg max."""
+    """The mean cross-entropy of answers, and the share of documents whose whole answer is the arg max."""
     where, target = documents.answers[:, 1:], documents.tokens[:, 1:]
     logits = model(documents.tokens[:, :-1]).logits
     right = (logits.argmax(dim=-1) == target) | ~where
@@ -102,7 +102,7 @@ def answered(model: nn.Module, documents: Documents) -> tuple[Tensor, float]:
 
 @contextmanager
 def way(arm: str, taught: Taught, rate: float) -> Iterator[tuple[nn.Module, torch.optim.Optimizer]]:
-    """A copy of the model, and the optimizer of what an arm trains."""
+    """Context with a copy of the model, and the optimizer of the parameters that an arm trains."""
     model = copy.deepcopy(taught.model)
     memlayers.param_groups(model, tables="dense" if arm == "full" else "sparse")
     if arm == "full":
@@ -127,7 +127,7 @@ def way(arm: str, taught: Taught, rate: float) -> Iterator[tuple[nn.Module, torc
 
 
 def teach(arm: str, taught: Taught, rate: float) -> dict[str, Any]:
-    """What comes out: steps, recall of new and of old facts, and the share of old ones known before that is lost."""
+    """Teach the new facts; returns steps, recall of new and old facts, and the share of known old ones that is lost."""
     before = answered(taught.model, taught.old)[1]
     with way(arm, taught, rate) as (model, optimizer):
         for step in range(MOST + 1):
@@ -139,8 +139,8 @@ def teach(arm: str, taught: Taught, rate: float) -> dict[str, Any]:
             optimizer.zero_grad()
     with torch.no_grad():
         kept = answered(model, taught.old)[1]
-    found = {"before": before, "old": kept, "new": recall, "forgotten": 1 - kept / before}
-    return {"arm": arm, "rate": rate, "steps": step} | found
+    recalls = {"before": before, "old": kept, "new": recall, "forgotten": 1 - kept / before}
+    return {"arm": arm, "rate": rate, "steps": step} | recalls
 
 
 def tuned(people: int, tell: Callable[[str], None]) -> list[dict[str, Any]]:
@@ -154,10 +154,12 @@ def tuned(people: int, tell: Callable[[str], None]) -> list[dict[str, Any]]:
 
 
 def best_rates(tuning: list[dict[str, Any]]) -> dict[str, float]:
-    """Of each arm: the least forgotten of the rates that reach the target, or else the most learnt."""
-    merit = {arm: [one for one in tuning if one["arm"] == arm] for arm in RATES}
-    order = {arm: max(own, key=lambda one: (min(one["new"], TARGET), one["old"])) for arm, own in merit.items()}
-    return {arm: one["rate"] for arm, one in order.items()}
+    """The best rate of each arm: of those that reach the target the one that forgets least, else the one that learns
+    most.
+    """
+    by_arm = {arm: [run for run in tuning if run["arm"] == arm] for arm in RATES}
+    best = {arm: max(runs, key=lambda run: (min(run["new"], TARGET), run["old"])) for arm, runs in by_arm.items()}
+    return {arm: run["rate"] for arm, run in best.items()}
 
 
 def main() -> int:

@@ -39,17 +39,19 @@ def line(name: str, chosen: Plan) -> tuple[str, ...]:
 
 
 def ways_to_spend(config: RunConfig) -> list[RunConfig]:
-    """Dense at 1x to 8x by width, hidden width, depth and longer training, and at equal parameters."""
+    """Configurations of dense models with 1x to 8x the FLOPs, by width, hidden, depth and longer training, and with
+    equal parameters.
+    """
     model = dataclasses.replace(config.model, ffn=Dense())
-    made = []
+    configs = []
     for spend in ("width", "hidden", "depth", "longer"):
         for times in (1.0, 2.0, 4.0, 8.0):
             match = dataclasses.replace(config.match, by="flops", times=times, spend=spend)
-            made.append(dataclasses.replace(config, arm=f"dense {times:.0f}x by {spend}", model=model, match=match))
+            configs.append(dataclasses.replace(config, arm=f"dense {times:.0f}x by {spend}", model=model, match=match))
     for spend in ("width", "hidden", "depth"):
         match = dataclasses.replace(config.match, by="params", times=1.0, spend=spend)
-        made.append(dataclasses.replace(config, arm=f"dense equal params by {spend}", model=model, match=match))
-    return made
+        configs.append(dataclasses.replace(config, arm=f"dense equal params by {spend}", model=model, match=match))
+    return configs
 
 
 def shares(arms: list[RunConfig], processes: list[int]) -> Table:
@@ -65,15 +67,15 @@ def shares(arms: list[RunConfig], processes: list[int]) -> Table:
 
 
 def processes_of(words: list[str]) -> list[int]:
-    """The numbers behind --processes, which they are taken from; none without it. Raises ValueError for others."""
+    """Remove --processes from `words`; returns its numbers, [] without it. Raises ValueError for other values."""
     if "--processes" not in words:
         return []
     place = words.index("--processes")
-    said = "".join(words[place + 1 : place + 2])
+    value = "".join(words[place + 1 : place + 2])
     del words[place : place + 2]
-    if not all(word.isdecimal() and int(word) for word in said.split(",")):
-        raise ValueError(f"--processes {said}: not numbers of processes; accepted: such as 2,4,8")
-    return [int(word) for word in said.split(",")]
+    if not all(word.isdecimal() and int(word) for word in value.split(",")):
+        raise ValueError(f"--processes {value}: not numbers of processes; accepted: such as 2,4,8")
+    return [int(word) for word in value.split(",")]
 
 
 def main() -> int:

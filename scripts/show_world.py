@@ -23,14 +23,14 @@ def statistics(world: World) -> Table:
     )
     for name in ("relation", "facts", "objects", "entropy in bits", "majority share"):
         shown.add_column(name, justify="left" if name == "relation" else "right")
-    for one in world.statistics():
-        numbers = (f"{one.num_facts:,}", f"{one.num_objects:,}", f"{one.entropy:.3f}", f"{one.majority:.3f}")
-        shown.add_row(one.name, *numbers)
+    for row in world.statistics():
+        numbers = (f"{row.num_facts:,}", f"{row.num_objects:,}", f"{row.entropy:.3f}", f"{row.majority:.3f}")
+        shown.add_row(row.name, *numbers)
     return shown
 
 
 def lines(documents: Documents, vocabulary: tuple[str, ...]) -> list[str]:
-    """Documents in words, answers between asterisks."""
+    """The text of documents, with answers between asterisks."""
     return [
         " ".join(
             f"*{vocabulary[token]}*" if is_answer else vocabulary[token]

@@ -32,7 +32,7 @@ def main() -> int:
     given = parser.parse_args()
     console = Console(highlight=False, markup=False)
     try:
-        model = memlayers.load(given.run, tuple(settings_in(Path(one).resolve()) for one in given.layer))
+        model = memlayers.load(given.run, tuple(settings_in(Path(file).resolve()) for file in given.layer))
         if given.measure is not None:
             if given.measure < 1:
                 raise ValueError(f"--measure={given.measure} is not positive; accepted: 1 or more")
@@ -40,20 +40,21 @@ def main() -> int:
             return 0
         if given.relation is None:
             raise ValueError("no question; accepted: RUN SUBJECT RELATION, or RUN --measure FACTS")
-        found = tracing.trace(model, given.subject, given.relation, given.phrasing)
+        reads = tracing.trace(model, given.subject, given.relation, given.phrasing)
         if given.figure is not None:
             from memlayers.studies.trace_figure import draw
 
-            draw(model, found, f"{given.subject}, {given.relation}", given.figure)
+            draw(model, reads, f"{given.subject}, {given.relation}", given.figure)
     except ValueError as error:
         fail(error)
         return 2
     table = Table(box=None, pad_edge=False)
     for name in ("layer", "slot", "weight", "heads", "other facts", "such as"):
         table.add_column(name, justify="right" if name in ("slot", "weight", "other facts") else "left")
-    for one in found:
-        heads = " ".join(map(str, one.heads))
-        table.add_row(one.place, f"{one.slot}", f"{one.weight:.3f}", heads, f"{one.readers}", ", ".join(one.known_to))
+    for read in reads:
+        heads = " ".join(map(str, read.heads))
+        known_to = ", ".join(read.known_to)
+        table.add_row(read.place, f"{read.slot}", f"{read.weight:.3f}", heads, f"{read.readers}", known_to)
     console.print(table)
     fact = model.fact(given.subject, given.relation)
     changed = tracing.copied(model)

@@ -27,7 +27,7 @@ FOLDER = ROOT / "results" / "local" / "tune"
 
 
 def work(searches: list[list[str]], trials: int, first: int) -> None:
-    """Go through the searches, from one of them on, until none has anything left to do."""
+    """Finish all searches, starting with number `first`; the work of one process."""
     from memlayers.studies.space import edges
     from memlayers.studies.tune import Search
 
@@ -65,7 +65,7 @@ def main() -> int:
         with composing():
             searches, _ = split_sweep(words_of(options.words), multirun=True)
         for words in searches:
-            Search(words, FOLDER)  # whatever is wrong with one is said before any of them begins
+            Search(words, FOLDER)  # raises for a mistake in any search before the first one starts
     except ValueError as error:
         fail(error)
         return 2
@@ -75,7 +75,7 @@ def main() -> int:
     ]
     for worker in workers:
         worker.start()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # and so daemons are ended, too
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that daemon processes end too
     for worker in workers:
         worker.join()
     return max(abs(worker.exitcode or 0) for worker in workers)

@@ -66,11 +66,11 @@ class _Read(torch.autograd.Function):
         values, slots, weights = ctx.saved_tensors
         if ctx.update and ctx.needs_input_grad[0]:
             total, rate, eps = ctx.update()
-            grad_weights = backward_with_update(values, slots, weights, grad, total, rate, eps)
+            weight_grad = backward_with_update(values, slots, weights, grad, total, rate, eps)
             increment_version(
                 [values] if total is None else [values, total]
             )  # autograd then refuses another read of old rows
-            return None, None, grad_weights, None
+            return None, None, weight_grad, None
         (n, d), r = values.shape, slots.shape[1]
         grad_rows = grad_weights = None
         if ctx.needs_input_grad[0]:

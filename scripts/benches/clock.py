@@ -1,4 +1,4 @@
-"""Sides that take turns in one process, so that whatever else the machine does hits all of them alike."""
+"""Timing of alternatives (sides) in turns, in one process, so that other load on the machine affects all alike."""
 
 import random
 import statistics
@@ -8,19 +8,18 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 Side = Callable[[], None]
-WARM = 3  # first rounds, not counted: caches, allocator, compiled kernels
+WARM = 3  # rounds of warm-up, not counted: caches, allocator, compiled kernels
 
 
 def take_turns(sides: dict[str, Side], rounds: int, budget: float = float("inf")) -> dict[str, dict[str, Any]]:
-    """{side: {ms, quartiles, rounds}}: milliseconds and their median; fewer rounds if they exceed the budget (s).
-
-    A side is called once a round, and all that it does is on the clock.
+    """Time each side once a round: {side: {ms (median), quartiles, rounds}} in milliseconds; fewer rounds if they
+    exceed the budget in seconds.
     """
     times: dict[str, list[float]] = {name: [] for name in sides}
     began = time.perf_counter()
     order, shuffler = list(sides), random.Random(0)
     for turn in range(WARM + rounds):
-        shuffler.shuffle(order)  # nobody always comes after the one that warms the cache, or fills it
+        shuffler.shuffle(order)  # else a side would always run after the same one, and find its cache
         for name in order:
             started = time.perf_counter()
             sides[name]()
@@ -32,11 +31,11 @@ def take_turns(sides: dict[str, Side], rounds: int, budget: float = float("inf")
 
 
 def joined(parts: Iterable[dict[str, dict[str, Any]]]) -> dict[str, dict[str, Any]]:
-    """All rounds of the same sides, measured one part after the other."""
+    """Join the rounds of the same sides from several measurements."""
     rounds: dict[str, list[float]] = defaultdict(list)
     for part in parts:
-        for name, one in part.items():
-            rounds[name] += one["rounds"]
+        for name, times in part.items():
+            rounds[name] += times["rounds"]
     return {name: summary(values) for name, values in rounds.items()}
 
 
@@ -47,5 +46,5 @@ def summary(values: list[float]) -> dict[str, Any]:
 
 
 def ratio(one: dict[str, Any], other: dict[str, Any]) -> float:
-    """Median over the rounds of how many times as long `one` took: what slows a whole round down cancels out."""
+    """The median over rounds of one's time over other's, in which the slowness of a whole round cancels out."""
     return round(statistics.median(a / b for a, b in zip(one["rounds"], other["rounds"], strict=True)), 3)

@@ -32,7 +32,7 @@ def made(bits: int) -> TrainingStep:
 
 
 def resident(which: str = "VmRSS", reset_peak: bool = False) -> int:
-    """KiB of this process, now or at its peak (VmHWM) since that was reset; Linux only."""
+    """Memory of this process in KiB, now (VmRSS) or at its peak since the last reset (VmHWM); Linux only."""
     if reset_peak:
         Path("/proc/self/clear_refs").write_text("5")
     lines = Path("/proc/self/status").read_text().splitlines()
@@ -40,7 +40,7 @@ def resident(which: str = "VmRSS", reset_peak: bool = False) -> int:
 
 
 def searching(step: TrainingStep) -> Side:
-    """The search of the step's own memory, forward and backward, on queries that were caught in passing."""
+    """A side that runs the lookup of the step's memory alone, forward and backward, on queries recorded from a step."""
     lookup = next(block.ffn.lookup for block in step.model.blocks if hasattr(block.ffn, "lookup"))
     caught: list[Tensor] = []
     look_up = lookup.look_up
@@ -68,7 +68,9 @@ def rows_read(step: TrainingStep) -> int:
 
 
 def measure(rounds: int, sizes: tuple[int, ...] = SIZES) -> dict[str, Any]:
-    """Per size: step, search and net in ms, net against 2**14, seconds to build, and growth of the peak in steps."""
+    """For each size: milliseconds of step, search and net, net over that of 2**14, and seconds to build; and the growth
+    of the peak of memory during steps.
+    """
     steps, build = {}, {}
     for bits in sizes:
         started = time.perf_counter()
@@ -97,12 +99,12 @@ def measure(rounds: int, sizes: tuple[int, ...] = SIZES) -> dict[str, Any]:
 
 
 def net(one: dict[str, Any]) -> dict[str, Any]:
-    """The step without the search, round by round."""
+    """The time of a step minus that of its search, round by round."""
     return {"rounds": [a - b for a, b in zip(one["step"]["rounds"], one["search"]["rounds"], strict=True)]}
 
 
 def targets(found: dict[str, Any]) -> list[tuple[str, float, float]]:
-    """(name, value, limit): value at most limit."""
+    """Targets as (name, value, limit), where value is to be at most limit."""
     sizes = found["sizes"]
     limits = {"20": 1.25, "24": 1.6}
     flat = [

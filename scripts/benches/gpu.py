@@ -56,7 +56,7 @@ def waiting(side: Side) -> Side:
 
 
 def exact(device: str, tokens: int, widths: tuple[int, ...], reads: int = 32, slots: int = 4096) -> dict[str, float]:
-    """Largest error of every kernel beside float64, over the largest number there."""
+    """For each kernel, its largest error against float64, relative to the largest number."""
     worst: dict[str, float] = {}
     for width in widths:
         generator = torch.Generator(device).manual_seed(width)
@@ -78,7 +78,7 @@ def exact(device: str, tokens: int, widths: tuple[int, ...], reads: int = 32, sl
 
 
 def outputs(kernels: Kernels, at: Tensor, tensors: list[Tensor]) -> dict[str, Tensor]:
-    """A look-up; a read, its gradients, and the table after a step: on the gradient, and within backward."""
+    """The outputs to compare: lookup, read, gradients, and the table after a step and after an update in backward."""
     values, weights, upstream, query, keys = tensors
     table, mix = values.clone().requires_grad_(), weights.clone().requires_grad_()
     out = kernels.weighted_read(table, at, mix)
@@ -101,7 +101,7 @@ def outputs(kernels: Kernels, at: Tensor, tensors: list[Tensor]) -> dict[str, Te
 
 
 def copied(bytes_each: int = 2**31) -> float:
-    """GB/s that a copy moves, reading and writing."""
+    """The bandwidth of a copy in GB/s, reading and writing."""
     one = torch.empty(bytes_each, dtype=torch.uint8)
     other = torch.empty_like(one)
     times = take_turns({"copy": waiting(lambda: other.copy_(one))}, 12)
@@ -109,7 +109,7 @@ def copied(bytes_each: int = 2**31) -> float:
 
 
 def layers(width: int, bits: int, k: int, rounds: int) -> dict[str, Any]:
-    """Times of every side, and how many times as long as SwiGLU each takes."""
+    """The time of every side, and its ratio to SwiGLU's."""
     times: dict[str, dict[str, Any]] = {}
     for name, make in SIDES.items():
         try:
@@ -161,7 +161,7 @@ def measure(rounds: int) -> dict[str, Any]:
 
 
 def targets(found: dict[str, Any]) -> list[tuple[str, float, float]]:
-    """(name, value, limit): value at most the limit."""
+    """Targets as (name, value, limit), where value is to be at most limit."""
     by_shape = {(one["width"], one["log2_slots"], one["topk"]): one["times"] for one in found["layers"]}
     made = [(f"gpu: error of {name} beside float64", value, 1e-5) for name, value in found["errors"].items()]
     for shape, times in by_shape.items():

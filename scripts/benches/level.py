@@ -14,13 +14,13 @@ from benches.clock import Side, joined, ratio, take_turns
 from benches.steps import TrainingStep, configured
 
 LIMITS = {32: 1.2, 128: 1.0, 256: 1.0}
-MULTIPLE = 4  # that hidden widths are of: products of odd widths are slow, in one arm, and by chance not in another
+MULTIPLE = 4  # of which hidden widths are multiples, as products with odd widths are slow
 MEMORIES = ("memory", "memory_plus")
 AS_WIDE, REFERENCE = "dense, d_model kept", "memory, reference"
 
 
 def arms(width: int) -> dict[str, TrainingStep]:
-    """The arms at one width, hidden widths solved to match."""
+    """Training steps of the arms at one width, matched in FLOPs by their hidden widths."""
     shape = [f"model.d_model={width}", f"model.hidden={round(2.75 * width)}", f"model.num_heads={max(2, width // 32)}"]
     key = max(16, width // 2)
     shape += [f"match.reference.d_key={key}", f"match.multiple_of={MULTIPLE}", "optim.muon_lr=null", "optim.lr=3e-3"]
@@ -34,7 +34,9 @@ def arms(width: int) -> dict[str, TrainingStep]:
 
 
 def measure(rounds: int, widths: tuple[int, ...] = tuple(LIMITS), times: int = 5) -> dict[str, Any]:
-    """Arms are built so many times a width, for their share of the rounds: where tensors come to lie is a percent."""
+    """For each width, build the arms `times` times for a share of the rounds each, as the addresses of tensors change
+    times by a percent.
+    """
     found = {}
     for width in widths:
         together, apart = [], []

@@ -25,7 +25,7 @@ def loops() -> ctypes.CDLL:
 
 
 def sides(bits: int, width: int) -> dict[str, Side]:
-    """Each with slots of its own turn, so that the cache does not hold the last ones."""
+    """The sides, which take new slots at each call, so that the rows are not in the cache."""
     fast, plain, slots = choose("auto"), loops(), 2**bits
     values, mean, square = (torch.full((slots, width), 0.1) for _ in range(3))
     total = torch.full((slots, 1), 0.1)
@@ -99,7 +99,9 @@ def measure(rounds: int, shapes: list[tuple[int, int]] = SHAPES) -> list[dict[st
 
 
 def targets(found: list[dict[str, Any]]) -> list[tuple[str, float, float]]:
-    """(name, value, limit): value at least limit. In the cache an update is bound by its square roots, not by bytes."""
+    """Targets as (name, value, limit), where value is to be at least limit. Updates in the cache are left out: they are
+    bound by square roots, not by bytes.
+    """
     beyond = [one for one in found if one["log2_slots"] > 12]
     shares = {"read": [one["of_limit"]["read"] for one in found]}
     for rule in ("lazy Adam", "row-wise Adagrad"):

@@ -21,7 +21,7 @@ HOW = {
 
 
 def sides(shape: tuple[int, ...], kernels: Kernels, dtype: torch.dtype) -> dict[str, Side]:
-    """Each function's forward, and its backward apart; and steps of two rules on the gradient that comes out."""
+    """Forward and backward of each function, separately, and steps of two update rules on the resulting gradient."""
     n, c, tokens, heads, k, width = shape
     generator = torch.Generator().manual_seed(0)
     query = torch.randn(tokens, heads, 2, c, generator=generator).requires_grad_()
@@ -61,7 +61,7 @@ def sides(shape: tuple[int, ...], kernels: Kernels, dtype: torch.dtype) -> dict[
 
 
 def void(_: object) -> None:
-    """A side returns nothing."""
+    """Discard a result, as a side returns nothing."""
 
 
 def measure(rounds: int, shapes: tuple[str, ...] = tuple(SHAPES)) -> dict[str, Any]:
@@ -74,5 +74,5 @@ def measure(rounds: int, shapes: tuple[str, ...] = tuple(SHAPES)) -> dict[str, A
 
 
 def targets(_: dict[str, Any]) -> list[tuple[str, float, float]]:
-    """None: they are what the other parts are made of."""
+    """No targets: these are the parts of other measurements."""
     return []

@@ -32,7 +32,7 @@ Trained = tuple[nn.Module, list[Optimizer]]
 
 
 def stepping(layer: nn.Module, optimizers: list[Optimizer], width: int, tokens: int = TOKENS) -> Side:
-    """One training step of a layer that maps (1, tokens, width) to itself."""
+    """A side that takes a training step of a layer, which maps (1, tokens, width) to the same shape."""
     inputs, upstream = torch.randn(SETS, 1, tokens, width), torch.randn(1, tokens, width)
     turns = itertools.cycle(inputs)
 
@@ -60,7 +60,7 @@ def ours(width: int, bits: int, k: int, adam: bool = False, kernels: str = "auto
 
 
 class BagMemory(nn.Module):
-    """A memory as one writes it with torch alone: our reference search, and nn.EmbeddingBag for the values."""
+    """A memory layer in plain torch: our reference lookup, and nn.EmbeddingBag for the values."""
 
     def __init__(self, width: int, bits: int, k: int, sparse: bool):
         super().__init__()
@@ -101,7 +101,7 @@ def lucidrains_peer(width: int, bits: int, k: int) -> Trained:
 
 
 def values_only(width: int, bits: int, k: int) -> dict[str, Side]:
-    """Read, backward and row-wise Adagrad of one table, on the same slots: ours and fbgemm's."""
+    """Sides that read one table, run backward and row-wise Adagrad, on the same slots: ours and fbgemm's."""
     from fbgemm_gpu.split_embedding_configs import EmbOptimType
     from fbgemm_gpu.split_table_batched_embeddings_ops_common import EmbeddingLocation
     from fbgemm_gpu.split_table_batched_embeddings_ops_training import (
@@ -149,10 +149,11 @@ LAYERS: dict[str, Callable[[int, int, int], Trained]] = {
 
 
 def measure(rounds: int, shapes: list[tuple[int, int, int]], budget: float) -> list[dict[str, Any]]:
-    """One entry a shape: times of every side, and how many times as long as ours each takes.
+    """For each shape: the time of every side, and its ratio to ours.
 
-    Each takes turns with ours alone, as all tables together would not fit; our time is the median of those pairs. All
-    are made anew BUILDS times: where a table of a gigabyte comes to lie decides its speed by tens of percent.
+    Each is timed in turns with ours only, as all tables together would not fit into memory; our time is the median of
+    these pairs. All are built BUILDS times, as the address of a table of a gigabyte changes its speed by tens of
+    percent.
     """
     found = []
     for width, bits, k in shapes:
@@ -179,7 +180,7 @@ def measure(rounds: int, shapes: list[tuple[int, int, int]], budget: float) -> l
 
 
 def targets(found: list[dict[str, Any]]) -> list[tuple[str, float, float]]:
-    """(name, value, limit): value at least limit."""
+    """Targets as (name, value, limit), where value is to be at least limit."""
     large = [one["ratios"] for one in found if one["log2_slots"] == 20]
     made = []
     for name in ("product-key-memory + Adam", "EmbeddingBag + AdamW"):

@@ -20,14 +20,16 @@ alone."""
 
 
 def load(folder: Path) -> dict[str, Any]:
-    """part -> what was measured, of the parts that were saved."""
+    """The saved measurements, by part."""
     names = ("flat", "level", "peers", "limit", "parts", "trace", "summary")
     texts = {name: folder / f"{name}.json" for name in names}
     return {part: json.loads(path.read_text()) for part, path in texts.items() if path.exists()}
 
 
 def section(found: dict[str, Any]) -> str:
-    """Targets in a sentence, then one row a shape: our milliseconds, and how many times as long each peer takes."""
+    """The section: targets in a sentence, and a table with a row for each shape: our milliseconds, and the peers'
+    ratios.
+    """
     targets = found["summary"]["targets"]
     missed = [f"{one['name']}: {one['value']:g}, asked for {one['limit']:g}" for one in targets if not one["holds"]]
     level = sorted(found["level"]["measured"].items(), key=lambda item: int(item[0]))
@@ -62,7 +64,7 @@ def both(one: dict[str, Any], key: str) -> str:
 
 
 def parts(found: dict[str, Any]) -> str:
-    """What each function took, in every way that it was measured, as a table."""
+    """A table of the time of each function, in all implementations."""
     shapes = found["parts"]["measured"]
     heads = [f"{name} shape, {how}" for name, one in shapes.items() for how in next(iter(one.values()))]
     lines = ["| ms | " + " | ".join(heads) + " |", "|" + " --- |" * (len(heads) + 1)]
@@ -73,7 +75,7 @@ def parts(found: dict[str, Any]) -> str:
 
 
 def trace(found: dict[str, Any]) -> str:
-    """Milliseconds a step of the study's runs, by kind of work, as a table."""
+    """A table of milliseconds per step of the study's runs, by kind of work."""
     runs = found["trace"]["measured"]
     lines = ["| ms a step | " + " | ".join(runs) + " |", "|" + " --- |" * (len(runs) + 1)]
     for kind in next(iter(runs.values())):
@@ -82,7 +84,7 @@ def trace(found: dict[str, Any]) -> str:
 
 
 def draw(found: dict[str, Any], path: Path) -> list[Path]:
-    """Step time against slots: a whole transformer's, and one layer's beside its peers. path.png and path.svg."""
+    """Draw step time against slots, of a transformer, and of one layer and its peers, to path.png and path.svg."""
 
     def panels() -> Figure:
         figure = Figure(figsize=(10.5, 3.4))

@@ -23,7 +23,7 @@ RANKS, TOKENS = (2, 4), 512  # tokens of a process
 
 
 class RowShards(nn.Module):
-    """The alternative: slot s is row s // N of process s % N. What is read decides how much goes where."""
+    """A table cut by rows: slot s is row s // N of process s % N. Message sizes depend on what is read."""
 
     def __init__(self, slots: int, width: int):
         super().__init__()
@@ -31,19 +31,19 @@ class RowShards(nn.Module):
         self.values = nn.Parameter(torch.zeros(slots // self.ranks, width))
 
     def forward(self, slots: Tensor, weights: Tensor) -> Tensor:
-        """slots, weights (t, r) -> (t, d): every owner sums what it has for each token, and the sums are added."""
+        """slots, weights (t, r) -> (t, d): each owner sums its rows for each token; then their sums are added."""
         tokens, order = len(slots), (slots.flatten() % self.ranks).argsort(stable=True)
         counts = torch.bincount(slots.flatten() % self.ranks, minlength=self.ranks)
         theirs = torch.empty_like(counts)
         dist.all_to_all_single(theirs, counts)
         splits = theirs.tolist(), counts.tolist()
         asked = torch.stack([slots.flatten()[order] // self.ranks, order // slots.shape[1]])
-        rows, token = (_Send.apply(one, *splits) for one in asked)
-        heard = _Send.apply(weights.flatten()[order], *splits)
+        rows, token = (_Send.apply(indices, *splits) for indices in asked)
+        their_weights = _Send.apply(weights.flatten()[order], *splits)
         source = torch.arange(self.ranks).repeat_interleave(theirs)
         from memlayers.kernels import choose
 
-        read = choose("auto").weighted_read(self.values, rows[:, None], heard[:, None])
+        read = choose("auto").weighted_read(self.values, rows[:, None], their_weights[:, None])
         sums = read.new_zeros(self.ranks * tokens, read.shape[1]).index_add(0, source * tokens + token, read)
         equal = [tokens] * self.ranks
         return _Send.apply(sums, equal, equal).unflatten(0, (self.ranks, -1)).sum(0)
@@ -67,7 +67,7 @@ class _Send(torch.autograd.Function):
 
 @contextmanager
 def counted() -> Iterator[dict[str, float]]:
-    """Within, the bytes that this process sends to others: for reads, and in rings of all_reduce for their state."""
+    """Context that counts the bytes that this process sends: for reads, and by ring all-reduce for state."""
     sent, before = {"reads": 0.0, "state": 0.0}, (dist.all_gather, dist.all_to_all_single, dist.all_reduce)
     ranks, rank = dist.get_world_size(), dist.get_rank()
 
@@ -92,7 +92,7 @@ def counted() -> Iterator[dict[str, float]]:
 
 
 def steps(kind: str, bits: int, width: int, reads: int) -> Any:
-    """A step of this process, forward, backward and update, and the bytes that it holds after one."""
+    """Two functions: a training step of this process, and the bytes that it holds after one."""
     from memlayers.kernels import choose
     from memlayers.layers.sharded_pool import ShardedPool
     from memlayers.optim.rules import RowwiseAdagrad
@@ -174,7 +174,7 @@ def measure(rounds: int, ranks: tuple[int, ...] = RANKS, shapes: Any = SHAPES) -
 
 
 def targets(found: list[dict[str, Any]]) -> list[tuple[str, float, float]]:
-    """(name, value, limit): value at most limit."""
+    """Targets as (name, value, limit), where value is to be at most limit."""
     wrong = max(abs(one["sent"]["columns"]["reads"] / one["predicted"] - 1) for one in found)
     return [("shards: bytes that reads send against those predicted, largest relative error", wrong, 1e-9)]
 

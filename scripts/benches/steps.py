@@ -13,17 +13,17 @@ from memlayers.studies.compose import jobs_of
 from memlayers.training.learner import Batches, answer_loss
 from memlayers.training.plan import plan
 
-BATCHES = 16  # drawn before the clock runs, then used in turn
+BATCHES = 16  # drawn before timing, then used in turn
 
 
 def configured(*overrides: str) -> RunConfig:
-    """One run, as the command line would compose it."""
+    """The configuration of one run, from overrides of the command line."""
     (config,) = jobs_of(list(overrides), multirun=False)
     return config
 
 
 class TrainingStep:
-    """Calling it takes one step of the run; widths are solved to match as in the study."""
+    """A callable that takes one training step of a run, matched as in the study."""
 
     def __init__(self, config: RunConfig, device: str = "cpu"):
         self.config, self.plan = config, plan(config)
@@ -34,7 +34,7 @@ class TrainingStep:
         roles = list(parameters_with_roles(self.model))
         self.others = [parameter for _, role, parameter in roles if role != "memory_value"]
         drawn = Batches(text, self.plan.batch_size, BATCHES, (config.world.seed, config.seed))
-        self.batches = [Documents(*(one.to(device) for one in batch)) for batch in drawn]
+        self.batches = [Documents(*(table.to(device) for table in batch)) for batch in drawn]
         self.taken = 0
         self.while_training = ExitStack()
         self.while_training.enter_context(fused_updates(self.model, self.optimizers, config.optim))

@@ -47,7 +47,7 @@ TURNS = 3
 
 
 class Watched(Batches):
-    """Batches that say when each is asked for."""
+    """Batches that call `told` with the step before each batch."""
 
     def __init__(self, *arguments: Any, told: Callable[[int], None]):
         super().__init__(*arguments)
@@ -60,7 +60,7 @@ class Watched(Batches):
 
 
 def fitting(steps: int, overrides: tuple[str, ...]) -> Callable[[Callable[[int], None]], None]:
-    """A function that trains the first steps of a run of the study anew, with Lightning and without probes."""
+    """A function that trains the first steps of a run of the study, with Lightning and without probes."""
     config = configured(*overrides, "progress=none", "logger=none")
     chosen, kernels = plan(config), choose(config.kernels)
 
@@ -84,13 +84,13 @@ def noted(at: list[float], _: int) -> None:
 
 
 def started(profiler: profile, step: int) -> None:
-    """What comes before the first batch is no step's."""
+    """Start the profiler at the first batch, as earlier work belongs to no step."""
     if step == 0:
         profiler.start()
 
 
 def measure(steps: int) -> dict[str, Any]:
-    """run -> kind of work -> milliseconds a step."""
+    """Milliseconds per step, by run and kind of work."""
     runs = {name: fitting(steps, overrides) for name, overrides in RUNS.items()}
     times: dict[str, list[float]] = defaultdict(list)
     for _ in range(TURNS):
@@ -113,5 +113,5 @@ def measure(steps: int) -> dict[str, Any]:
 
 
 def targets(_: dict[str, Any]) -> list[tuple[str, float, float]]:
-    """None: it is to be read."""
+    """No targets."""
     return []

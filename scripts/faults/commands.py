@@ -1,4 +1,4 @@
-"""A small sweep that can be killed and compared: its command, its records without what time tells."""
+"""A small sweep to kill and compare: its command, and its records without times."""
 
 import json
 import subprocess
@@ -13,14 +13,14 @@ ALONE = ["arm=memory", *SMALL]
 
 
 def begin(words: list[str], results: Path, **settings: Any) -> subprocess.Popen[str]:
-    """The command as a user starts it, in a process group of its own."""
+    """Start a training command in its own process group."""
     command = [sys.executable, str(TRAIN), *words, f"results={results}"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | settings
     return subprocess.Popen(command, text=True, start_new_session=True, **pipes)
 
 
 def digits(results: Path) -> dict[str, dict[str, Any]]:
-    """Every record that ended well, by its name, without when, where and how fast."""
+    """All records of successful runs, by file name, without times, machine and code version."""
     found = {}
     for path in sorted(results.rglob("*-s*.json")):
         record = json.loads(path.read_text())

@@ -1,4 +1,4 @@
-"""Random configurations, files of facts and records: each is taken, or refused in one line."""
+"""Fuzzing with random configurations, files of facts and records: each is accepted, or refused in one line."""
 
 import csv
 import gzip
@@ -43,20 +43,20 @@ NAMES += ["world=atlas_airports", "arm=oracle", "arm=dense_4x", "match=none", "t
 
 
 def judged(name: str, cases: int, attempt: Callable[[random.Random], Any], seed: int = 0) -> dict[str, Any]:
-    """How many of the attempts ended well or with a ValueError of one line."""
-    draw, survived, said = random.Random(seed), 0, 0
+    """Count the attempts that succeed, or raise ValueError with one line."""
+    draw, survived, refused = random.Random(seed), 0, 0
     for _ in range(cases):
         try:
             attempt(draw)
             survived += 1
         except ValueError as error:
-            told = str(error)
-            survived += bool(told) and "\n" not in told
-            said += 1
-        except Exception as error:  # what the count is there to find
+            message = str(error)
+            survived += bool(message) and "\n" not in message
+            refused += 1
+        except Exception as error:  # a defect
             print(f"{name}: {type(error).__name__}: {error}")
     return {
-        "name": f"{name} ({said} refused in one line)",
+        "name": f"{name} ({refused} refused in one line)",
         "tried": cases,
         "survived": survived,
         "lost": cases - survived,
@@ -64,29 +64,29 @@ def judged(name: str, cases: int, attempt: Callable[[random.Random], Any], seed:
 
 
 def keys_of(config: Any, path: str = "") -> list[str]:
-    """Dotted names of all settings."""
+    """The dotted keys of all settings."""
     if isinstance(config, dict):
         return [name for key, value in config.items() for name in keys_of(value, f"{path}.{key}" if path else key)]
     return [path]
 
 
 def configurations(cases: int) -> dict[str, Any]:
-    """Up to four settings of all that there are, each with a value drawn for no key in particular."""
+    """Fuzz configurations: up to four random keys, each with a random value."""
     (job,) = jobs_from(["arm=memory"]) or ()
     keys = [key for key in keys_of(settings(job)) if not key.startswith(("axes", "results", "report"))]
 
     def attempt(draw: random.Random) -> None:
         words = draw.sample(NAMES, draw.randrange(3))
         words += [f"{draw.choice(keys)}={draw.choice(VALUES)}" for _ in range(draw.randrange(1, 5))]
-        for one in jobs_from(["training.steps=3", *words]) or ():
-            if getattr(one.world, "num_people", 0) < 100_000:  # a world of a million takes a minute
-                plan(one)
+        for job in jobs_from(["training.steps=3", *words]) or ():
+            if getattr(job.world, "num_people", 0) < 100_000:  # a world of a million takes a minute
+                plan(job)
 
     return judged("random configurations", cases, attempt)
 
 
 def tables() -> dict[str, bytes]:
-    """One small table in every kind of file."""
+    """A small table in every file format, by file name."""
     rows = [(f"s{i} {i % 3}", relation, f"o{i % 4}", i + 1) for i in range(12) for relation in ("a", "b c")]
     frame = pandas.DataFrame(rows, columns=["subject", "relation", "object", "weight"])
     text, parquet, workbook = io.StringIO(), io.BytesIO(), io.BytesIO()
@@ -105,7 +105,7 @@ def tables() -> dict[str, bytes]:
 
 
 def damaged(data: bytes, draw: random.Random) -> bytes:
-    """Cut, or with some bytes changed, put in or taken out, or with a part twice."""
+    """Damage data at random: truncate it, or change, insert, delete or repeat some bytes."""
     if draw.random() < 0.2:
         return data[: draw.randrange(len(data))]
     changed = bytearray(data)
@@ -125,7 +125,7 @@ def damaged(data: bytes, draw: random.Random) -> bytes:
 
 
 def files(cases: int) -> list[dict[str, Any]]:
-    """Damaged tables; each becomes a world, or is refused."""
+    """Fuzz files of facts: a damaged table becomes a world, or is refused."""
     found = []
     with tempfile.TemporaryDirectory() as folder:
         for name, content in tables().items():
@@ -140,7 +140,7 @@ def files(cases: int) -> list[dict[str, Any]]:
 
 
 def records(cases: int) -> dict[str, Any]:
-    """A bit flipped in a record: refused, or it says what it said."""
+    """Fuzz records: a flipped bit is refused, or does not change the content."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "record.json"
         record: dict[str, Any] = {"schema": 2, "status": "ok", "recall": {"exact": 0.1234567, "n": [1, 2, 3]}}

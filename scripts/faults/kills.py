@@ -1,4 +1,4 @@
-"""Runs that are killed, stopped, cut off from their terminal, their disk or each other, and started again."""
+"""Faults of running commands: signals, damaged checkpoints, a full disk, a closed pipe, two processes at one run."""
 
 import os
 import random
@@ -28,19 +28,19 @@ def folder_of_its_own() -> Iterator[Path]:
 
 @cache
 def to_the_end(*words: str) -> dict[str, Any]:
-    """Records of a command that nobody touches; not to be changed."""
+    """The records of an uninterrupted command; not to be changed."""
     with folder_of_its_own() as folder:
         process = begin([*words], folder)
-        _, said = process.communicate()
+        _, errors = process.communicate()
         if process.returncode:
-            raise RuntimeError(f"{words}: exit code {process.returncode}: {said[-500:]}")
+            raise RuntimeError(f"{words}: exit code {process.returncode}: {errors[-500:]}")
         return digits(folder)
 
 
 def killed_until_done(words: list[str], folder: Path, lasts: float, draw: random.Random) -> list[str]:
-    """Start a command again and again, each time hit at a random moment, until it ends by itself; the signals sent.
+    """Start a command, send it a random signal at a random moment, and repeat until it finishes; returns the signals.
 
-    `lasts` is how many seconds it takes untouched, here and now: from a third of that on it has computed something.
+    `lasts` is how many seconds it takes uninterrupted; from a third of that on, it has computed something.
     """
     sent = []
     while True:
@@ -52,7 +52,7 @@ def killed_until_done(words: list[str], folder: Path, lasts: float, draw: random
             os.killpg(process.pid, SIGNALS[sent[-1]])
             try:
                 process.wait(60)
-            except subprocess.TimeoutExpired:  # it does not end when it is asked to
+            except subprocess.TimeoutExpired:  # it did not end by the signal
                 sent.append("SIGKILL")
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
@@ -61,9 +61,9 @@ def killed_until_done(words: list[str], folder: Path, lasts: float, draw: random
 
 
 def soak(minutes: float, steps: int, seed: int = 0) -> list[Result]:
-    """The same sweep again and again, killed at random moments until it has all records; lost: those that differ.
+    """For some minutes, run a sweep with random signals until it has all records; those that differ are lost.
 
-    `steps`: of each of its runs.
+    `steps` is the length of each of its runs.
     """
     draw, ends = random.Random(seed), time.monotonic() + 60 * minutes
     words = [*SWEEP, f"training.steps={steps}", "checkpoint_minutes=0.01"]
@@ -92,7 +92,7 @@ def soak(minutes: float, steps: int, seed: int = 0) -> list[Result]:
 
 
 def damaged_checkpoints(cases: int, seed: int = 0) -> list[Result]:
-    """One bit of a checkpoint is another: told, put aside, and the run has the digits that it always has."""
+    """Flip a bit of a checkpoint: the run reports it, starts again, and gives the same digits."""
     draw, words = random.Random(seed), list(ONE)
     whole, survived, told = to_the_end(*ONE), 0, 0
     with folder_of_its_own() as folder:
@@ -107,8 +107,8 @@ def damaged_checkpoints(cases: int, seed: int = 0) -> list[Result]:
             data[draw.randrange(len(data))] ^= 1 << draw.randrange(8)
             kept[0].write_bytes(data)
             process = begin(words, folder)
-            _, said = process.communicate()
-            told += "damaged" in said
+            _, errors = process.communicate()
+            told += "damaged" in errors
             survived += process.returncode == 0 and digits(folder) == whole
             for path in [*folder.rglob("*.json"), *folder.rglob("*.damaged")]:
                 path.unlink()
@@ -117,18 +117,18 @@ def damaged_checkpoints(cases: int, seed: int = 0) -> list[Result]:
 
 
 def small_files_only() -> None:
-    """As on a full disk: what is larger than a record cannot be written."""
+    """Let the process write no file larger than a record, as on a full disk."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))
 
 
 def surroundings(cases: int) -> list[Result]:
-    """A disk that takes no checkpoint, a pipe that closes, and two processes at one run."""
+    """A disk too full for checkpoints, a closed pipe, and two processes at one run."""
     words, whole = list(ONE), to_the_end(*ONE)
 
     def full_disk(folder: Path) -> bool:
         process = begin(words, folder, preexec_fn=small_files_only)
-        _, said = process.communicate()
-        return process.returncode == 0 and "not written" in said
+        _, errors = process.communicate()
+        return process.returncode == 0 and "not written" in errors
 
     def closed_pipe(folder: Path) -> bool:
         process = begin([word for word in words if word != "progress=none"], folder)
@@ -139,8 +139,8 @@ def surroundings(cases: int) -> list[Result]:
 
     def twice(folder: Path) -> bool:
         first, second = begin(words, folder), begin(words, folder)
-        said = first.communicate()[1] + second.communicate()[1]
-        return "another process is at this run" in said and not first.returncode and not second.returncode
+        errors = first.communicate()[1] + second.communicate()[1]
+        return "another process is at this run" in errors and not first.returncode and not second.returncode
 
     faults = {
         "a disk too full for checkpoints": full_disk,
