@@ -44,17 +44,13 @@ class AllReads(NamedTuple):
 
 
 def slots_of(model: Trained, fact: Fact, phrasing: str = "training") -> dict[str, Reads]:
-    """By place of the layer, slots and weights (r,) at the token that predicts the answer. Raises ValueError for a
-    model without tables.
-    """
+    """By place of the layer, slots and weights (r,) before the answer. Raises ValueError for a model without tables."""
     question = model.question(fact, phrasing)[None].to(model.device)
     with torch.no_grad(), evaluation(model.model):
-        reads_by_place = model.model(question, torch.zeros_like(question, dtype=torch.bool)).reads
-    if not reads_by_place:
+        by_place = model.model(question, torch.zeros_like(question, dtype=torch.bool)).reads
+    if not by_place:
         raise ValueError(f"arm {model.config.arm} reads no table; accepted: a run of memory, ngram and the like")
-    return {
-        place: Reads(reads.slots[0, -1].cpu(), reads.weights[0, -1].cpu()) for place, reads in reads_by_place.items()
-    }
+    return {place: Reads(reads.slots[0, -1].cpu(), reads.weights[0, -1].cpu()) for place, reads in by_place.items()}
 
 
 def all_reads(model: Trained) -> AllReads:
@@ -90,9 +86,8 @@ def trace(
             share = (others_reads.weights.abs() * (others_reads.slots == slot)).sum(dim=1).masked_fill(is_it, 0.0)
             best = [index for index in share.argsort(descending=True)[:most].tolist() if share[index] > 0]
             known_to = tuple(f"{names[facts[index, 0]]} {world.relations[facts[index, 1]]}" for index in best)
-            traced.append(
-                SlotRead(place, slot, weight, tuple(sorted(set(readers[slot]))), int((share > 0).sum()), known_to)
-            )
+            by_heads, count = tuple(sorted(set(readers[slot]))), int((share > 0).sum())
+            traced.append(SlotRead(place, slot, weight, by_heads, count, known_to))
     return sorted(traced, key=lambda read: -abs(read.weight))
 
 
@@ -109,9 +104,7 @@ def heads_at(model: Trained, place: str) -> int:
 
 @torch.no_grad()
 def scores_of(model: Trained, fact: Fact, phrasing: str = "training") -> dict[str, Tensor]:
-    """By place of each layer with product keys, half scores (h, two, n) of all rows and columns of its n * n slots, at
-    the token that predicts the answer.
-    """
+    """By place of each layer with product keys, half scores (h, two, n) at the token that predicts the answer."""
     by_lookup: dict[ProductKeyLookup, list[Tensor]] = {}  # one for each pass over the blocks
 
     def keep(lookup: ProductKeyLookup, x: tuple[Tensor, ...]) -> None:

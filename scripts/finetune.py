@@ -154,9 +154,7 @@ def tuned(people: int, tell: Callable[[str], None]) -> list[dict[str, Any]]:
 
 
 def best_rates(tuning: list[dict[str, Any]]) -> dict[str, float]:
-    """The best rate of each arm: of those that reach the target the one that forgets least, else the one that learns
-    most.
-    """
+    """The best rate of each arm: of those that reach the target, the one that forgets least; else what learns most."""
     by_arm = {arm: [run for run in tuning if run["arm"] == arm] for arm in RATES}
     best = {arm: max(runs, key=lambda run: (min(run["new"], TARGET), run["old"])) for arm, runs in by_arm.items()}
     return {arm: run["rate"] for arm, run in best.items()}

@@ -3,8 +3,7 @@
     Ada Lovelace,born in,London     spelling=words:    Ada|Lovelace       -> London
     Al-Biruni,born in,Kath          spelling=letters:  A|l|-|B|i|r|u|n|i  -> Kath
 
-Objects are spelt in words. A word is the same token everywhere, so that subjects and objects share words. World.notes
-says what was dropped, merged or resolved.
+Objects are spelt in words, which subjects share. World.notes says what was dropped, merged or resolved.
 """
 
 import json
@@ -60,12 +59,11 @@ def build_triples(config: TriplesConfig) -> World:
     objects, shared = list[Tensor](), set[int]()
     for column in facts.T:  # a view; replaces ids of the file by rows in the relation's objects
         used, column[column >= 0] = column[column >= 0].unique(return_inverse=True)
-        spelt_objects = [[vocabulary[token] for token in triples.objects[index].split()] for index in used.tolist()]
-        check_size(
-            config.path, "words of the longest object", len(spelt_objects), max(map(len, spelt_objects), default=0)
-        )
-        objects.append(spell_objects(spelt_objects) if spelt_objects else torch.zeros(0, 1, dtype=torch.long))
-        shared.update(token for token in chain.from_iterable(spelt_objects) if token < num_subject_tokens)
+        spelt_rows = [[vocabulary[token] for token in triples.objects[index].split()] for index in used.tolist()]
+        longest = max(map(len, spelt_rows), default=0)
+        check_size(config.path, "words of the longest object", len(spelt_rows), longest)
+        objects.append(spell_objects(spelt_rows) if spelt_rows else torch.zeros(0, 1, dtype=torch.long))
+        shared.update(token for token in chain.from_iterable(spelt_rows) if token < num_subject_tokens)
     if shared:
         notes.append(f"{len(shared)} {unit}s of subjects occur in objects too, as the same tokens")
     spelt = pad([*spellings, *unknown])
@@ -150,9 +148,7 @@ def read_templates(config: TriplesConfig, relations: Sequence[str]) -> tuple[tup
         if not isinstance(given, dict):
             raise ValueError(f'{path}: not a JSON object; accepted: {{"relation": ["{SUBJECT} ... {OBJECT}"]}}')
     file = path or config.path
-    templates = [
-        parse_templates(given.get(r, [f"{SUBJECT} {r} {OBJECT}"]), f"{file}: relation {r!r}") for r in relations
-    ]
+    templates = [parsed(given.get(r, [f"{SUBJECT} {r} {OBJECT}"]), f"{file}: relation {r!r}") for r in relations]
     if strangers := sorted(given.keys() - set(relations)):
         notes.append(f"{len(strangers)} relations of {path} ignored, no fact has them: {listed(strangers)}")
     if bare := [name for name in relations if name not in given]:
@@ -163,10 +159,8 @@ def read_templates(config: TriplesConfig, relations: Sequence[str]) -> tuple[tup
     return tuple(templates), notes
 
 
-def parse_templates(value: Any, where: str) -> Templates:
-    """The templates of one relation, from a list of training templates, or from lists by kind, as in Templates. Of a
-    list, the last template with the subject first is held out, if another one is left.
-    """
+def parsed(value: Any, where: str) -> Templates:
+    """The templates of one relation, from lists by kind, or from one list, whose last one is held out if it can be."""
     lists = value if isinstance(value, dict) else {"train": value}
     if not lists.keys() <= set(KINDS) or not all(isinstance(items, list) for items in lists.values()):
         raise ValueError(f'{where}: accepted: a list of templates, or {{"train": [...], "held_out": [...]}}')

@@ -90,18 +90,14 @@ class Search:
         return False
 
     def space_for(self, most: int) -> Space:
-        """The space of the next trial: in the last quarter of them, ranges are widened in which the best so far is at
-        an end.
-        """
+        """The space of a trial: the last quarter of trials widens ranges of which the best so far is at an end."""
         first = self.trials()[: 3 * most // 4]
         if len(first) < 3 * most // 4:
             return self.space
         return widened(self.space, edges(self.space, max(first, key=lambda trial: trial.value or 0.0)))
 
     def recall(self, words: list[str], seed: int) -> float:
-        """Train with these overrides and return the recall, in held-out phrasings if the world has any; 0 if it
-        diverged.
-        """
+        """Train with these overrides; returns the recall, in held-out phrasings if there are any; 0 if it diverged."""
         from memlayers.training.run import run
 
         fixed = [f"seed={seed}", "study=trials", f"results={self.folder}", "logger=none", "progress=none"]

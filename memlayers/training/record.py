@@ -55,9 +55,7 @@ def with_checksum(record: Record) -> Record:
 
 
 def keep_record(path: Path, record: Record) -> None:
-    """Write the record with its checksum. If `path` cannot be written, write to a temporary folder and raise ValueError
-    with that place.
-    """
+    """Write the record with its checksum; if that fails, to a temporary folder, which ValueError names."""
     record |= with_checksum(record)
     try:
         write_json(path, record)
