@@ -124,11 +124,11 @@ def columns_of(row: Iterable[Any], where: str, notes: list[str], ignored: set[st
     return header
 
 
-def check_columns(found: list[str], where: str) -> None:
+def check_columns(columns: list[str], where: str) -> None:
     """Raises ValueError unless each of COLUMNS occurs once, and weight at most once."""
     for name in (*COLUMNS, "weight"):
-        if (times := found.count(name)) > 1 or (not times and name in COLUMNS):
-            problem = f"{times or 'no'} columns {name!r}; columns found: {listed(found, most=20)}"
+        if (times := columns.count(name)) > 1 or (not times and name in COLUMNS):
+            problem = f"{times or 'no'} columns {name!r}; columns found: {listed(columns, most=20)}"
             raise ValueError(
                 f"{where}: {problem}; accepted: subject, relation and object once each, and perhaps weight"
             )

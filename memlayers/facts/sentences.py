@@ -153,9 +153,9 @@ def templates(relation: str, turn: int = 0) -> Templates:
     )
 
 
-def interleaved(common: Sequence[str], own: Sequence[str]) -> list[str]:
+def interleaved(common: Sequence[str], specific: Sequence[str]) -> list[str]:
     """Alternate items of both sequences; the longer one goes on alone."""
-    return [frame for pair in itertools.zip_longest(common, own) for frame in pair if frame is not None]
+    return [frame for pair in itertools.zip_longest(common, specific) for frame in pair if frame is not None]
 
 
 def expanded(frame: str, nouns: str) -> list[str]:

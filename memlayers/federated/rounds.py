@@ -67,11 +67,12 @@ def federate(config: RunConfig, name: str, clients: int, rounds: int, shared: fl
     """Train in one of WAYS and measure. Raises ValueError for settings that cannot be met, FloatingPointError for a
     loss that is not finite.
 
-    Recall, as means over clients j, of the model of client j after the last merge: own, others: on j's facts, and on
-    those of other clients. shared: on facts that all hold. Recall on j's facts, of other models: before: j's model
-    before the last merge. stranger_all: the initial model with all that j sent in the last round. stranger_rows: with
-    the rows that j read only. peer, peer_rows: another client's model before the last merge, without and with the rows
-    that j read.
+    Recall, as means over clients j, of the model of client j after the last merge:
+    own, others: on j's facts, and on those of other clients. shared: on facts that all hold.
+    Recall on j's facts, of other models:
+    before: j's model before the last merge.
+    stranger_all: the initial model with all that j sent in the last round. stranger_rows: with only the rows it read.
+    peer, peer_rows: another client's model before the last merge, without and with the rows that j read.
 
     bytes_up, bytes_down: per client and round. bytes: in total, both ways. rows_sent: share of all rows of tables.
     """

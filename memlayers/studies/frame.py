@@ -53,10 +53,10 @@ def records(folder: str | Path) -> pandas.DataFrame:
 
     Raises ValueError, in one line, for a folder without records and for a file that is not one.
     """
-    found = list(read_all(Path(folder)))
-    if not found:
+    runs = list(read_all(Path(folder)))
+    if not runs:
         raise ValueError(f"{folder}: no record of a run; accepted: a folder such as results/local/single")
-    return framed(found)
+    return framed(runs)
 
 
 def read_all(folder: Path) -> Iterator[Record]:
@@ -69,12 +69,12 @@ def read_all(folder: Path) -> Iterator[Record]:
             yield record
 
 
-def framed(found: list[Record]) -> pandas.DataFrame:
+def framed(runs: list[Record]) -> pandas.DataFrame:
     """The DataFrame of these records, as in `records`."""
     swept: dict[str, set[str]] = {}
-    for record in found:
+    for record in runs:
         swept.setdefault(record["study"], set()).update(record["axes"])
-    frame = pandas.DataFrame([row(record, swept[record["study"]]) for record in found])
+    frame = pandas.DataFrame([row(record, swept[record["study"]]) for record in runs])
     used = [name for name in frame if name.startswith("recall.tables.usage.") and name.endswith((".used", ".kl"))]
     for short in ("used", "kl"):  # of slots, as a mean over the layers of a model
         frame[f"slots_{short}"] = frame[[name for name in used if name.endswith(f".{short}")]].mean(axis=1)

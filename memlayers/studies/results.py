@@ -58,10 +58,10 @@ def commit(folder: Path, results: Path) -> Path:
     return target
 
 
-def axes_of_all(found: Iterable[Record]) -> dict[str, list[Any]]:
+def axes_of_all(records: Iterable[Record]) -> dict[str, list[Any]]:
     """Each axis with its values, in order of first use."""
     axes: dict[str, list[Any]] = {}
-    for record in found:
+    for record in records:
         for key, value in (record["axes"] | {"world": record["world"]}).items():
             axes.setdefault(key, [])
             axes[key] += [value] if value not in axes[key] else []

@@ -64,7 +64,7 @@ def searching(step: TrainingStep) -> Side:
 def rows_read(step: TrainingStep) -> int:
     tokens = step.batches[0].tokens[:, :-1]
     reads = step.model(tokens).reads
-    return sum(len(one.slots.unique()) for one in reads.values())
+    return sum(len(read.slots.unique()) for read in reads.values())
 
 
 def measure(rounds: int, sizes: tuple[int, ...] = SIZES) -> dict[str, Any]:
@@ -83,19 +83,19 @@ def measure(rounds: int, sizes: tuple[int, ...] = SIZES) -> dict[str, Any]:
     sides |= {f"search {bits}": searching(step) for bits, step in steps.items()}
     times = take_turns(sides, rounds)
     grown = resident("VmHWM") - before
-    found = {}
+    by_size = {}
     for bits in sizes:
         whole, search = times[f"step {bits}"], times[f"search {bits}"]
-        found[str(bits)] = {
+        by_size[str(bits)] = {
             "step": whole,
             "search": search,
             "net_ms": round(whole["ms"] - search["ms"], 4),
             "seconds_to_build": round(build[bits], 2),
             "rows_read": rows_read(steps[bits]),
         }
-    for one in found.values():
-        one["net_to_2**14"] = ratio(net(one), net(found["14"]))
-    return {"sizes": found, "peak_growth_mib": round(grown / 1024, 1), "peak_gib": round((before + grown) / 2**20, 2)}
+    for one in by_size.values():
+        one["net_to_2**14"] = ratio(net(one), net(by_size["14"]))
+    return {"sizes": by_size, "peak_growth_mib": round(grown / 1024, 1), "peak_gib": round((before + grown) / 2**20, 2)}
 
 
 def net(one: dict[str, Any]) -> dict[str, Any]:

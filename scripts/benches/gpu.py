@@ -102,9 +102,9 @@ def outputs(kernels: Kernels, at: Tensor, tensors: list[Tensor]) -> dict[str, Te
 
 def copied(bytes_each: int = 2**31) -> float:
     """The bandwidth of a copy in GB/s, reading and writing."""
-    one = torch.empty(bytes_each, dtype=torch.uint8)
-    other = torch.empty_like(one)
-    times = take_turns({"copy": waiting(lambda: other.copy_(one))}, 12)
+    source = torch.empty(bytes_each, dtype=torch.uint8)
+    target = torch.empty_like(source)
+    times = take_turns({"copy": waiting(lambda: target.copy_(source))}, 12)
     return 2 * bytes_each / times["copy"]["ms"] / 1e6
 
 
@@ -114,7 +114,9 @@ def layers(width: int, bits: int, k: int, rounds: int) -> dict[str, Any]:
     for name, make in SIDES.items():
         try:
             both = {DENSE: SIDES[DENSE], name: make}
-            sides = {one: waiting(peers.stepping(*build(width, bits, k), width, TOKENS)) for one, build in both.items()}
+            sides = {
+                side: waiting(peers.stepping(*build(width, bits, k), width, TOKENS)) for side, build in both.items()
+            }
             pair = take_turns(sides, rounds, 5.0)
             times[name] = pair[name] | {"times_dense": ratio(pair[name], pair[DENSE])}
         except torch.cuda.OutOfMemoryError:
@@ -162,13 +164,15 @@ def measure(rounds: int) -> dict[str, Any]:
 
 def targets(found: dict[str, Any]) -> list[tuple[str, float, float]]:
     """Targets as (name, value, limit), where value is to be at most limit."""
-    by_shape = {(one["width"], one["log2_slots"], one["topk"]): one["times"] for one in found["layers"]}
-    made = [(f"gpu: error of {name} beside float64", value, 1e-5) for name, value in found["errors"].items()]
+    by_shape = {
+        (measured["width"], measured["log2_slots"], measured["topk"]): measured["times"] for measured in found["layers"]
+    }
+    triples = [(f"gpu: error of {name} beside float64", value, 1e-5) for name, value in found["errors"].items()]
     for shape, times in by_shape.items():
-        own = times[OURS].get("times_dense", float("inf"))
+        ours = times[OURS].get("times_dense", float("inf"))
         if shape == (1024, 20, 8):
-            made.append(("gpu: step at width 1,024, 2**20 slots, k 8, times SwiGLU's", own, 1.5))
-        for name, one in times.items():
-            if not name.startswith("memlayers") and name != DENSE and "ms" in one:
-                made.append((f"gpu: step beside {name} at {shape}, ratio", own / one["times_dense"], 1.0))
-    return made
+            triples.append(("gpu: step at width 1,024, 2**20 slots, k 8, times SwiGLU's", ours, 1.5))
+        for name, measured in times.items():
+            if not name.startswith("memlayers") and name != DENSE and "ms" in measured:
+                triples.append((f"gpu: step beside {name} at {shape}, ratio", ours / measured["times_dense"], 1.0))
+    return triples

@@ -37,7 +37,7 @@ def measure(rounds: int, widths: tuple[int, ...] = tuple(LIMITS), times: int = 5
     """For each width, build the arms `times` times for a share of the rounds each, as the addresses of tensors change
     times by a percent.
     """
-    found = {}
+    by_width = {}
     for width in widths:
         together, apart = [], []
         for _ in range(times):
@@ -46,15 +46,15 @@ def measure(rounds: int, widths: tuple[int, ...] = tuple(LIMITS), times: int = 5
             slow = sides.pop(REFERENCE)  # apart: what it allocates empties the caches of the others
             together.append(take_turns(sides, rounds // times))
             apart.append(take_turns({"dense": sides["dense"], REFERENCE: slow}, max(4, rounds // times // 3)))
-        found[str(width)] = {
+        by_width[str(width)] = {
             name: one | {"to_dense": ratio(one, turns["dense"])} | shape_of(steps[name])
             for turns in (joined(apart), joined(together))  # dense's own time is that of the latter
             for name, one in turns.items()
         }
         for name in MEMORIES:
-            one = found[str(width)]
+            one = by_width[str(width)]
             one[name]["to_dense_as_wide"] = ratio(one[name], one[AS_WIDE])
-    return found
+    return by_width
 
 
 def shape_of(step: TrainingStep) -> dict[str, float]:

@@ -30,7 +30,7 @@ def sides(bits: int, width: int) -> dict[str, Side]:
     values, mean, square = (torch.full((slots, width), 0.1) for _ in range(3))
     total = torch.full((slots, 1), 0.1)
     reads = [torch.randint(slots, (TOKENS, READS)) for _ in range(SETS)]
-    rows = [one.unique() for one in reads]
+    rows = [slots_read.unique() for slots_read in reads]
     weights, added = torch.rand(TOKENS, READS), torch.zeros(width)
     grads = torch.randn(TOKENS * READS, width)
     turn = {"at": 0}
@@ -71,7 +71,7 @@ def sides(bits: int, width: int) -> dict[str, Side]:
 
 @torch.no_grad()
 def measure(rounds: int, shapes: list[tuple[int, int]] = SHAPES) -> list[dict[str, Any]]:
-    found = []
+    entries = []
     for bits, width in shapes:
         times = take_turns(sides(bits, width), rounds)
         row = 4 * width
@@ -94,18 +94,18 @@ def measure(rounds: int, shapes: list[tuple[int, int]] = SHAPES) -> list[dict[st
         for name, size in one["megabytes"].items():
             rate, share = one["gb_per_s"][name], one["of_limit"][name]
             print(f"  2**{bits} slots, width {width}: {name} {size} MB, {rate} GB/s, {share} of the limit", flush=True)
-        found.append(one)
-    return found
+        entries.append(one)
+    return entries
 
 
-def targets(found: list[dict[str, Any]]) -> list[tuple[str, float, float]]:
+def targets(entries: list[dict[str, Any]]) -> list[tuple[str, float, float]]:
     """Targets as (name, value, limit), where value is to be at least limit. Updates in the cache are left out: they are
     bound by square roots, not by bytes.
     """
-    beyond = [one for one in found if one["log2_slots"] > 12]
-    shares = {"read": [one["of_limit"]["read"] for one in found]}
+    beyond_cache = [entry for entry in entries if entry["log2_slots"] > 12]
+    shares = {"read": [entry["of_limit"]["read"] for entry in entries]}
     for rule in ("lazy Adam", "row-wise Adagrad"):
-        shares[f"{rule}, tables beyond the cache"] = [one["of_limit"][rule] for one in beyond]
+        shares[f"{rule}, tables beyond the cache"] = [entry["of_limit"][rule] for entry in beyond_cache]
     return [
         (f"limit: {what}, least share of what the machine can move", min(values), 0.7 if what == "read" else 0.5)
         for what, values in shares.items()

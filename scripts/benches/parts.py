@@ -65,12 +65,14 @@ def void(_: object) -> None:
 
 
 def measure(rounds: int, shapes: tuple[str, ...] = tuple(SHAPES)) -> dict[str, Any]:
-    found = {}
+    by_shape = {}
     for name in shapes:
-        made = {how: sides(SHAPES[name], choose(kernels), dtype) for how, (kernels, dtype) in HOW.items()}
-        times = take_turns({f"{how}: {part}": run for how, own in made.items() for part, run in own.items()}, rounds)
-        found[name] = {part: {how: times[f"{how}: {part}"] for how in made} for part in made["reference"]}
-    return found
+        all_sides = {how: sides(SHAPES[name], choose(kernels), dtype) for how, (kernels, dtype) in HOW.items()}
+        times = take_turns(
+            {f"{how}: {part}": run for how, own_sides in all_sides.items() for part, run in own_sides.items()}, rounds
+        )
+        by_shape[name] = {part: {how: times[f"{how}: {part}"] for how in all_sides} for part in all_sides["reference"]}
+    return by_shape
 
 
 def targets(_: dict[str, Any]) -> list[tuple[str, float, float]]:

@@ -155,10 +155,10 @@ def measure(rounds: int, shapes: list[tuple[int, int, int]], budget: float) -> l
     these pairs. All are built BUILDS times, as the address of a table of a gigabyte changes its speed by tens of
     percent.
     """
-    found = []
+    entries = []
     for width, bits, k in shapes:
         times: dict[str, dict[str, Any]] = {}
-        ratios, own = {}, []
+        ratios, our_times = {}, []
         for name, make in LAYERS.items():
             pair = joined(
                 take_turns(
@@ -168,24 +168,26 @@ def measure(rounds: int, shapes: list[tuple[int, int, int]], budget: float) -> l
                 )
                 for _ in range(BUILDS)
             )
-            own.append(pair["memlayers"])
+            our_times.append(pair["memlayers"])
             times[name], ratios[name] = pair[name], ratio(pair[name], pair["memlayers"])
-        times["memlayers"] = sorted(own, key=lambda one: one["ms"])[len(own) // 2]
+        times["memlayers"] = sorted(our_times, key=lambda times_: times_["ms"])[len(our_times) // 2]
         tables = joined(take_turns(values_only(width, bits, k), rounds, budget) for _ in range(BUILDS))
         fbgemm = "fbgemm TBE, row-wise Adagrad"
         ratios[fbgemm] = ratio(tables[fbgemm], tables["memlayers, row-wise Adagrad"])
-        found.append({"width": width, "log2_slots": bits, "topk": k, "times": times | tables, "ratios": ratios})
+        entries.append({"width": width, "log2_slots": bits, "topk": k, "times": times | tables, "ratios": ratios})
         print(f"  width {width}, 2**{bits} slots, k {k}: {ratios}", flush=True)
-    return found
+    return entries
 
 
-def targets(found: list[dict[str, Any]]) -> list[tuple[str, float, float]]:
+def targets(entries: list[dict[str, Any]]) -> list[tuple[str, float, float]]:
     """Targets as (name, value, limit), where value is to be at least limit."""
-    large = [one["ratios"] for one in found if one["log2_slots"] == 20]
-    made = []
+    large = [entry["ratios"] for entry in entries if entry["log2_slots"] == 20]
+    triples = []
     for name in ("product-key-memory + Adam", "EmbeddingBag + AdamW"):
         if large:
-            made.append((f"ahead: {name} at 2**20 slots, least ratio", min(one[name] for one in large), 10.0))
-    for name in (name for name in found[0]["ratios"] if not name.startswith("memlayers")):
-        made.append((f"ahead: {name}, least ratio at any shape", min(one["ratios"][name] for one in found), 1.0))
-    return made
+            triples.append((f"ahead: {name} at 2**20 slots, least ratio", min(entry[name] for entry in large), 10.0))
+    for name in (name for name in entries[0]["ratios"] if not name.startswith("memlayers")):
+        triples.append(
+            (f"ahead: {name}, least ratio at any shape", min(entry["ratios"][name] for entry in entries), 1.0)
+        )
+    return triples

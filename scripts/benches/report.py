@@ -79,7 +79,7 @@ def trace(found: dict[str, Any]) -> str:
     runs = found["trace"]["measured"]
     lines = ["| ms a step | " + " | ".join(runs) + " |", "|" + " --- |" * (len(runs) + 1)]
     for kind in next(iter(runs.values())):
-        lines.append(f"| {kind} | " + " | ".join(f"{one[kind]:.2f}" for one in runs.values()) + " |")
+        lines.append(f"| {kind} | " + " | ".join(f"{run[kind]:.2f}" for run in runs.values()) + " |")
     return "\n".join(lines)
 
 
@@ -98,8 +98,8 @@ def draw(found: dict[str, Any], path: Path) -> list[Path]:
 
 def whole(axes: Axes, sizes: dict[str, Any]) -> None:
     slots = [2 ** int(bits) for bits in sizes]
-    axes.plot(slots, [one["step"]["ms"] for one in sizes.values()], marker="o", ms=4, color="#C1440E", label="step")
-    net = [one["net_ms"] for one in sizes.values()]
+    axes.plot(slots, [size["step"]["ms"] for size in sizes.values()], marker="o", ms=4, color="#C1440E", label="step")
+    net = [size["net_ms"] for size in sizes.values()]
     axes.plot(slots, net, marker="o", ms=4, color="#1B7F79", label="without the search")
     axes.set(xlabel="slots", ylabel="training step, ms")
     axes.set_xscale("log", base=2)
@@ -110,13 +110,13 @@ def whole(axes: Axes, sizes: dict[str, Any]) -> None:
 
 def layers(axes: Axes, shapes: list[dict[str, Any]]) -> None:
     width, topk = shapes[0]["width"], shapes[0]["topk"]
-    chosen = [one for one in shapes if (one["width"], one["topk"]) == (width, topk)]
+    chosen = [entry for entry in shapes if (entry["width"], entry["topk"]) == (width, topk)]
     names = [name for name in chosen[0]["times"] if "Adagrad" not in name]
     for name in sorted(names, key=lambda name: -chosen[-1]["times"][name]["ms"]):
-        times = [one["times"][name]["ms"] for one in chosen]
+        times = [entry["times"][name]["ms"] for entry in chosen]
         look: dict[str, Any] = {"color": "#C1440E", "lw": 2} if name.startswith(OURS) else {"lw": 1}
         look["ls"] = "--" if name.startswith(OURS) and name != OURS else "-"
-        slots = [2 ** one["log2_slots"] for one in chosen]
+        slots = [2 ** entry["log2_slots"] for entry in chosen]
         axes.plot(slots, times, marker="o", ms=4, label=name, **look)
     axes.set(yscale="log", xlabel="slots", ylabel="training step, ms")
     axes.set_xscale("log", base=2)

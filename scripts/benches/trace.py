@@ -98,7 +98,7 @@ def measure(steps: int) -> dict[str, Any]:
             at: list[float] = []
             run(partial(noted, at))
             times[name] += [later - earlier for earlier, later in itertools.pairwise(at)]
-    found = {}
+    by_run = {}
     for name, run in runs.items():
         profiler = profile(activities=[ProfilerActivity.CPU])
         run(partial(started, profiler))
@@ -107,9 +107,9 @@ def measure(steps: int) -> dict[str, Any]:
         for event in profiler.key_averages():
             kind = next(kind for kind, names in KINDS.items() if re.search(names, event.key))
             spent[kind] += event.self_cpu_time_total / 1e3
-        found[name] = {kind: round(milliseconds / steps, 3) for kind, milliseconds in spent.items()}
-        found[name]["whole step"] = round(1e3 * statistics.median(times[name]), 3)
-    return found
+        by_run[name] = {kind: round(milliseconds / steps, 3) for kind, milliseconds in spent.items()}
+        by_run[name]["whole step"] = round(1e3 * statistics.median(times[name]), 3)
+    return by_run
 
 
 def targets(_: dict[str, Any]) -> list[tuple[str, float, float]]:
