@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from records import record, sealed
+from records import record, with_checksum
 
 from memlayers.studies.frame import RECORDS
 from memlayers.studies.ways import draw_ways, points_of_ways
@@ -23,7 +23,7 @@ def run(arm: str, seed: int, recall: float = 0.5, world: str = "biographies", **
 
 def study(results: Path, name: str, *runs: dict) -> None:
     (results / name).mkdir(parents=True)
-    (results / name / RECORDS).write_text("\n".join(json.dumps(sealed(one)) for one in runs))
+    (results / name / RECORDS).write_text("\n".join(json.dumps(with_checksum(one)) for one in runs))
 
 
 def test_a_point_is_a_configuration_with_its_costs_a_teachers_included(tmp_path):
