@@ -327,6 +327,6 @@ def test_agreement_is_that_of_answers_decoded_one_by_one(kept):
 
 def test_of_a_teacher_without_mistakes_none_can_be_repeated(monkeypatch):
     model, facts = small(0), known_facts(TEXT.world)[:4]
-    monkeypatch.setattr("memlayers.recall.agreement.said", lambda *_: (TEXT.objects[:4], None, facts))
+    monkeypatch.setattr("memlayers.recall.agreement.decode_answers", lambda *_: (TEXT.objects[:4], None, facts))
     monkeypatch.setattr("memlayers.recall.agreement.gold", lambda *_: TEXT.objects[:4])
     assert agreement(model, model, TEXT)["agrees_when_wrong"] is None
