@@ -5,21 +5,16 @@ import math
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from memlayers.config import MatchConfig, ModelConfig
 from memlayers.config.model import PLACES
+from memlayers.config.optim import Rule
 from memlayers.layers.feedforward import Cost, Workload
 from memlayers.model import build_model
-
-
-class Rule(Protocol):
-    """An update rule of value tables; optim/rules.py has them."""
-
-    def state_bytes(self, d_value: int, bytes_each: int) -> int: ...
 
 
 @dataclasses.dataclass(frozen=True)

@@ -108,7 +108,7 @@ def build_model(
         layer: FeedForward = config.ffn.build(site)
         if config.placement == "replace" or config.is_dense:
             return layer
-        return Beside(Dense().build(site), layer, is_scaled=config.placement == "add_from_zero")
+        return Beside(Dense().build(site), layer)
 
     def build_block(index: int) -> Block:
         ffn = build_ffn(index)

@@ -32,6 +32,9 @@ class Layouts:
         return (pick * self.count[relation]).long()
 
 
+OF_TRAINING = ("told", "statements")  # layouts that training draws from and nobody asks in
+
+
 def layouts_of(world: World, style: str, prose: ProseConfig, ids: dict[str, int]) -> dict[str, Layouts]:
     """By what they are for, the templates of a world; words that it lacks are added to `ids`.
 

@@ -1,24 +1,16 @@
 """Memory and traffic of one process of a run whose tables are sharded."""
 
 import dataclasses
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from memlayers.config import ModelConfig
+from memlayers.config.optim import Rule
 from memlayers.layers.feedforward import Workload
-from memlayers.layers.pool import MemoryPool
+from memlayers.layers.pool import MemoryPool, readers
 from memlayers.layers.sharded_pool import check_columns, wire_bytes
 from memlayers.model import Transformer, build_model
-
-
-class Rule(Protocol):
-    """An update rule of value tables; optim/rules.py has them."""
-
-    def state_bytes(self, d_value: int, bytes_each: int) -> int: ...
-
-    def columns(self, width: int) -> dict[str, int]: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,8 +69,8 @@ def reads_of(model: Transformer, pool: MemoryPool) -> list[tuple[int, int]]:
 
     hook = pool.register_forward_pre_hook(record_sum)
     pool.rows = rows  # type: ignore[method-assign]
-    for layer in model.modules():
-        if getattr(layer, "pool", None) is pool:
+    for layer in readers(model):
+        if layer.pool is pool:
             layer(x, tokens)
     hook.remove()
     del pool.rows

@@ -12,6 +12,7 @@ time zone, and then little is learnt from the subject, which is what will be ask
 import torch
 from torch import Tensor
 
+from memlayers.checks import one_of
 from memlayers.config.context import ContextConfig
 from memlayers.config.worlds import CorpusConfig, ProseConfig, WorldConfig
 from memlayers.context import Context
@@ -19,7 +20,7 @@ from memlayers.documents import Documents, Probe, squeezed
 from memlayers.facts import build_world
 from memlayers.facts.corpora import draw_windows
 from memlayers.facts.world import PAD, World, known_facts, pad
-from memlayers.phrasing import OBJECT, SUBJECT, Telling, layouts_of
+from memlayers.phrasing import OBJECT, OF_TRAINING, SUBJECT, Telling, layouts_of
 
 PRONOUN = "this one"  # the subject of a document's later sentences, if they do not name it
 
@@ -138,8 +139,9 @@ class Text:
         """Ask for `facts` (b, 2: subject, relation) in a phrasing: training, held_out, questions, held_out_questions,
         or a kind of view. A relation without a template in that phrasing is left out. Templates with the object first
         are never asked. `answers` (n, r) replaces the world's facts, as in the shuffled control; numbers `pick` (b,) in
-        [0, 1) say which templates instead of the generator.
+        [0, 1) say which templates instead of the generator. Raises ValueError for another phrasing.
         """
+        one_of("phrasing", phrasing, tuple(kind for kind in self.layouts if kind not in OF_TRAINING))
         layouts = self.layouts[phrasing]
         has_template = layouts.count[facts[:, 1]] > 0
         facts = facts[has_template]

@@ -183,8 +183,7 @@ TWINS = {type(one.build(site())): entry_of(one).twin for one in CASES.values()}
 def twin(layer: FeedForward, x: Tensor, tokens: Tensor) -> Tensor:
     """What the layer returns as hidden, by loops."""
     if isinstance(layer, Beside):
-        scale = 1 if layer.scale is None else layer.scale.item()
-        return twin(layer.dense, x, tokens) + scale * twin(layer.layer, x, tokens)
+        return twin(layer.dense, x, tokens) + twin(layer.layer, x, tokens)
     return TWINS[type(layer)](layer, x, tokens)
 
 

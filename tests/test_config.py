@@ -6,7 +6,7 @@ import pytest
 from stubs import changed, run_config
 
 from memlayers.config import AtlasConfig, MatchConfig, ModelConfig, OptimConfig, RunConfig, TriplesConfig
-from memlayers.layers import Dense, Engram, Memory, NGram, Oracle, ShortConv
+from memlayers.layers import Dense, Engram, Memory, NGram, Oracle, Peer, ShortConv
 from memlayers.optim import DenseAdamW, LazyAdam
 
 NUMBERS = {  # lowest and highest accepted, None where there is no limit
@@ -43,7 +43,7 @@ NUMBERS = {  # lowest and highest accepted, None where there is no limit
 WORDS = {
     "world.text": ("terse", "prose"),
     "world.document": ("fact", "subject"),
-    "model.placement": ("replace", "add", "add_from_zero"),
+    "model.placement": ("replace", "add"),
     "model.ffn.value_dtype": ("float32", "bfloat16"),
     "model.ffn.pool": ("own", "shared"),
     "model.residual.pool": ("own", "shared"),
@@ -132,6 +132,11 @@ COMBINATIONS = [
     ({"model.values.orders": [2, 17]}, "model.values.orders=17 is out of range; accepted: 1 to 16"),
     ({"model.ffn": Oracle(pool="ours")}, "model.ffn.pool='ours' is not known; accepted: own, shared"),
     ({"model.ffn": Oracle("half")}, "model.ffn.value_dtype='half' is not known; accepted: float32, bfloat16"),
+    (
+        {"kernels": "native", "model.ffn.score": "sink"},
+        "kernels=native: only the reference looks up by model.ffn.score=sink; accepted: auto, reference, or score=soft",
+    ),
+    ({"kernels": "triton", "model.residual": Peer(score="relu")}, "kernels=triton: only the reference looks up by mod"),
     ({"model.extra_blocks": [2]}, "model.extra_blocks=[2]: block 2 is out of range"),
     ({"optim.values": DenseAdamW(weight_decay=-0.1)}, "optim.values.weight_decay=-0.1 is too small; accepted: 0 or"),
     ({"optim.betas": [0.9]}, "optim.betas=[0.9] is not accepted; accepted: two numbers from 0 to below 1"),
@@ -214,6 +219,8 @@ def test_settings_that_cannot_be_are_refused_in_one_line(settings, begins):
             "model.ffn": Oracle(),
             "model.values": Engram([1, 16]),
         },
+        {"kernels": "auto", "model.ffn.score": "sink"},
+        {"kernels": "native", "model.residual": Peer()},
         {"match.reference": None},
         {"distil.teacher": "single/memory", "distil.tokens": "others", "training.loss": "all", "distil.weight": 0},
         {"distil.teacher": "single/dense", "save_model": True},

@@ -145,11 +145,10 @@ def text():
     [
         {"blocks": "middle"},
         {"blocks": "all", "placement": "add", "tied_head": False},
-        {"blocks": [1], "placement": "add_from_zero"},
         {"extra_blocks": [0, 2], "tied_head": False},
         {"blocks": [1], "loops": 3},
     ],
-    ids=["middle", "added", "scaled", "elsewhere", "looped"],
+    ids=["middle", "added", "elsewhere", "looped"],
 )
 @pytest.mark.parametrize("sparse", [True, False])
 def test_a_whole_model_costs_what_the_counter_sees_and_has_the_parameters_it_says(text, case, where, sparse):

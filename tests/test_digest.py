@@ -18,6 +18,7 @@ from memlayers.config import (
     TriplesConfig,
 )
 from memlayers.config.digest import NOT_DECISIVE, decisive, digest, flatten, settings, without_effect
+from memlayers.config.worlds import CorpusConfig
 from memlayers.layers import LAYERS, Dense, Memory, NGram, ShortConv
 from memlayers.optim.rules import RULES, LazyAdam
 
@@ -181,6 +182,39 @@ def test_the_digest_follows_what_a_users_file_says_and_not_where_it_lies(tmp_pat
 
     first = digest_of("one", "a")
     assert first == digest_of("two", "a") == digest_of("one", "a") != digest_of("one", "b")
+
+
+def test_the_digest_follows_what_running_text_says_and_not_where_it_lies(tmp_path, monkeypatch):
+    def digest_of(*sources: str) -> str:
+        corpus = CorpusConfig(share=0.5, sources=[str(tmp_path / source) for source in sources])
+        return digest(run_config(world=BiographiesConfig(corpus=corpus)))
+
+    for folder, texts in {"one": "ab", "two": "ab", "three": "abc"}.items():
+        (tmp_path / folder / "in").mkdir(parents=True)
+        for text in texts:
+            (tmp_path / folder / "in" / f"{text}.txt").write_text(f"text {text}")
+    first = digest_of("one")
+    assert first == digest_of("two") != digest_of("three")
+    assert digest_of("one", "three") != digest_of("three", "one")
+    (tmp_path / "one" / "image.png").write_bytes(b"\x89PNG\xff\xfe")
+    assert digest_of("one") == first
+    (tmp_path / "one" / "in" / "a.txt").write_text("another text a")
+    assert digest_of("one") != first
+    (tmp_path / "two" / "in" / "b.txt").unlink()
+    assert digest_of("two") not in (first, digest_of("one"))
+    assert digest_of("missing") != digest_of("gone")
+
+
+@pytest.mark.parametrize("source", ["code", "docs"])
+def test_the_digest_follows_the_text_of_the_installed_python(source, tmp_path, monkeypatch):
+    monkeypatch.setattr("memlayers.running_text.stdlib", lambda: tmp_path)
+    config = run_config(world=BiographiesConfig(corpus=CorpusConfig(share=0.5, sources=[source])))
+    (tmp_path / "a.py").write_text("x = 1\n")
+    first = digest(config)
+    (tmp_path / "a.py").write_text("x = 11\n")
+    assert digest(config) != first
+    unused = run_config(world=BiographiesConfig(corpus=CorpusConfig()))
+    assert digest(unused) == digest(run_config(world=BiographiesConfig()))
 
 
 def test_the_digest_is_twelve_hexadecimal_digits_of_values_not_of_order():

@@ -113,7 +113,7 @@ OTHERS: dict[str, tuple[Any, ...]] = {  # valid values, of which one is not the 
     "world.cardinalities": ([128],),
     "world.path": ("other.csv",),
     "world.templates": ("templates.json",),
-    "model.placement": ("add", "add_from_zero"),
+    "model.placement": ("add",),
     "model.blocks": ([1],),
     "model.extra_blocks": ([1],),
     "model.residual": (NGram(),),

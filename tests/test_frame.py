@@ -41,6 +41,13 @@ def test_a_folder_without_records_and_records_of_another_schema_are_refused(tmp_
         memlayers.records(tmp_path)
 
 
+@pytest.mark.parametrize("line", [b'{"status": "ok",', b"[]", b"3", b"{}", b"", b'"\xff"'])
+def test_a_damaged_line_is_named(line, tmp_path):
+    (tmp_path / RECORDS).write_bytes(json.dumps(with_checksum(record())).encode() + b"\n" + line + b"\n")
+    with pytest.raises(ValueError, match=rf"^{tmp_path / RECORDS}, line 2: not a record \([^\n]*\); delete it [^\n]*$"):
+        memlayers.records(tmp_path)
+
+
 def test_axes_are_the_swept_settings_with_several_values():
     runs = [
         record(seed=s, axes={"arm": "memory", "model.ffn.topk": k, "model.depth": 2, "seed": s}, digest=f"{k}")

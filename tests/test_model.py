@@ -17,7 +17,6 @@ from memlayers.model import Transformer
 PLACES = {
     "ffn": ({"blocks": "all"}, ["0.ffn", "1.ffn"]),
     "added ffn": ({"blocks": [1], "placement": "add", "tied_head": False}, ["1.ffn"]),
-    "scaled ffn": ({"blocks": [1], "placement": "add_from_zero"}, ["1.ffn"]),
     "residual": ({}, ["0.residual", "1.residual"]),
     "values": ({"extra_blocks": [1]}, ["1.values"]),
     "beside": ({"extra_blocks": [1]}, ["1.beside"]),
@@ -106,7 +105,7 @@ def pools_read(model: Transformer) -> list[int]:
 
 
 @pytest.mark.parametrize("case", TABLES)
-@pytest.mark.parametrize("placement", ["replace", "add", "add_from_zero"])
+@pytest.mark.parametrize("placement", ["replace", "add"])
 def test_pools_are_registered_once_however_many_layers_read_them(case, placement):
     model, distinct = build(TABLES[case], depth=3, placement=placement), 1 if TABLES[case].pool == "shared" else 3
     assert len(pools_read(model)) == 3 and len(set(pools_read(model))) == distinct

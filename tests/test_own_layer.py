@@ -66,7 +66,7 @@ def documents() -> Documents:
     return Documents(tokens, torch.arange(5).expand(6, 5) >= 3, torch.zeros_like(tokens, dtype=torch.bool))
 
 
-@pytest.mark.parametrize("placement", ["replace", "add", "add_from_zero"])
+@pytest.mark.parametrize("placement", ["replace", "add"])
 @pytest.mark.parametrize("loss", ["answers", "all"])
 def test_its_auxiliary_loss_is_added_to_that_of_the_documents_and_moves_its_router(placement, loss):
     model = drawn(build(placement=placement)).eval()

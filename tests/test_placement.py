@@ -46,19 +46,3 @@ def test_settings_of_the_memory_reach_its_layers():
     assert memory.pool.values.shape == (25, D_MODEL) and memory.pool.values.dtype == torch.bfloat16
     out = model(torch.arange(NUM_TOKENS)[None])
     assert out.reads["1.ffn"].slots.shape == (1, NUM_TOKENS, 2 * 4)
-
-
-def test_a_layer_that_is_let_in_from_zero_begins_as_the_dense_model_and_learns():
-    """The scale alone has a gradient at first; then the layer has one, too."""
-    tokens = torch.randint(NUM_TOKENS, (2, 5), generator=torch.Generator().manual_seed(1))
-    model = build(SMALL, blocks=[1], placement="add_from_zero")
-    beside = model.blocks[1].ffn
-    assert beside.scale.tolist() == [0.0]
-    x = torch.randn(2, 5, D_MODEL)
-    assert beside(x, tokens).hidden.equal(beside.dense(x, tokens).hidden)
-    model(tokens).logits.square().sum().backward()
-    assert float(beside.scale.grad.abs()) > 0 and not beside.layer.lookup.to_query.weight.grad.any()
-    with torch.no_grad():
-        beside.scale.fill_(0.5)
-    wanted = beside.dense(x, tokens).hidden + 0.5 * beside.layer(x, tokens).hidden
-    torch.testing.assert_close(beside(x, tokens).hidden, wanted)

@@ -108,6 +108,10 @@ def test_what_cannot_be_asked_is_one_line(kept):
     assert "phrasing=held_out: relation country has no such" in one_line(
         lambda: model.ask(name, "country", 1, "held_out")
     )
+    for phrasing in ("heldout", "told", "statements", "train"):
+        assert one_line(lambda phrasing=phrasing: model.ask(name, "country", 1, phrasing)) == (
+            f"phrasing={phrasing!r} is not known; accepted: held_out, questions, held_out_questions, training"
+        )
 
 
 def test_what_cannot_be_loaded_is_one_line(kept, tmp_path):

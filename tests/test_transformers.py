@@ -219,7 +219,20 @@ def test_what_cannot_be_loaded_is_one_line(tmp_path):
         short: "weights cannot be read .*; accepted: as save_pretrained wrote them",
         none: "weights cannot be read .*no file named model.safetensors",
     }
+    damaged = {
+        "architectures": [None, [], [3], 7],
+        "model_type": [None, 7],
+        "memlayers": [{"format": 1}, {"format": 1, "swaps": 3}, {"format": 1, "swaps": [{}]}],
+    }
+    for key, values in damaged.items():
+        for value in values:
+            path = edited(folder, tmp_path / f"{key}{len(cases)}", **{key: value})
+            file = path / "config.json"
+            cases[path] = rf"^{file}: damaged \(\w+Error: [^\n]*\); accepted: as save_pretrained wrote it$"
+    cases[edited(folder, tmp_path / "three", memlayers=3)] = "saved by memlayers None; accepted: format 1, not None"
     for path, said in cases.items():
         with pytest.raises(ValueError, match=said) as caught:
             memlayers.load_swapped(path)
         assert "\n" not in str(caught.value), path
+    without = edited(folder, tmp_path / "without", transformers_weights=None)
+    assert logits(memlayers.load_swapped(without)).equal(logits(memlayers.load_swapped(folder)))

@@ -9,6 +9,7 @@ from typing import Any
 
 from memlayers.config.distil import DIGEST, teachers
 from memlayers.layers import Dense
+from memlayers.running_text import content_digest
 
 NAMES_AND_PLACES = ("study", "arm", "axes", "report", "results", "logger", "save_model", "checkpoint_minutes")
 FOR_OTHERS = ("rates", "num_keys")  # decide by what other settings make of them
@@ -36,9 +37,19 @@ def decisive(config: Any) -> dict[str, Any]:
         name = found["world"].get(key)
         if isinstance(name, str) and Path(name).is_file():
             found["world"][key] = "sha256:" + hashlib.sha256(Path(name).read_bytes()).hexdigest()[:16]
+    if config.world.corpus.share > 0:  # the built-in sources, too: another Python has another text
+        found["world"]["corpus"]["sources"] = [content_of(source) for source in config.world.corpus.sources]
     if config.distil.teacher is not None and len(kept := teachers(config)) == 1:
         found["distil"]["teacher"] = kept[0].stem[-DIGEST:]
     return found
+
+
+def content_of(source: str) -> str:
+    """Of running text; the name of a source that cannot be read, which the run then says."""
+    try:
+        return "sha256:" + content_digest(source)
+    except ValueError:
+        return source
 
 
 def without_effect(config: Any) -> set[str]:

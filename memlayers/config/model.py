@@ -14,11 +14,8 @@ class ModelConfig:
     """A decoder-only transformer. Its layers are given by their settings, such as layers.Memory."""
 
     ffn: Any = field(default_factory=Dense)  # the feed-forward of the chosen blocks; all others have a dense one
-    blocks: Any = field(
-        default_factory=lambda: [0]
-    )  # the chosen blocks: [1], [1, 3], all, middle, or a fraction of the depth
-    placement: str = "replace"  # replace the dense feed-forward, add to it, or add_from_zero: add times a learned scale
-    # that starts at 0
+    blocks: Any = field(default_factory=lambda: [0])  # chosen: [1], [1, 3], all, middle, or a fraction of the depth
+    placement: str = "replace"  # replace the dense feed-forward, or add to it
     residual: Any = None  # a layer added to the residual stream before attention, such as a table of n-grams
     values: Any = None  # a layer added to attention's values
     before: Any = None  # a layer between the norm and attention, and between the norm and the feed-forward
@@ -52,7 +49,7 @@ class ModelConfig:
         within("model.loops", self.loops, 1, 64)
         if not self.embedding_std > 0:
             raise ValueError(f"model.embedding_std={self.embedding_std} is not positive; accepted: a number above 0")
-        one_of("model.placement", self.placement, ("replace", "add", "add_from_zero"))
+        one_of("model.placement", self.placement, ("replace", "add"))
         self.chosen_blocks()
         chosen("model.extra_blocks", self.extra_blocks, self.depth)
         validate_layer("model.ffn", self.ffn, self.d_model)

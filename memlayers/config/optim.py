@@ -1,9 +1,17 @@
 """Settings of optimizers and schedules. Those of value tables are in optim/rules.py."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from memlayers.checks import one_of, within
+
+
+class Rule(Protocol):
+    """Of value tables, as far as costs depend on it: optim/rules.py."""
+
+    def state_bytes(self, d_value: int, bytes_each: int) -> int: ...
+
+    def columns(self, width: int) -> dict[str, int]: ...
 
 
 @dataclass

@@ -148,7 +148,7 @@ class RunConfig:
         self.validate_quantize()
         self.distil.validate(self.training.loss, f"{self.study}/{self.arm}" if self.save_model else None)
         self.validate_devices()
-        one_of("kernels", self.kernels, ("auto", "native", "reference", "triton"))
+        self.validate_kernels()
         one_of("progress", self.progress, ("auto", "none"))
         if self.checkpoint_minutes is not None and self.checkpoint_minutes < 0:
             raise ValueError(f"checkpoint_minutes={self.checkpoint_minutes} is negative; accepted: 0 or more, or null")
@@ -165,6 +165,16 @@ class RunConfig:
             raise ValueError(
                 "trainer.precision=bf16-true: quantize rounds parameters in float32; accepted: 32-true, bf16-mixed"
             )
+
+    def validate_kernels(self) -> None:
+        one_of("kernels", self.kernels, ("auto", "native", "reference", "triton"))
+        for place in ("ffn", *PLACES):
+            score = getattr(getattr(self.model, place), "score", "softmax")
+            if self.kernels in ("native", "triton") and score != "softmax":
+                raise ValueError(
+                    f"kernels={self.kernels}: only the reference looks up by model.{place}.score={score}; "
+                    "accepted: auto, reference, or score=softmax"
+                )
 
     def validate_devices(self) -> None:
         strategy, devices = str(self.trainer.get("strategy", "auto")), self.trainer.get("devices", 1)

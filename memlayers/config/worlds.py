@@ -1,6 +1,7 @@
 """Settings of worlds."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from memlayers.checks import at_least, one_of, within
 from memlayers.config.context import ContextConfig
@@ -39,9 +40,7 @@ class CorpusConfig:
     """Running text besides the facts: rows of it are mixed at random into every batch."""
 
     share: float = 0.0  # share of running text among all tokens in training
-    sources: list[str] = field(
-        default_factory=lambda: ["code", "docs"]
-    )  # names in facts/corpora.py, or folders of text
+    sources: list[str] = field(default_factory=lambda: ["code", "docs"])  # as in running_text.py, or folders of text
     length: int = 128  # tokens of a row
 
     def validate(self, pieces: int | None) -> None:
@@ -53,7 +52,8 @@ class CorpusConfig:
             raise ValueError(
                 f"world.corpus.share={self.share} needs one vocabulary for all; accepted: with world.prose.pieces=2000"
             )
-        if self.share > 0 and (not self.sources or len(set(self.sources)) < len(self.sources)):
+        names = {Path(source).name for source in self.sources}  # as in a record
+        if self.share > 0 and (not self.sources or len(names) < len(self.sources)):
             raise ValueError(
                 f"world.corpus.sources={self.sources} is empty or repeats; accepted: code, docs, kjv, PATH"
             )

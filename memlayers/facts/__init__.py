@@ -13,8 +13,7 @@ def build_world(config: WorldConfig) -> World:
         return in_words(config)
     from memlayers.facts.pieces import in_pieces
 
-    sources = config.corpus.sources if config.corpus.share > 0 else []
-    return in_pieces(in_words(config), config.prose.pieces, sources)
+    return in_pieces(in_words(config), config.prose.pieces, config.corpus if config.corpus.share > 0 else None)
 
 
 def in_words(config: WorldConfig) -> World:

@@ -63,11 +63,6 @@ def draw_facts(count: int, cardinalities: Sequence[int], generator: torch.Genera
     return torch.stack([torch.randint(size, (count,), generator=generator) for size in cardinalities], dim=1)
 
 
-def closed_form_bits(cardinalities: Sequence[int]) -> float:
-    """Entropy in bits of all attributes of a subject: the sum of log2(cardinality)."""
-    return sum(math.log2(size) for size in cardinalities)
-
-
 def sample_distinct(count: int, total: int, generator: torch.Generator, taken: Tensor | None = None) -> Tensor:
     """Draw distinct integers in [0, total), none of them in `taken`, in random order: (count,).
 

@@ -6,7 +6,7 @@ first_36 (in biographies)   ->  Ġko  matu                   each part of a name
 """
 
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from operator import itemgetter
@@ -14,8 +14,11 @@ from typing import Any
 
 from torch import Tensor
 
-from memlayers.facts.corpora import in_tokens, read_source
+from memlayers.config.worlds import CorpusConfig
+from memlayers.facts.corpora import in_tokens
+from memlayers.facts.spelling import trained_tokenizer
 from memlayers.facts.world import SPECIAL_TOKENS, Vocabulary, World, pad, spell_objects
+from memlayers.running_text import read_source
 
 MOST = 20_000  # most sentences that the encoding is trained on
 CONSONANTS, VOWELS = "bdfgklmnprstvz", "aeiou"
@@ -31,12 +34,14 @@ class Pieces:
         return list(self.tokenizer.encode(text).tokens)
 
 
-def in_pieces(world: World, size: int, sources: Sequence[str] = ()) -> World:
-    """The world in a vocabulary of `size` pieces besides the special tokens, with running text from `sources`."""
+def in_pieces(world: World, size: int, corpus: CorpusConfig | None = None) -> World:
+    """The world in a vocabulary of `size` pieces besides the special tokens, with running text from `corpus`."""
     names = [world.written(row) for row in [*world.subjects.tolist(), *world.unknown.tolist()]]
     objects = [[world.written(row) for row in table.tolist()] for table in world.objects]
+    sources, length = (corpus.sources, corpus.length) if corpus else ([], 0)
     documents = {source: read_source(source) for source in sources}
-    tokenizer = trained(chain(sentences(world, names, objects), *documents.values()), size)
+    text = chain(sentences(world, names, objects), *(one.train for one in documents.values()))
+    tokenizer = trained_tokenizer(text, size)
     vocabulary = Vocabulary()
     for piece, _ in sorted(tokenizer.get_vocab().items(), key=itemgetter(1)):
         vocabulary[piece]
@@ -62,7 +67,7 @@ def in_pieces(world: World, size: int, sources: Sequence[str] = ()) -> World:
         unknown=subjects[len(world.subjects) :],
         objects=tuple(spell_objects([spelt(text) for text in table]) for table in objects),
         encode=Pieces(tokenizer),
-        corpora=tuple(in_tokens(source, texts, many) for source, texts in documents.items()),
+        corpora=tuple(in_tokens(source, own, many, length) for source, own in documents.items()),
     )
 
 
@@ -79,18 +84,6 @@ def sentences(world: World, names: list[str], objects: list[list[str]]) -> Itera
             )
             + " ."
         )
-
-
-def trained(texts: Iterable[str], size: int) -> Any:
-    """Train a byte-pair tokenizer; a word includes the space before it. Training is deterministic."""
-    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
-
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=size, min_frequency=2, initial_alphabet=alphabet, show_progress=False)
-    tokenizer.train_from_iterator(texts, trainer)
-    return tokenizer
 
 
 def made_up(number: int) -> str:

@@ -9,7 +9,8 @@
 Every spelling is invertible, so that two names never get the same tokens; a repeated name is an error.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 from memlayers.facts.world import Vocabulary
 
@@ -34,7 +35,13 @@ def code_bytes(name: str) -> list[str]:
 
 
 def byte_pairs(names: Sequence[str], num_tokens: int) -> Speller:
-    """Byte-pair encoding trained on these names: at most num_tokens tokens, 256 of them single bytes.
+    """Byte-pair encoding trained on these names."""
+    tokenizer = trained_tokenizer(names, num_tokens)
+    return lambda name: [f"bpe:{token}" for token in tokenizer.encode(name).tokens]
+
+
+def trained_tokenizer(texts: Iterable[str], num_tokens: int) -> Any:
+    """Byte-pair encoding of words, each with the space before it: at most num_tokens tokens, 256 of them single bytes.
 
     Training is deterministic. It merges only pairs that occur twice or more, so that a rare name is spelt in pieces of
     other names, however large num_tokens is.
@@ -47,8 +54,8 @@ def byte_pairs(names: Sequence[str], num_tokens: int) -> Speller:
     trainer = trainers.BpeTrainer(
         vocab_size=num_tokens, min_frequency=2, initial_alphabet=alphabet, show_progress=False
     )
-    tokenizer.train_from_iterator(names, trainer)
-    return lambda name: [f"bpe:{token}" for token in tokenizer.encode(name).tokens]
+    tokenizer.train_from_iterator(texts, trainer)
+    return tokenizer
 
 
 def make_speller(spelling: str, names: Sequence[str], num_bpe_tokens: int = 1000) -> Speller:

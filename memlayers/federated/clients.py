@@ -12,7 +12,7 @@ from memlayers.config import RunConfig
 from memlayers.facts.world import PAD
 from memlayers.kernels import choose
 from memlayers.layers.feedforward import FFNOutput
-from memlayers.layers.pool import MemoryPool
+from memlayers.layers.pool import readers
 from memlayers.model import Transformer, parameters_with_roles
 from memlayers.optim import build_optimizers, build_schedules, clip_gradients, fused_updates
 from memlayers.text import Text
@@ -92,7 +92,6 @@ def counted(model: Transformer) -> Iterator[list[Tensor]]:
         count += out.reads.slots[given[1] != PAD].flatten().bincount(minlength=len(count))
 
     with ExitStack() as stack:
-        for layer in model.modules():
-            if isinstance(getattr(layer, "pool", None), MemoryPool):
-                stack.callback(layer.register_forward_hook(add).remove)
+        for layer in readers(model):
+            stack.callback(layer.register_forward_hook(add).remove)
         yield counts

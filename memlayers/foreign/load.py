@@ -24,12 +24,16 @@ def load_swapped(path: str | Path, layers: tuple[type, ...] = (), **settings: An
         raise ValueError(f'load_swapped needs transformers ({error}); accepted: pip install "memlayers[hf]"') from None
     folder = Path(path)
     content = read_config(folder)
-    swaps = [restored(saved, layers) for saved in content["memlayers"]["swaps"]]
-    (name,) = content.pop("architectures")
-    base = getattr(transformers, name, None)
+    try:
+        swaps = [restored(saved, layers) for saved in content["memlayers"]["swaps"]]
+        name, kind = content.pop("architectures")[0], content.pop("model_type").removeprefix("memlayers_")
+        base = getattr(transformers, name, None)
+    except (AttributeError, LookupError, TypeError) as error:
+        why = f"{type(error).__name__}: {error}"
+        raise ValueError(f"{folder / 'config.json'}: damaged ({why}); accepted: as save_pretrained wrote it") from None
     if base is None:
         raise ValueError(f"{folder}: transformers {transformers.__version__} has no {name}; accepted: one that has")
-    plain = transformers.AutoConfig.for_model(content.pop("model_type").removeprefix("memlayers_"), **content)
+    plain = transformers.AutoConfig.for_model(kind, **content)
 
     class Rebuilt(base):  # type: ignore[misc, valid-type]
         def __init__(self, config: Any, *rest: Any, **more: Any):
@@ -58,11 +62,11 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise ValueError(f"{folder}: no model there ({type(error).__name__}); {accepted}") from None
     if not isinstance(content, dict) or "memlayers" not in content:
         raise ValueError(f"{folder}: a model without layers of memlayers; {accepted}")
-    kept = content["memlayers"]
-    if kept["format"] != FORMAT:
-        made_by, format_ = kept["version"], kept["format"]
+    kept = content["memlayers"] if isinstance(content["memlayers"], dict) else {}
+    if kept.get("format") != FORMAT:
+        made_by, format_ = kept.get("version"), kept.get("format")
         raise ValueError(f"{folder}: saved by memlayers {made_by}; accepted: format {FORMAT}, not {format_}")
-    del content["transformers_weights"]
+    content.pop("transformers_weights", None)
     return content
 
 

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from memlayers.checks import one_of, within
+from memlayers.checks import within
 from memlayers.layers.feedforward import Cost, FFNOutput, Reads, Workload, matrix_cost
 from memlayers.layers.ngram import ngram_slots
 from memlayers.layers.pool import MemoryPool
-from memlayers.layers.site import Site
+from memlayers.layers.site import Site, validate_pool
 
 TAPS = 4  # of the convolution; their distance is the order of the longest n-gram
 
@@ -41,7 +41,7 @@ class Engram:
             within(f"{key}.orders", order, 1, 16)
         within(f"{key}.hashes", self.hashes, 1, 1024)
         within(f"{key}.num_slots", self.num_slots, 2, 2**31)
-        one_of(f"{key}.pool", self.pool, ("own", "shared"))
+        validate_pool(key, self.pool)
 
     def build(self, site: Site) -> "GatedNGrams":
         rows = len(self.orders) * self.hashes

@@ -12,7 +12,7 @@ from memlayers.layers.feedforward import Cost, FFNOutput, Workload
 from memlayers.layers.gated_memory import GatedMemory
 from memlayers.layers.lookup import NORMS, SCORES, ProductKeyLookup
 from memlayers.layers.pool import MemoryPool
-from memlayers.layers.site import Site
+from memlayers.layers.site import Site, validate_pool
 
 
 @dataclass
@@ -39,8 +39,7 @@ class Memory:
             raise ValueError(f"{key}.d_key={width} is not even; accepted: an even number, as a key has two halves")
         one_of(f"{key}.norm", self.norm, NORMS)
         one_of(f"{key}.score", self.score, SCORES)
-        one_of(f"{key}.pool", self.pool, ("own", "shared"))
-        one_of(f"{key}.value_dtype", self.value_dtype, ("float32", "bfloat16"))
+        validate_pool(key, self.pool, self.value_dtype)
 
     def key_width(self, d_model: int) -> int:
         return d_model // 2 if self.d_key is None else self.d_key

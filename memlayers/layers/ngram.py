@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from memlayers.checks import one_of, within
+from memlayers.checks import within
 from memlayers.layers.feedforward import Cost, FFNOutput, Reads, Workload
 from memlayers.layers.pool import MemoryPool
-from memlayers.layers.site import Site
+from memlayers.layers.site import Site, validate_pool
 
 
 @dataclass
@@ -34,8 +34,7 @@ class NGram:
         elif (self.n, self.hashes) != (1, 1):
             raise ValueError(f"{key}.num_slots=null is one for each token; accepted: with n=1 and hashes=1")
         within(f"{key}.hashes", self.hashes, 1, 1024)
-        one_of(f"{key}.pool", self.pool, ("own", "shared"))
-        one_of(f"{key}.value_dtype", self.value_dtype, ("float32", "bfloat16"))
+        validate_pool(key, self.pool, self.value_dtype)
 
     def build(self, site: Site) -> "NGramTable":
         pool = site.pool(self.num_slots or site.num_tokens, site.d_model, self.pool, self.value_dtype)

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from memlayers.checks import one_of
 from memlayers.layers.feedforward import Cost, FFNOutput, Reads, Workload
 from memlayers.layers.pool import MemoryPool
-from memlayers.layers.site import Site
+from memlayers.layers.site import Site, validate_pool
 
 
 @dataclass
@@ -22,8 +21,7 @@ class Oracle:
     pool: str = "own"
 
     def validate(self, key: str, d_model: int) -> None:
-        one_of(f"{key}.value_dtype", self.value_dtype, ("float32", "bfloat16"))
-        one_of(f"{key}.pool", self.pool, ("own", "shared"))
+        validate_pool(key, self.pool, self.value_dtype)
 
     def build(self, site: Site) -> "FactTable":
         if site.questions is None:

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from memlayers.checks import at_least, one_of
+from memlayers.checks import at_least
 from memlayers.layers.feedforward import Cost, FFNOutput, Reads, Workload, matrix_cost
 from memlayers.layers.pool import MemoryPool
-from memlayers.layers.site import Site
+from memlayers.layers.site import Site, validate_pool
 
 
 @dataclass
@@ -28,8 +28,7 @@ class PLE:
 
     def validate(self, key: str, d_model: int) -> None:
         at_least(f"{key}.d_row", self.width(d_model), 1)
-        one_of(f"{key}.pool", self.pool, ("own", "shared"))
-        one_of(f"{key}.value_dtype", self.value_dtype, ("float32", "bfloat16"))
+        validate_pool(key, self.pool, self.value_dtype)
 
     def width(self, d_model: int) -> int:
         return d_model // 8 if self.d_row is None else self.d_row

@@ -64,6 +64,11 @@ class MemoryPool(nn.Module):
         return Cost(2 * size, (4 if learned else 2) * size + sort, size * self.values.element_size())
 
 
+def readers(model: nn.Module) -> list[Any]:
+    """The layers of any model that read a pool, which is their `pool`."""
+    return [layer for layer in model.modules() if isinstance(getattr(layer, "pool", None), MemoryPool)]
+
+
 def weighted_read(
     values: Tensor, slots: Tensor, weights: Tensor, *, sparse: bool = True, update: RowUpdate | None = None
 ) -> Tensor:

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from memlayers.checks import one_of
 from memlayers.layers.feedforward import FeedForward
 from memlayers.layers.pool import MemoryPool
 from memlayers.layers.sharded_pool import ShardedPool
@@ -52,6 +53,12 @@ class Site:
         if sharing == "shared":
             self.shared[key] = pool
         return pool
+
+
+def validate_pool(key: str, pool: str, value_dtype: str = "float32") -> None:
+    """Of the settings at `key`: whose table a layer reads, and in which dtype its values are."""
+    one_of(f"{key}.pool", pool, ("own", "shared"))
+    one_of(f"{key}.value_dtype", value_dtype, ("float32", "bfloat16"))
 
 
 class Settings(Protocol):

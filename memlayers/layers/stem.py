@@ -12,10 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from memlayers.checks import one_of
 from memlayers.layers.feedforward import Cost, FFNOutput, Reads, Workload, matrix_cost
 from memlayers.layers.pool import MemoryPool
-from memlayers.layers.site import Site
+from memlayers.layers.site import Site, validate_pool
 
 
 @dataclass
@@ -26,8 +25,7 @@ class Stem:
     value_dtype: str = "float32"
 
     def validate(self, key: str, d_model: int) -> None:
-        one_of(f"{key}.pool", self.pool, ("own", "shared"))
-        one_of(f"{key}.value_dtype", self.value_dtype, ("float32", "bfloat16"))
+        validate_pool(key, self.pool, self.value_dtype)
 
     def build(self, site: Site) -> "TokenGLU":
         return TokenGLU(site.d_model, site.pool(site.num_tokens, site.hidden, self.pool, self.value_dtype))

@@ -15,11 +15,11 @@ import torch
 from einops import einsum, rearrange
 from torch import Tensor, nn
 
-from memlayers.checks import at_least, one_of, within
+from memlayers.checks import at_least, within
 from memlayers.layers.feedforward import Cost, FFNOutput, Reads, Workload, matrix_cost
 from memlayers.layers.pool import MemoryPool
 from memlayers.layers.product_keys import half_scores, normed_and_scaled, selection_flops
-from memlayers.layers.site import Site
+from memlayers.layers.site import Site, validate_pool
 
 
 @dataclass
@@ -42,8 +42,7 @@ class UltraMemV2:
         if d_key < 2 or d_key % 2:
             raise ValueError(f"{key}.d_key={d_key} is not even; accepted: an even number, as a key has two halves")
         at_least(f"{key}.d_row", d_row, 2)
-        one_of(f"{key}.pool", self.pool, ("own", "shared"))
-        one_of(f"{key}.value_dtype", self.value_dtype, ("float32", "bfloat16"))
+        validate_pool(key, self.pool, self.value_dtype)
 
     def widths(self, d_model: int) -> tuple[int, int]:
         d_key = d_model // 2 if self.d_key is None else self.d_key

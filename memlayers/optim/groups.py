@@ -11,7 +11,7 @@ from torch.optim import AdamW, Optimizer
 
 from memlayers.config import OptimConfig
 from memlayers.kernels import REFERENCE, Kernels
-from memlayers.layers.pool import MemoryPool
+from memlayers.layers.pool import readers
 from memlayers.layers.sharded_pool import all_gather
 from memlayers.model import parameters_with_roles
 from memlayers.optim.muon import Muon
@@ -93,9 +93,9 @@ def fused_updates(model: nn.Module, optimizers: list[Optimizer], config: OptimCo
     Only for pools that one layer reads once, without gradient clipping, and for rules that keep one number a row at
     most.
     """
-    readers = [pool for module in model.modules() if isinstance(pool := getattr(module, "pool", None), MemoryPool)]
+    pools = [layer.pool for layer in readers(model)]
     once = getattr(model, "loops", 1) == 1 and config.clip_values is None
-    alone = [pool for pool in readers if readers.count(pool) == 1 and once]
+    alone = [pool for pool in pools if pools.count(pool) == 1 and once]
     try:
         for rule in optimizers:
             for pool in alone:

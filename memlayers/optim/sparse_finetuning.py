@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from memlayers.layers.feedforward import FFNOutput
-from memlayers.layers.pool import MemoryPool
+from memlayers.layers.pool import MemoryPool, readers
 
 Counts = dict[MemoryPool, Tensor]  # a number for each slot (n,), or rows, of each pool
 
@@ -32,6 +32,8 @@ def count_reads(model: nn.Module, tokens: Tensor, where: Tensor | None = None) -
     A read counts once whatever its weight (section 3.2). Raises ValueError for a model whose layers read no pool.
     """
     counts: Counts = {}
+    if not (layers := readers(model)):
+        raise ValueError(f"{type(model).__name__} has no layer that reads a pool; accepted: a model with memory layers")
 
     def add(layer: nn.Module, _: object, out: FFNOutput) -> None:
         assert out.reads is not None
@@ -45,18 +47,10 @@ def count_reads(model: nn.Module, tokens: Tensor, where: Tensor | None = None) -
     with ExitStack() as stack:
         stack.callback(model.train, was_training)
         model.eval()
-        for layer in readers(model):
+        for layer in layers:
             stack.callback(layer.register_forward_hook(add).remove)
         model(tokens)
     return counts
-
-
-def readers(model: nn.Module) -> list[nn.Module]:
-    """The layers that read a pool. Raises ValueError for a model without any."""
-    layers = [layer for layer in model.modules() if isinstance(getattr(layer, "pool", None), MemoryPool)]
-    if not layers:
-        raise ValueError(f"{type(model).__name__} has no layer that reads a pool; accepted: a model with memory layers")
-    return layers
 
 
 @dataclass(frozen=True)

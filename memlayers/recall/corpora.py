@@ -26,7 +26,7 @@ def bits_per_byte(model: Transformer, text: Text) -> dict[str, float] | None:
     found = {}
     with evaluation(model):
         for corpus in text.world.corpora:
-            length = min(text.corpus.length, len(corpus.held_out))
+            length = text.corpus.length
             rows = corpus.held_out[: len(corpus.held_out) // length * length].view(-1, length)[:MOST]
             nats = 0.0
             for part in rows.to(device).split(CHUNK):

@@ -1,6 +1,5 @@
 """Records as a DataFrame, with a row for each run."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 import pandas
 
 from memlayers.config.digest import flatten
-from memlayers.training.record import Record, read_record, verified
+from memlayers.training.record import Record, parsed, read_record
 
 RECORDS = "records.jsonl"  # of a committed study: one record a line, sorted
 READOUTS = {  # short name -> dotted key in a record
@@ -63,8 +62,8 @@ def read_all(folder: Path) -> Iterator[Record]:
     """The records of files ARM-sSEED-DIGEST.json and of records.jsonl, in the order of their paths."""
     for path in sorted([*folder.rglob("*-s*-*.json"), *folder.rglob(RECORDS)]):
         if path.name == RECORDS:
-            for number, line in enumerate(path.read_text().splitlines(), start=1):
-                yield verified(json.loads(line), f"{path}, line {number}")
+            for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+                yield parsed(line, f"{path}, line {number}")
         elif (record := read_record(path)) is not None:
             yield record
 

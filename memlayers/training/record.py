@@ -74,28 +74,22 @@ def check_writable(folder: Path) -> None:
 
 def read_record(path: Path) -> Record | None:
     """The record, or None without a file. Raises ValueError for a damaged file or one that is not a record."""
-    try:
-        record = json.loads(path.read_text())
-    except (FileNotFoundError, NotADirectoryError):
+    if not path.is_file():
         return None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not a record ({error}); delete it to run again") from None
-    if not isinstance(record, dict) or "status" not in record:
-        raise ValueError(f"{path}: not a record (no status); delete it to run again")
-    verified(record, path)
+    record = parsed(path.read_bytes(), path)
     if "checksum" not in record:
         raise ValueError(f"{path}: damaged, as it has no checksum; delete it to run again")
     return record
 
 
-def checksum(record: Record) -> str:
-    """SHA-256 (16 hex digits) of a record without its checksum, independent of the order of keys."""
-    content = {key: value for key, value in record.items() if key != "checksum"}
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def verified(record: Record, where: object) -> Record:
-    """The record; raises ValueError if its checksum is wrong or it has another schema."""
+def parsed(text: bytes, where: object) -> Record:
+    """The record in a JSON text. Raises ValueError if it is none, has another schema, or its checksum is wrong."""
+    try:
+        record: Record = json.loads(text)
+    except ValueError as error:  # no JSON, or no UTF-8
+        raise ValueError(f"{where}: not a record ({error}); delete it to run again") from None
+    if not isinstance(record, dict) or "status" not in record:
+        raise ValueError(f"{where}: not a record (no status); delete it to run again")
     if "checksum" in record and record["checksum"] != checksum(record):
         raise ValueError(f"{where}: damaged, as its checksum is another; delete it to run again")
     schema = record.get("schema", 1)
@@ -105,6 +99,12 @@ def verified(record: Record, where: object) -> Record:
             f"({record.get('code', {}).get('commit')}), or delete it to run again"
         )
     return record
+
+
+def checksum(record: Record) -> str:
+    """SHA-256 (16 hex digits) of a record without its checksum, independent of the order of keys."""
+    content = {key: value for key, value in record.items() if key != "checksum"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def finished(config: RunConfig) -> Record | None:
