@@ -10,7 +10,7 @@ from stubs import tiny
 from memlayers.config.run import ReportConfig
 from memlayers.studies.layout import FILE, read_layout, write_layout
 
-DEFAULTS = asdict(ReportConfig()) | {"commands": [], "verdict": ""}
+DEFAULTS = dataclasses.asdict(ReportConfig()) | {"commands": [], "verdict": ""}
 
 
 def test_without_a_file_the_layout_is_the_default(tmp_path):
