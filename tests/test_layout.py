@@ -23,9 +23,8 @@ def test_the_layout_of_an_experiment_comes_back_with_its_command(experiment, tmp
     (tmp_path / experiment).mkdir()
     write_layout(jobs, [f"experiment={experiment}"])
     found = read_layout(tmp_path / experiment)
-    assert found == dataclasses.asdict(jobs[0].report) | {
-        "commands": [f"python scripts/train.py experiment={experiment}"]
-    }
+    commands = [f"python scripts/train.py experiment={experiment}"]
+    assert found == dataclasses.asdict(jobs[0].report) | {"commands": commands, "verdict": ""}
     assert [path.name for path in tmp_path.rglob("*.*")] == [FILE]
 
 
@@ -48,6 +47,13 @@ def test_commands_are_added_once_each_and_can_be_typed_again(tmp_path):
     write_layout([other], ["x=1"])
     found = read_layout(tmp_path / "mine")
     assert (found["question"], found["columns"], len(found["commands"])) == ("Why?", "seed", 3)
+
+
+def test_a_verdict_stays_when_more_runs_are_to_come(tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / FILE).write_text("verdict: It holds.\n")
+    write_layout([tiny(tmp_path, study="mine")], ["x=1"])
+    assert read_layout(tmp_path / "mine")["verdict"] == "It holds."
 
 
 def test_each_study_of_a_sweep_has_a_layout_of_its_own(tmp_path):
