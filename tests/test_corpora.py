@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from commands import one
 from reader import decoded
 from stubs import seeded
 from tokenizers import decoders
@@ -242,6 +243,15 @@ def test_settings_that_cannot_be_are_refused(corpus, pieces, message):
     with pytest.raises(ValueError) as caught:
         replace(BASE, prose=ProseConfig(pieces=pieces), corpus=CorpusConfig(**corpus)).validate()
     assert str(caught.value).startswith(message)
+
+
+def test_results_in_a_folder_that_is_read_are_refused(tmp_path):
+    """A record there would change the digest of its own run."""
+    where = f"world.corpus.sources=[{tmp_path}]"
+    words = ["world=biographies_prose", "world.prose.pieces=600", "world.corpus.share=0.5", where]
+    with pytest.raises(ValueError, match=r"^results=.* lies in the corpus .*; accepted: a folder elsewhere$"):
+        one(*words, f"results={tmp_path / 'results'}")
+    assert one(*words, f"results={tmp_path.parent / 'elsewhere'}").results
 
 
 def test_a_loss_on_answers_alone_is_refused():

@@ -32,6 +32,8 @@ def test_a_point_is_a_configuration_with_its_costs_a_teachers_included(tmp_path)
         "frontier",
         *(run("dense", seed, 0.2 + 0.1 * seed) for seed in (0, 1)),
         run("dense_4x", 0, 0.6, flops=4e12),
+        run("dense_4x", 1, 0.7, flops=4e12),
+        run("dense_8x", 0, 0.9, flops=8e12),
         run("memory", 0, 0.9),
         run("memory", 1, 0.9),
         run("memory", 2, error="no"),
@@ -53,6 +55,7 @@ def test_a_point_is_a_configuration_with_its_costs_a_teachers_included(tmp_path)
             "memory, facts shown more often",
         ]
     )
+    assert points.loc["dense, made wider or deeper", "recall"] == pytest.approx(0.65), "8x has one seed, others two"
     assert points.loc["dense, facts shown more often", ["n", "recall", "bytes", "asking"]].tolist() == [2, 0.25, 100, 7]
     assert points.loc["dense, taught by a teacher", "training_flops_with_teacher"] == 5e12
     assert points.loc["memory, facts shown more often", ["n", "recall"]].tolist() == [2, 0.9]

@@ -53,6 +53,8 @@ def laid_out(config: RunConfig, clients: int, rounds: int, shared: float) -> tup
 
     Raises ValueError for settings that cannot be met.
     """
+    if config.world.context.source == "retrieved":  # from a store of every client's facts
+        raise ValueError("world.context.source=retrieved: clients share no documents; accepted: none or given")
     chosen = plan(config)
     owner = owners(len(chosen.text.world.facts), clients, shared)
     warm = round(chosen.steps * float((owner == SHARED).double().mean()))

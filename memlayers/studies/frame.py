@@ -43,6 +43,7 @@ SHARES = {  # read-outs from 0 to 1
     *("recall", "held_out", "questions", "held_out_questions", "as_is", "shifted", "noisy", "turned"),
     *("votes_1", "votes_2", "votes_4", "votes_8", "unknown_auroc", "right_at_1", "right_at_5", "shuffled"),
     *("without_tables", "agrees_when_wrong", "right_when_wrong", "slots_used", "same_address", "same_address_name"),
+    "context_hits",
 }
 
 

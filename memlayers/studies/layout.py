@@ -34,4 +34,4 @@ def read_layout(folder: Path) -> dict[str, Any]:
             layout |= dict(OmegaConf.to_container(OmegaConf.load(path)))  # type: ignore[arg-type]
         except Exception as error:  # from YAML or OmegaConf, or for a list instead of a mapping
             raise ValueError(f"{path}: not the layout of a study ({str(error).splitlines()[0]})") from None
-    return layout
+    return layout | {"verdict": " ".join(str(layout["verdict"] or "").split())}

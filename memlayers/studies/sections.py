@@ -6,8 +6,8 @@ from typing import Any
 
 import pandas
 
-from memlayers.studies.frame import framed, read_all
-from memlayers.studies.frontier import curves, family, main_sizes, quoted, seeds_at
+from memlayers.studies.frame import framed, read_all, texts
+from memlayers.studies.frontier import curves, family, has_main_size, quoted, seeds_at
 from memlayers.studies.layout import read_layout
 from memlayers.studies.results import studies_in
 from memlayers.studies.summary import SHOWINGS, main_runs
@@ -30,7 +30,14 @@ def overview(studies: list[Path]) -> str:
         found, layout = list(read_all(folder)), read_layout(folder)
         worlds = ", ".join(sorted({record["world"] for record in found}))
         link = f"[{folder.name}](#{folder.name})"
-        rows.append({"study": link, "worlds": worlds, "runs": len(found), "verdict": layout["verdict"].strip() or "-"})
+        rows.append(
+            {
+                "study": link,
+                "worlds": worlds,
+                "runs": len(found),
+                "verdict": layout["verdict"].replace("|", "\\|") or "-",
+            }
+        )
     return as_markdown(pandas.DataFrame(rows))
 
 
@@ -41,7 +48,7 @@ def section(folder: Path) -> str:
     rows = table(frame, layout)
     commands = "\n".join(f"    {command}" for command in layout["commands"])
     literature = layout["literature"] and f"In the literature: {layout['literature'].strip()}"
-    written = layout["verdict"] and f"**{layout['verdict'].strip()}**"
+    written = layout["verdict"] and f"**{layout['verdict']}**"
     numbers = "" if written and not layout["frontier"] else verdict_of(frame, rows, layout)
     parts = [f"## {folder.name}", layout["question"].strip(), written, numbers, literature, commands]
     if layout["frontier"]:
@@ -64,12 +71,14 @@ def frontier_verdict(frame: pandas.DataFrame, layout: dict[str, Any]) -> str:
     sentences = []
     for world, own in frame.groupby("world"):
         times = curves(own, "training_flops", reference, layout["y"])
-        said = [f"{quoted(times[arm])} for {arm}" for arm in times if quoted(times[arm]) != "-"]
-        if said:
-            seeds = " to ".join(map(str, dict.fromkeys(sorted(filter(None, map(seeds_at, times.values()))))))
+        multiples = {arm: text for arm in times if (text := quoted(times[arm])) != "-"}
+        if multiples:
+            counts = [seeds_at(times[arm]) or 0 for arm in multiples]
+            seeds = " to ".join(map(str, dict.fromkeys((min(counts), max(counts)))))
+            by_arm = ", ".join(f"{text} for {arm}" for arm, text in multiples.items())
             sentences.append(
                 f"On {world}, for a recall of 0.5 {reference} needs this many times the training FLOPs of another arm "
-                f"(95% interval over {seeds} paired seeds): {', '.join(said)}."
+                f"(95% interval over {seeds} paired seeds): {by_arm}."
             )
     return " ".join(sentences)
 
@@ -78,7 +87,8 @@ def frontier_tables(frame: pandas.DataFrame, rows: pandas.DataFrame, layout: dic
     """The recall of every configuration over showings, and all read-outs at the showings at which arms are compared."""
     main = rows[rows[layout["columns"]] == str(SHOWINGS)]
     if "num_keys" in rows:  # several sizes of tables
-        main = main[main["num_keys"].isin(main_sizes(frame))]
+        sizes = frame[has_main_size(frame)].groupby("world")["config.num_keys"].first().pipe(texts)
+        main = main[main["num_keys"] == main["world"].map(sizes)]
     return [pivot(rows, layout["columns"], layout["y"]), shown(main, layout)]
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import pandas
 
 from memlayers.studies.frame import framed, read_all
-from memlayers.studies.frontier import SAME, curves, family, main_sizes, table_sizes
+from memlayers.studies.frontier import SAME, complete, curves, family, has_main_size
 from memlayers.studies.layout import read_layout
 from memlayers.studies.table import INDEX, estimate, table
 
@@ -69,7 +69,7 @@ def main_runs(frame: pandas.DataFrame, reference: str, recall: str = "recall") -
 
     Of dense_4x and its like the way of spending as much that recalls most: wider, deeper, or dense shown more often.
     """
-    ok = frame[(frame["status"] == "ok") & table_sizes(frame).isin(main_sizes(frame))]
+    ok = complete(frame[has_main_size(frame)])
     found = {}
     for arm, runs in ok[ok["config.training.exposures"] == SHOWINGS].groupby("arm"):
         if arm != reference and family(str(arm), reference) == reference:

@@ -11,7 +11,7 @@ from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
 from memlayers.studies.figure import GREY, PALETTE, saved
 from memlayers.studies.frame import framed, read_all
-from memlayers.studies.frontier import main_sizes, table_sizes
+from memlayers.studies.frontier import complete, has_main_size
 from memlayers.studies.table import estimate
 
 COSTS = {  # the panels
@@ -53,7 +53,8 @@ WAYS = (
 SECTION = """## beyond
 
 What does each way to recall more cost in training, for a question, and in storage? Every point is a configuration of
-the studies `frontier` and `language`, which make dense larger or longer trained, and of those called `beyond_...`.
+the studies `frontier` and `language`, which make dense larger or longer trained, of `beyond_quantization` or of
+`beyond_distillation`.
 
 ![beyond](results/beyond/figure.png)"""
 
@@ -100,8 +101,11 @@ def prepared(folder: Path) -> pandas.DataFrame:
     """Runs of the worlds of READ that ended well, with the world's own table size, and what WAYS ask for."""
     frame = framed(list(read_all(folder)))
     frame = frame[(frame["status"] == "ok") & frame["world"].isin(list(READ))]
-    frame = frame[table_sizes(frame).isin(main_sizes(frame))]
-    rounded = {name: frame.get(f"config.quantize.{name}", "float32") for name in ("weights", "tables")}
+    frame = complete(frame[has_main_size(frame)])
+    unrounded = pandas.Series("float32", index=frame.index)
+    rounded = {
+        name: frame.get(f"config.quantize.{name}", unrounded).fillna("float32") for name in ("weights", "tables")
+    }
     taught = frame["training_flops_with_teacher"] > frame["training_flops"]
     stored = frame["table_bytes"] + frame["weight_bytes"]
     return frame.assign(**rounded, taught=taught, asking=frame["cost.forward"], bytes=stored)

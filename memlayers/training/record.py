@@ -74,9 +74,11 @@ def check_writable(folder: Path) -> None:
 
 def read_record(path: Path) -> Record | None:
     """The record, or None without a file. Raises ValueError for a damaged file or one that is not a record."""
-    if not path.is_file():
+    try:
+        text = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
         return None
-    record = parsed(path.read_bytes(), path)
+    record = parsed(text, path)
     if "checksum" not in record:
         raise ValueError(f"{path}: damaged, as it has no checksum; delete it to run again")
     return record

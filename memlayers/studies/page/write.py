@@ -106,7 +106,7 @@ def study_of(folder: Path) -> dict[str, Any]:
         "id": re.sub(r"\W+", "-", folder.resolve().name),
         "question": layout["question"].strip(),
         "verdict": [
-            *filter(None, [layout["verdict"].strip()]),
+            *filter(None, [layout["verdict"]]),
             *re.split(r"(?<=\.) (?=On )", verdict_of(frame, rows, layout)),  # a sentence a world
         ],
         "commands": layout["commands"],
