@@ -121,6 +121,17 @@ def test_a_row_without_a_value_of_an_axis_is_compared_at_its_own_values_of_the_o
     assert row_of(rows, arm="memory", topk="8")["difference"] == pytest.approx(0.1)
 
 
+def test_a_cell_lacks_seeds_that_half_of_the_others_have_and_none_that_few_do():
+    cells = {("a", 4): 5, ("a", 8): 3, ("b", 4): 3, ("b", 8): 2}
+    runs = [
+        record(arm, seed, digest=f"{arm}{k}", axes={"topk": k}) for (arm, k), n in cells.items() for seed in range(n)
+    ]
+    found = shown(table(framed(runs), layout()), layout())
+    assert dict(zip(zip(found["arm"], found["topk"], strict=True), found["n"], strict=True)) == {
+        ("a", "4"): "5", ("a", "8"): "3", ("b", "4"): "3", ("b", "8"): "2 of 3"
+    }  # fmt: skip
+
+
 def test_what_is_compared_stands_first_with_the_difference_beside_it():
     runs = [record(arm, seed, 0.9, held_out=0.1 * seed) for arm in ("memory", "dense") for seed in (0, 1)]
     own = layout(y="held_out", rows=["arm"])

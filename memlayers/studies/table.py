@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from statistics import median_high
 from typing import Any
 
 import pandas
@@ -25,9 +26,9 @@ ON_PAPER = (
 
 
 def table(frame: pandas.DataFrame, layout: dict[str, Any]) -> pandas.DataFrame:
-    """Columns: study, world, axes; n, runs that ended well, and `runs`, the seeds that the study has in that world;
-    READOUT, READOUT_low, READOUT_high of each read-out; difference, _low, _high of layout["y"] over `pairs` seeds to
-    the reference of the same world and other axes.
+    """Columns: study, world, axes; n, runs that ended well, and `runs`, all that were made, or as many as half of the
+    cells of that world have; READOUT, READOUT_low, READOUT_high of each read-out; difference, _low, _high of
+    layout["y"] over `pairs` seeds to the reference of the same world and other axes.
 
     Intervals are Student's t over seeds, NaN for a single one; seconds is a median. Reference rows come first, then
     the others by numeric axes, training FLOPs to a fifth, and layout["y"], the best first.
@@ -37,14 +38,16 @@ def table(frame: pandas.DataFrame, layout: dict[str, Any]) -> pandas.DataFrame:
     frame = frame.assign(**{label(axis): texts(frame[axis]) for axis in axes})
     keys = [*INDEX, *map(label, axes)]
     cells = {key: cell.set_index("seed").sort_index() for key, cell in frame.groupby(keys, sort=False)}
-    seeds = frame.groupby(list(INDEX))["seed"].nunique()
+    sizes: dict[Any, list[int]] = {}
+    for key, cell in cells.items():
+        sizes.setdefault(key[:2], []).append(len(cell))
     reference = {axis: text(value) for axis, value in layout["reference"].items() if axis in keys}
     rows = []
     for key, cell in cells.items():
         named = dict(zip(keys, key, strict=True))
         base = base_of(named, reference, cells, keys)
         ok = cell[cell["status"] == "ok"]
-        row = named | {"n": len(ok), "runs": seeds[key[:2]]}
+        row = named | {"n": len(ok), "runs": max(len(cell), median_high(sizes[key[:2]]))}
         for name in layout["readouts"]:
             row |= estimate(name, ok[name], is_median=name == "seconds")
         is_base = bool(reference) and named | reference == named
