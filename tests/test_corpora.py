@@ -20,7 +20,7 @@ from memlayers.facts.world import PAD, SPECIAL_TOKENS
 from memlayers.layers import Dense
 from memlayers.model import build_model
 from memlayers.recall.corpora import bits_per_byte
-from memlayers.running_text import HELD_OUT, read_source
+from memlayers.running_text import HELD_OUT, library, read_source
 from memlayers.text import Text, text_of
 
 BASE = BiographiesConfig(name="b", num_people=60, name_parts=[6] * 3, cardinalities=[8] * 3, text="prose")
@@ -171,6 +171,10 @@ def test_pythons_own_library_is_code_and_docstrings():
     assert len(code.train) > 200 and len(docs.train) > 200
     for source in (code, docs):
         assert len(source.held_out) > 5 and 0.02 < len(source.held_out) / len(source.train) < 0.1
+
+
+def test_no_module_holds_the_paths_of_the_machine_that_built_python():
+    assert library() and not [one for one in library() if re.search(r"_sysconfig|/config-[^/]*/", one.as_posix())]
 
 
 def test_literature_comes_from_a_package():

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from memlayers import load
 from memlayers.config import RunConfig
+from memlayers.config.context import ContextConfig
 from memlayers.federated import WAYS, federate, laid_out, ways_of
 from memlayers.federated.clients import SHARED, Client, counted, owners
 from memlayers.federated.merging import average, by_reads, merge, message_bytes, received
@@ -307,3 +308,10 @@ def test_the_summary_has_means_and_intervals_and_nothing_without_a_file(tmp_path
     (tmp_path / "other.json").write_text("{}")
     with pytest.raises(ValueError, match=r"other.json: not written by scripts/federated.py"):
         shown.load(tmp_path / "other.json")
+
+
+def test_a_store_of_every_clients_documents_is_refused():
+    config = config_of("memory")
+    config = dataclasses.replace(config, world=dataclasses.replace(config.world, context=ContextConfig("retrieved")))
+    with pytest.raises(ValueError, match=r"^world.context.source=retrieved: clients share no documents; accepted: "):
+        laid_out(config, 2, 1, 0.2)

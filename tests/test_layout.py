@@ -73,6 +73,12 @@ def test_a_file_that_is_no_layout_is_one_line(tmp_path, content):
     assert message.startswith(f"{tmp_path / FILE}: not the layout of a study (") and "\n" not in message
 
 
+@pytest.mark.parametrize(("written", "read"), [("", ""), (" |\n  It holds,\n  twice.\n", "It holds, twice.")])
+def test_a_verdict_is_one_line(tmp_path, written, read):
+    (tmp_path / FILE).write_text(f"verdict:{written}")
+    assert read_layout(tmp_path)["verdict"] == read
+
+
 @pytest.mark.parametrize("content", ["", "rows: [arm]\n"])
 def test_what_a_file_leaves_out_is_as_by_default(tmp_path, content):
     (tmp_path / FILE).write_text(content)

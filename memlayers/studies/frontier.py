@@ -55,8 +55,9 @@ def has_main_size(frame: pandas.DataFrame) -> pandas.Series:
 
 
 def complete(frame: pandas.DataFrame) -> pandas.DataFrame:
-    """The ok runs of configurations with three seeds, or as many as most have where those have fewer: of fewer, one
-    lucky seed could lead."""
+    """The ok runs of configurations with three seeds, or with as many as half of them have if that is fewer: one lucky
+    seed must not lead a front.
+    """
     runs = frame[frame["status"] == "ok"]
     counts = runs.groupby(["world", "arm", "digest"])["seed"].transform("nunique")
     usual = runs.assign(count=counts).drop_duplicates(["world", "arm", "digest"])["count"].median()
