@@ -49,7 +49,7 @@ def section(folder: Path) -> str:
     commands = "\n".join(f"    {command}" for command in layout["commands"])
     literature = layout["literature"] and f"In the literature: {layout['literature'].strip()}"
     written = layout["verdict"] and f"**{layout['verdict']}**"
-    numbers = "" if written and not layout["frontier"] else verdict_of(frame, rows, layout)
+    numbers = numbers_of(frame, rows, layout)
     parts = [f"## {folder.name}", layout["question"].strip(), written, numbers, literature, commands]
     if layout["frontier"]:
         parts += [as_markdown(one) for one in frontier_tables(frame, rows, layout)]
@@ -60,9 +60,11 @@ def section(folder: Path) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
-def verdict_of(frame: pandas.DataFrame, rows: pandas.DataFrame, layout: dict[str, Any]) -> str:
-    """What came out, in a sentence a world."""
-    return frontier_verdict(frame, layout) if layout["frontier"] else verdict(rows, layout)
+def numbers_of(frame: pandas.DataFrame, rows: pandas.DataFrame, layout: dict[str, Any]) -> str:
+    """A sentence a world: the multiples of frontiers, or the best row of a study whose verdict is not written yet."""
+    if layout["frontier"]:
+        return frontier_verdict(frame, layout)
+    return "" if layout["verdict"] else verdict(rows, layout)
 
 
 def frontier_verdict(frame: pandas.DataFrame, layout: dict[str, Any]) -> str:

@@ -18,7 +18,7 @@ from memlayers.studies.page.commands import words_of
 from memlayers.studies.page.explorer import explored
 from memlayers.studies.page.panels import Runs, arms_of, panels_of, panels_of_frontiers
 from memlayers.studies.page.tables import Table, table_of
-from memlayers.studies.sections import by_relation, frontier_tables, verdict_of
+from memlayers.studies.sections import by_relation, frontier_tables, numbers_of
 from memlayers.studies.table import pivot, shown, table
 from memlayers.trained import Trained
 from memlayers.training.saved_model import load
@@ -106,8 +106,9 @@ def study_of(folder: Path) -> dict[str, Any]:
         "id": re.sub(r"\W+", "-", folder.resolve().name),
         "question": layout["question"].strip(),
         "verdict": [
-            *filter(None, [layout["verdict"]]),
-            *re.split(r"(?<=\.) (?=On )", verdict_of(frame, rows, layout)),  # a sentence a world
+            text  # what is written, and a sentence a world
+            for text in (layout["verdict"], *re.split(r"(?<=\.) (?=On )", numbers_of(frame, rows, layout)))
+            if text
         ],
         "commands": layout["commands"],
         "counts": {"runs": len(ok), "failed": len(failed), "worlds": frame["world"].nunique()},
