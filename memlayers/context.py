@@ -15,7 +15,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from memlayers.config.context import ContextConfig
+from memlayers.config.text import ContextConfig
 from memlayers.documents import Documents, squeezed
 from memlayers.facts.world import PAD
 

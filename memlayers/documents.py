@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from memlayers.facts.world import PAD
 
@@ -38,6 +39,29 @@ def squeezed(cells: Documents) -> Documents:
         return found
 
     return Documents(*map(moved, cells))
+
+
+def widened(table: Tensor, width: int) -> Tensor:
+    """A table of tokens with columns of padding on the right: (..., width)."""
+    return nn.functional.pad(table, (0, width - table.shape[-1]), value=PAD)
+
+
+def replaced(documents: Documents, is_text: Tensor, windows: Tensor) -> Documents:
+    """Documents, and in the rows of `is_text` (b,) running text `windows`, which answers nothing."""
+    width = max(documents.tokens.shape[1], windows.shape[1])
+    rows = Documents(*(table.new_zeros(len(is_text), width) for table in documents))
+    for table, own in zip(rows, documents, strict=True):
+        table[~is_text] = widened(own, width)
+    rows.tokens[is_text] = widened(windows, width)
+    return rows
+
+
+def tagged(documents: Documents, tags: Tensor) -> Documents:
+    """Documents with a token of `tags` (b,) in front, where it is not padding."""
+    front = tags[:, None]
+    empty = torch.zeros_like(front, dtype=torch.bool)
+    parts = zip(Documents(front, empty, empty), documents, strict=True)
+    return squeezed(Documents(*(torch.cat(pair, dim=1) for pair in parts)))
 
 
 def chunks(probe: Probe, size: int) -> Iterator[Probe]:

@@ -8,7 +8,7 @@ from itertools import chain
 import torch
 from torch import Tensor
 
-from memlayers.config.worlds import ProseConfig
+from memlayers.config.text import ProseConfig
 from memlayers.facts.world import KINDS, PAD, World, pad
 
 SUBJECT, OBJECT = -1, -2  # in a layout, beside the ids of literal words

@@ -13,15 +13,16 @@ import torch
 from torch import Tensor
 
 from memlayers.checks import one_of
-from memlayers.config.context import ContextConfig
-from memlayers.config.worlds import CorpusConfig, ProseConfig, WorldConfig
+from memlayers.config.text import ContextConfig, CorpusConfig, ProseConfig
+from memlayers.config.worlds import WorldConfig
 from memlayers.context import Context
-from memlayers.documents import Documents, Probe, squeezed
+from memlayers.documents import Documents, Probe, replaced, squeezed, tagged, widened
 from memlayers.facts import build_world
-from memlayers.facts.corpora import draw_windows
+from memlayers.facts.corpora import draw_windows, share_of_rows
 from memlayers.facts.world import PAD, World, known_facts, pad
 from memlayers.phrasing import OBJECT, OF_TRAINING, SUBJECT, Telling, layouts_of
 
+TAG = "<subject>"  # in front of documents about subjects, where a world tells them from junk
 PRONOUN = "this one"  # the subject of a document's later sentences, if they do not name it
 
 
@@ -34,9 +35,7 @@ def text_of(config: WorldConfig) -> "Text":
 
 class Text:
     """The writing of a world: style `terse` or `prose`, a document for each `fact` or for all facts of a `subject`, or
-    as many `sentences` of them.
-
-    The vocabulary extends the world's by relations and words.
+    as many `sentences` of them. The vocabulary extends the world's by relations and words.
     """
 
     def __init__(
@@ -57,13 +56,14 @@ class Text:
         self.telling = Telling(self.layouts, len(world.facts), prose, seed)
         words = (world.encode(PRONOUN) if world.encode else PRONOUN.split()) if prose.pronoun else []
         pronoun = [ids.setdefault(word, len(ids)) for word in words]
+        self.tag = ids.setdefault(TAG, len(ids)) if world.junk is not None and world.junk.tag else PAD
         self.vocabulary = tuple(ids)
 
         self.width = max(len(pronoun), world.subjects.shape[1], *(table.shape[1] for table in world.objects))
-        named = torch.cat([world.subjects, _widen(world.unknown, world.subjects.shape[1])])
-        self.subjects = torch.cat([_widen(table, self.width) for table in (named, pad([pronoun]))])  # pronoun: at -1
+        named = torch.cat([world.subjects, widened(world.unknown, world.subjects.shape[1])])
+        self.subjects = torch.cat([widened(table, self.width) for table in (named, pad([pronoun]))])  # pronoun: at -1
         self.has_pronoun = prose.pronoun
-        self.objects = torch.cat([_widen(table, self.width) for table in world.objects])
+        self.objects = torch.cat([widened(table, self.width) for table in world.objects])
         self.first_object = torch.tensor([0, *(len(table) for table in world.objects[:-1])]).cumsum(0)
 
         weight = world.weights.double()
@@ -82,9 +82,9 @@ class Text:
         self.corpus, self.corpus_rate = corpus or CorpusConfig(), 0.0  # of rows that are running text
         if self.corpus.share > 0:
             length = (self.sample(1024, torch.Generator().manual_seed(0)).tokens != PAD).sum().item() / 1024
-            of_text, of_facts = self.corpus.share * length, (1 - self.corpus.share) * self.corpus.length
-            self.corpus_rate = of_text / (of_text + of_facts)
-        self.exposures_per_document = told * (1 - self.corpus_rate)  # (n, r) expected showings of each fact in one row
+            self.corpus_rate = share_of_rows(self.corpus, length)
+        of_facts = (1 - self.corpus_rate) * (1 - world.junk.share if world.junk else 1.0)  # rows
+        self.exposures_per_document = told * of_facts  # (n, r) expected showings of each fact in one row
         self.mean_exposures = float(self.exposures_per_document[world.facts >= 0].mean())  # of a fact, in one row
 
     def sample(self, num_documents: int, generator: torch.Generator) -> Documents:
@@ -94,15 +94,10 @@ class Text:
         is_text = torch.rand(num_documents, generator=generator) < self.corpus_rate
         facts = self.told(int((~is_text).sum()), generator)
         windows = draw_windows(self.world.corpora, int(is_text.sum()), self.corpus.length, generator)
-        width = max(facts.tokens.shape[1], self.corpus.length)
-        rows = Documents(*(table.new_zeros(num_documents, width) for table in facts))
-        for table, own in zip(rows, facts, strict=True):
-            table[~is_text] = _widen(own, width)
-        rows.tokens[is_text] = _widen(windows, width)
-        return rows
+        return replaced(facts, is_text, windows)
 
     def told(self, num_documents: int, generator: torch.Generator) -> Documents:
-        """Documents about facts, or subjects, drawn by frequency, with replacement."""
+        """Documents about facts, or subjects, drawn by frequency, with replacement; and junk in the place of some."""
         draw = torch.rand(num_documents, generator=generator, dtype=torch.float64) * self.cumulative[-1]
         drawn = torch.searchsorted(self.cumulative, draw, right=True).clamp(max=len(self.cumulative) - 1)
         if self.document == "fact":
@@ -118,8 +113,15 @@ class Text:
             include = shown[:, : self.sentences] < self.include[subject[:, None], relation]
         template = self.telling.choose(subject, relation, generator)
         fact, name = self.world.facts[subject[:, None], relation], self.spelt(subject, "training", generator)
-        documents = self._write(name, relation, fact, include, self.layouts["told"].codes[relation, template])
-        return self._in_context(documents, subject, generator)
+        tags = torch.full_like(subject, self.tag)
+        if (junk := self.world.junk) is not None:
+            is_junk = torch.rand(num_documents, generator=generator) < junk.share
+            names, facts = junk.draw(num_documents, generator)
+            name = torch.where(is_junk[:, None], widened(names, self.width), name)
+            fact = torch.where(is_junk[:, None], facts.gather(1, relation), fact)
+            tags = tags.masked_fill(is_junk, PAD)
+        code = self.layouts["told"].codes[relation, template]
+        return self._after(tags, self._write(name, relation, fact, include, code), subject, generator)
 
     def stated(self, subject: Tensor, generator: torch.Generator) -> Documents:
         """A document of each subject (b,): all that is known of it, in statements of training in random order."""
@@ -150,16 +152,16 @@ class Text:
         code = layouts.codes[relation, layouts.choose(relation, drawn)]
         known = self.world.facts if answers is None else answers
         fact = known[subject.clamp(max=len(known) - 1)[:, None], relation]
-        include = torch.ones_like(relation, dtype=torch.bool)
         name = self.spelt(subject, phrasing, generator)
-        documents = self._in_context(self._write(name, relation, fact, include, code), subject, generator)
+        documents = self._write(name, relation, fact, torch.ones_like(relation, dtype=torch.bool), code)
+        documents = self._after(torch.full_like(subject, self.tag), documents, subject, generator)
         return Probe(documents, subject, relation[:, 0], name)
 
     def spelt(self, subject: Tensor, phrasing: str, generator: torch.Generator) -> Tensor:
         """Tokens (b, width) of subjects (b,), in one of the views of a phrasing where the world has any."""
         if (views := self.world.views.get(phrasing)) is None:
             return self.subjects[subject]
-        return _widen(views[subject, torch.randint(views.shape[1], subject.shape, generator=generator)], self.width)
+        return widened(views[subject, torch.randint(views.shape[1], subject.shape, generator=generator)], self.width)
 
     def questions(self) -> Tensor | None:
         """What stands before the object of each fact, as padded tokens (f, q), in the order of `facts`; None where
@@ -167,8 +169,7 @@ class Text:
         if self.style != "terse" or self.document != "fact" or "training" in self.world.views:
             return None
         documents = self.probe(self.facts, "training", torch.Generator().manual_seed(0)).documents
-        before = documents.answers.cumsum(dim=1) == 0
-        tokens = documents.tokens.masked_fill(~before, PAD)
+        tokens = documents.tokens.masked_fill(documents.answers.cumsum(dim=1) > 0, PAD)
         return tokens[:, : int((tokens != PAD).sum(dim=1).max())]
 
     def _write(self, name: Tensor, relation: Tensor, fact: Tensor, include: Tensor, code: Tensor) -> Documents:
@@ -191,9 +192,8 @@ class Text:
         cells, answer = cells.flatten(1), answer.flatten(1)
         return squeezed(Documents(cells, answer, torch.zeros_like(answer)))
 
-    def _in_context(self, documents: Documents, subject: Tensor, generator: torch.Generator) -> Documents:
-        return documents if self.context is None else self.context.put_before(documents, subject, generator)
-
-
-def _widen(table: Tensor, width: int) -> Tensor:
-    return torch.nn.functional.pad(table, (0, width - table.shape[1]), value=PAD)
+    def _after(self, tags: Tensor, documents: Documents, subject: Tensor, generator: torch.Generator) -> Documents:
+        """Documents with what the world puts in front of them."""
+        if self.context is not None:
+            documents = self.context.put_before(documents, subject, generator)
+        return documents if self.tag == PAD else tagged(documents, tags)

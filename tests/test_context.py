@@ -13,9 +13,8 @@ from stubs import name_of, seeded, sentences, small_world, spelt, tiny
 from torch.nn import functional as F
 
 from memlayers.config import BiographiesConfig, ModelConfig, OptimConfig, TrainingConfig
-from memlayers.config.context import ContextConfig
 from memlayers.config.digest import digest
-from memlayers.config.worlds import ProseConfig
+from memlayers.config.text import ContextConfig, ProseConfig
 from memlayers.documents import Documents
 from memlayers.facts.world import known_facts
 from memlayers.layers import Memory

@@ -14,7 +14,7 @@ from stubs import seeded
 from tokenizers import decoders
 
 from memlayers.config import BiographiesConfig, ModelConfig, RunConfig, TrainingConfig
-from memlayers.config.worlds import CorpusConfig, ProseConfig
+from memlayers.config.text import CorpusConfig, ProseConfig
 from memlayers.facts.pieces import made_up
 from memlayers.facts.world import PAD, SPECIAL_TOKENS
 from memlayers.layers import Dense

@@ -104,6 +104,7 @@ OTHERS: dict[str, tuple[Any, ...]] = {  # valid values, of which one is not the 
     "world.prose.pieces": (400,),
     "world.prose.celebrities": (0.5,),
     "world.corpus.share": (0.5,),
+    "world.junk.share": (0.5,),
     "world.context.source": ("given", "none"),
     "world.corpus.sources": (["docs"],),
     "world.spelling": ("letters", "pairs"),

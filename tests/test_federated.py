@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from memlayers import load
 from memlayers.config import RunConfig
-from memlayers.config.context import ContextConfig
+from memlayers.config.text import ContextConfig
 from memlayers.federated import WAYS, federate, laid_out, ways_of
 from memlayers.federated.clients import SHARED, Client, counted, owners
 from memlayers.federated.merging import average, by_reads, merge, message_bytes, received

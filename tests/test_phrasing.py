@@ -8,7 +8,8 @@ import torch
 from reader import decoded
 from stubs import name_of, seeded, small_world, spelt, templates_of
 
-from memlayers.config.worlds import BiographiesConfig, ProseConfig
+from memlayers.config.text import ProseConfig
+from memlayers.config.worlds import BiographiesConfig
 from memlayers.facts.world import known_facts
 from memlayers.recall.measure import phrasings
 from memlayers.text import Text

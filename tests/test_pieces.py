@@ -8,7 +8,7 @@ from stubs import seeded
 from tokenizers import decoders
 
 from memlayers.config import AtlasConfig, BiographiesConfig
-from memlayers.config.worlds import ProseConfig
+from memlayers.config.text import ProseConfig
 from memlayers.facts.pieces import made_up
 from memlayers.facts.world import END, SPECIAL_TOKENS
 from memlayers.text import Text, text_of

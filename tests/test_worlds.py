@@ -16,7 +16,7 @@ from pypinyin.pinyin_dict import pinyin_dict
 from memlayers.config import AtlasConfig, BiographiesConfig
 from memlayers.facts import World, build_world
 from memlayers.facts.atlas import load_facts
-from memlayers.facts.biographies import sample_distinct, to_digits, to_ranks
+from memlayers.facts.drawing import sample_distinct, to_digits, to_ranks
 from memlayers.facts.spelling import byte_pairs, code_bytes, letters, make_speller, pairs, spell
 from memlayers.facts.world import END, PAD, Vocabulary
 

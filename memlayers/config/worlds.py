@@ -1,62 +1,13 @@
 """Settings of worlds."""
 
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from memlayers.checks import at_least, one_of, within
-from memlayers.config.context import ContextConfig
+from memlayers.config.text import ContextConfig, CorpusConfig, JunkConfig, ProseConfig
 
 SPELLINGS = ("letters", "pairs", "bytes", "bpe")
 DOCUMENTS = ("fact", "subject")
 VIEWS = ("shifted", "noisy", "turned")
-
-
-@dataclass
-class ProseConfig:
-    """How facts are told in sentences in training. Questions always name the subject in full."""
-
-    num_templates: int | None = None  # training templates of a relation; null: all of the world's
-    celebrities: float = 1.0  # share of subjects whose facts are told in all templates; others: each in one
-    questions: float = 0.0  # share of subjects with questions in training, which are then half of their sentences
-    pieces: int | None = None  # size of a byte-pair vocabulary of all text; null: a token a word
-    pronoun: bool = False  # only the first sentence of a document names its subject
-
-    def validate(self, text: str, document: str) -> None:
-        for key, value in vars(self).items():
-            if text != "prose" and value != getattr(ProseConfig, key):
-                raise ValueError(f"world.prose.{key}={value} has no effect; accepted: with world.text=prose")
-        if self.num_templates is not None:
-            at_least("world.prose.num_templates", self.num_templates, 1)
-        if self.pieces is not None:
-            at_least("world.prose.pieces", self.pieces, 300)
-        within("world.prose.celebrities", self.celebrities, 0.0, 1.0)
-        within("world.prose.questions", self.questions, 0.0, 1.0)
-        if self.pronoun and document == "fact":
-            raise ValueError("world.prose.pronoun=true has no effect; accepted: with world.document=subject")
-
-
-@dataclass
-class CorpusConfig:
-    """Running text besides the facts: rows of it are mixed at random into every batch."""
-
-    share: float = 0.0  # share of running text among all tokens in training
-    sources: list[str] = field(default_factory=lambda: ["code", "docs"])  # as in running_text.py, or folders of text
-    length: int = 128  # tokens of a row
-
-    def validate(self, pieces: int | None) -> None:
-        within("world.corpus.share", self.share, 0.0, 0.99)
-        at_least("world.corpus.length", self.length, 2)
-        if self.share == 0 and self != CorpusConfig():
-            raise ValueError("world.corpus has no effect; accepted: with world.corpus.share above 0")
-        if self.share > 0 and pieces is None:
-            raise ValueError(
-                f"world.corpus.share={self.share} needs one vocabulary for all; accepted: with world.prose.pieces=2000"
-            )
-        names = {Path(source).name for source in self.sources}  # as in a record
-        if self.share > 0 and (not self.sources or len(names) < len(self.sources)):
-            raise ValueError(
-                f"world.corpus.sources={self.sources} is empty or repeats; accepted: code, docs, kjv, PATH"
-            )
 
 
 @dataclass
@@ -119,6 +70,7 @@ class BiographiesConfig(WorldConfig):
     name_parts: list[int] = field(default_factory=lambda: [100, 100, 100])
     cardinalities: list[int] = field(default_factory=lambda: [256] * 6)
     zipf: float = 0.0  # frequency of the person of rank i is (i + 1) ** -zipf; 0 is uniform
+    junk: JunkConfig = field(default_factory=JunkConfig)
 
     def validate(self) -> None:
         super().validate()
@@ -127,6 +79,12 @@ class BiographiesConfig(WorldConfig):
             raise ValueError(f"world.name_parts={self.name_parts} is empty or not positive; accepted: sizes above 0")
         check_cardinalities(self.cardinalities)
         within("world.zipf", self.zipf, 0.0, 4.0)
+        self.junk.validate()
+        if self.junk.share > 0 and (self.context.source != "none" or self.prose.pieces is not None):
+            raise ValueError(
+                f"world.junk.share={self.junk.share} cannot be: junk has no document to look up, and a token a word; "
+                "accepted: with world.context.source=none and world.prose.pieces=null"
+            )
         product = 1
         for size in self.name_parts:
             product *= size

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 
 from memlayers.config import BiographiesConfig
+from memlayers.facts.drawing import draw_facts, sample_distinct, spell_digits, to_digits, to_ranks
+from memlayers.facts.junk import Junk
 from memlayers.facts.pieces import made_up
 from memlayers.facts.sentences import templates
 from memlayers.facts.world import Vocabulary, World
@@ -36,7 +38,7 @@ def build_biographies(config: BiographiesConfig) -> World:
     facts = draw_facts(num_people, config.cardinalities, generator)
     rank = torch.randperm(num_people, generator=generator)
     frequency = (rank + 1).double() ** -config.zipf
-    strangers = unknown_names(names, generator)
+    unknown = unknown_names(names, generator)
 
     vocabulary = Vocabulary()
     relations = attribute_names(len(config.cardinalities))
@@ -53,55 +55,29 @@ def build_biographies(config: BiographiesConfig) -> World:
         objects=tuple(column[:, None] for column in objects),
         facts=facts,
         weights=frequency.float()[:, None].repeat(1, len(relations)),
-        unknown=spell_digits(strangers, parts),
+        unknown=spell_digits(unknown, parts),
         templates=tuple(templates(relation, turn) for turn, relation in enumerate(relations)),
+        junk=junk_beside(config, parts, torch.cat([names, unknown])),
     )
 
 
-def draw_facts(count: int, cardinalities: Sequence[int], generator: torch.Generator) -> Tensor:
-    """Draw uniform, independent attributes of `count` subjects: (count, attributes)."""
-    return torch.stack([torch.randint(size, (count,), generator=generator) for size in cardinalities], dim=1)
-
-
-def sample_distinct(count: int, total: int, generator: torch.Generator, taken: Tensor | None = None) -> Tensor:
-    """Draw distinct integers in [0, total), none of them in `taken`, in random order: (count,).
-
-    Memory is O(count + taken), however large total is: if most numbers are free, repeats are redrawn.
-    """
-    taken = torch.empty(0, dtype=torch.long) if taken is None else taken
-    wanted = len(taken) + count
-    if total <= 4 * wanted:
-        numbers = torch.randperm(total, generator=generator)
-        return numbers[~torch.isin(numbers, taken)][:count]
-    chosen = taken
-    while len(chosen) < wanted:
-        chosen = first_occurrences(torch.cat([chosen, torch.randint(total, (count,), generator=generator)]))
-    return chosen[len(taken) : wanted]
-
-
-def first_occurrences(numbers: Tensor) -> Tensor:
-    """The distinct numbers in order of their first occurrence."""
-    ordered, positions = numbers.sort(stable=True)
-    is_first = torch.ones_like(ordered, dtype=torch.bool)
-    is_first[1:] = ordered[1:] != ordered[:-1]
-    return numbers[positions[is_first].sort().values]
-
-
-def to_digits(ranks: Tensor, sizes: Sequence[int]) -> Tensor:
-    """Mixed-radix digits of ranks (n,), most significant first: (n, parts); rank 11 under sizes 3, 4 is 2, 3."""
-    columns = []
-    for size in reversed(sizes):
-        columns.append(ranks % size)
-        ranks = ranks // size
-    return torch.stack(columns[::-1], dim=1)
-
-
-def to_ranks(digits: Tensor, sizes: Sequence[int]) -> Tensor:
-    """Ranks (n,) of mixed-radix digits (n, parts): the inverse of to_digits."""
-    ranks = torch.zeros(len(digits), dtype=torch.long)
-    for column, size in zip(digits.T, sizes, strict=True):
-        ranks = ranks * size + column
-    return ranks
+def junk_beside(config: BiographiesConfig, parts: Sequence[Tensor], names: Tensor) -> Junk | None:
+    """People beside those of `names` (n, parts), if the world has any. Raises ValueError where no name is free."""
+    if config.junk.share == 0:
+        return None
+    junk = Junk(
+        config.junk.share,
+        config.junk.tag,
+        tuple(parts),
+        to_ranks(names, config.name_parts),
+        tuple(config.cardinalities),
+    )
+    if junk.num_names < 1:
+        raise ValueError(
+            f"world.name_parts={config.name_parts} leaves no name for world.junk.share={config.junk.share}; "
+            "accepted: larger parts, or fewer people"
+        )
+    return junk
 
 
 def unknown_names(names: Tensor, generator: torch.Generator) -> Tensor:
@@ -111,11 +87,6 @@ def unknown_names(names: Tensor, generator: torch.Generator) -> Tensor:
     count = min(MAX_UNKNOWN, math.prod(sizes) - len(names))
     taken = to_ranks(torch.stack(digits, dim=1), sizes)
     return spell_digits(to_digits(sample_distinct(count, math.prod(sizes), generator, taken), sizes), used)
-
-
-def spell_digits(digits: Tensor, tables: Sequence[Tensor]) -> Tensor:
-    """Look up each column of digits (n, parts) in the table of its part: (n, parts)."""
-    return torch.stack([table[column] for table, column in zip(tables, digits.T, strict=True)], dim=1)
 
 
 def token_ids(prefix: str, size: int, vocabulary: Vocabulary, is_made_up: bool) -> Tensor:

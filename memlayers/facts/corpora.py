@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from memlayers.config.text import CorpusConfig
 from memlayers.running_text import Source, content_digest
 
 
@@ -42,3 +43,9 @@ def draw_windows(corpora: Sequence[Corpus], count: int, length: int, generator: 
         start = (where[mine] * (len(corpus.train) - length + 1)).long()
         rows[mine] = corpus.train[start[:, None] + torch.arange(length)]
     return rows
+
+
+def share_of_rows(config: CorpusConfig, length: float) -> float:
+    """Which share of rows must be running text for its share of tokens, if other rows have `length` tokens."""
+    of_text, of_others = config.share * length, (1 - config.share) * config.length
+    return of_text / (of_text + of_others)

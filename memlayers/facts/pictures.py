@@ -19,7 +19,8 @@ from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample, pad
 
 from memlayers.config import PicturesConfig
-from memlayers.facts.biographies import draw_facts, token_ids
+from memlayers.facts.biographies import token_ids
+from memlayers.facts.drawing import draw_facts
 from memlayers.facts.world import Vocabulary, World
 
 DIGEST = "8f26b2bd9d135c256808f68f14fdabddde6d9c7f869ae419704b051f0f14b3b3"  # sha256 of the pixels

@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
-from memlayers.config.worlds import CorpusConfig
+from memlayers.config.text import CorpusConfig
 from memlayers.facts.corpora import in_tokens
 from memlayers.facts.spelling import trained_tokenizer
 from memlayers.facts.world import SPECIAL_TOKENS, Vocabulary, World, pad, spell_objects

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from memlayers.facts.corpora import Corpus
+from memlayers.facts.junk import Junk
 
 PAD = 0  # padding of token tables, on the right; never predicted, never counted
 SPECIAL_TOKENS = ("<pad>", "<end>")
@@ -71,6 +72,7 @@ class World:
     views: dict[str, Tensor] = field(default_factory=dict)  # phrasing -> (n + u, v, s): spellings to draw from
     written_subjects: tuple[str, ...] = ()  # names for people, unknown ones last; empty: made from tokens
     written_objects: tuple[tuple[str, ...], ...] = ()  # the same of each relation's objects
+    junk: Junk | None = None  # what is told beside the facts
     notes: tuple[str, ...] = ()  # one line for each thing the loader dropped, merged or resolved
 
     def __post_init__(self) -> None:

@@ -1,0 +1,33 @@
+"""Junk beside the facts: people who are told of once, after Physics of Language Models 3.3 (arXiv 2404.05405)."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from memlayers.facts.drawing import draw_facts, nth_free, spell_digits, to_digits
+
+
+@dataclass(frozen=True)
+class Junk:
+    """People of whom the world holds no fact and nobody asks: a new one for each document, told of like subjects.
+
+    Letters: p parts of a name, r relations, n subjects, u unknown subjects.
+    """
+
+    share: float  # of the documents of training
+    tag: bool  # whether a token in front marks documents about subjects, and questions
+    parts: tuple[Tensor, ...]  # (p,) tokens of the values of each part
+    taken: Tensor  # (n + u,) ranks of names that are not free
+    cardinalities: tuple[int, ...]  # (r,) objects of each relation
+
+    @property
+    def num_names(self) -> int:
+        return math.prod(map(len, self.parts)) - len(self.taken)
+
+    def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Names (count, p) in tokens, uniform over those that are free, and facts (count, r), uniform over objects."""
+        ranks = nth_free(torch.randint(self.num_names, (count,), generator=generator), self.taken)
+        names = spell_digits(to_digits(ranks, [len(part) for part in self.parts]), self.parts)
+        return names, draw_facts(count, self.cardinalities, generator)
