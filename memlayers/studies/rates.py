@@ -13,7 +13,8 @@ from memlayers.studies.files import CONF
 
 
 def tuned_words(config: DictConfig, overrides: list[str]) -> list[str]:
-    """The overrides to put before those of a command: the arm's tuned settings in this world, at the nearest budget.
+    """The overrides to put before those of a command: the arm's tuned settings in this world, at the nearest budget; of
+    two as near, that of more compute a token, or else of fewer showings.
 
     Keys that the command sets are left out, and so is the rate of the table's rule if the command chooses a rule. An
     untuned arm has the settings of memory if it has a table, else of dense, without keys that its file sets.
@@ -23,7 +24,10 @@ def tuned_words(config: DictConfig, overrides: list[str]) -> list[str]:
     entries = table.get(config.rates.arm) or table.get(kin) or []
     if not entries or config.match.times <= 0 or config.training.exposures <= 0:
         return []  # validation refuses such times and exposures
-    chosen = min(entries, key=lambda entry: distance(config, entry["budget"]))
+    chosen = min(
+        entries,
+        key=lambda entry: (distance(config, entry["budget"]), -entry["budget"]["times"], entry["budget"]["exposures"]),
+    )
     given = set() if config.rates.arm in table else keys_set_by_file(config.arm)
     given |= {
         override.get_key_element().lstrip("+~") for override in OverridesParser.create().parse_overrides(overrides)
