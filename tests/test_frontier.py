@@ -15,6 +15,7 @@ from memlayers.studies.frontier import (
     curves,
     family,
     front,
+    gap_at,
     multipliers,
     quoted,
     shift_of_seeds,
@@ -141,18 +142,26 @@ def test_seeds_count_that_all_points_around_the_level_have():
     assert alone[0]["n"] == 1 and math.isnan(alone[0]["low"]) and "[" not in quoted(alone, 0.6)
 
 
+def test_no_multiple_is_read_between_runs_that_are_far_apart():
+    near, far = arm((1.0, 0.2), (2.9, 0.5)), arm((10.0, 0.2), (30.1, 0.5), (60.0, 0.9))
+    assert [entry["recall"] for entry in multipliers(near, far, (0.2, 0.3, 0.5), 3)] == [0.2, 0.5]
+    assert [entry["recall"] for entry in multipliers(far, near, (0.2, 0.3, 0.5, 0.6), 3)] == [0.2, 0.5, 0.6]
+    assert len(multipliers(near, far, (0.2, 0.3, 0.5))) == 3
+    assert [gap_at(far, level) for level in (0.2, 0.5, 0.7)] == [1.0, 1.0, 60 / 30.1]
+
+
 def test_tables_of_another_size_have_a_curve_of_their_own():
     larger = [one | {"config.num_keys": 16} for one in runs("memory", "large", 10, {0: 0.9, 1: 0.9})]
     frame = pandas.DataFrame(
-        runs("dense", "a", 10, {0: 0.2, 1: 0.2})
+        runs("dense", "a", 40, {0: 0.2, 1: 0.2})
         + runs("dense", "b", 100, {0: 0.8, 1: 0.8})
-        + runs("memory", "c", 1, {0: 0.3, 1: 0.3})
+        + runs("memory", "c", 4, {0: 0.3, 1: 0.3})
         + runs("memory", "d", 10, {0: 0.5, 1: 0.5})
         + larger
     )
     found = curves(frame, "training_flops", "dense")
     assert sorted(found) == ["memory", "memory, num_keys = 16"]
-    assert quoted(found["memory"], 0.5) == "3.2 [3.2, 3.2]" and quoted(found["memory, num_keys = 16"], 0.5) == "-"
+    assert quoted(found["memory"], 0.5) == "6.3 [6.3, 6.3]" and quoted(found["memory, num_keys = 16"], 0.5) == "-"
 
 
 def test_configurations_that_lack_a_seed_do_not_narrow_the_others():

@@ -48,7 +48,6 @@ READOUTS = [
     "without_tables",
     "slots_used",
     "slots_kl",
-    "plateau",
     "bits_per_parameter",
     "flops_per_token",
     "training_flops",

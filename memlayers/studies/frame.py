@@ -31,6 +31,7 @@ READOUTS = {  # short name -> dotted key in a record
     "weight_bytes": "storage.weights",
     "bits_per_fact": "storage.bits_per_fact",
     "agrees_when_wrong": "recall.teacher.agrees_when_wrong",
+    "right_when_right": "recall.teacher.right_when_right",
     "right_when_wrong": "recall.teacher.right_when_wrong",
     "flops_per_token": "cost.flops_per_token",
     "training_flops": "cost.training_flops",
@@ -42,8 +43,8 @@ READOUTS = {  # short name -> dotted key in a record
 SHARES = {  # read-outs from 0 to 1
     *("recall", "held_out", "questions", "held_out_questions", "as_is", "shifted", "noisy", "turned"),
     *("votes_1", "votes_2", "votes_4", "votes_8", "unknown_auroc", "right_at_1", "right_at_5", "shuffled"),
-    *("without_tables", "agrees_when_wrong", "right_when_wrong", "slots_used", "same_address", "same_address_name"),
-    "context_hits",
+    *("without_tables", "agrees_when_wrong", "right_when_right", "right_when_wrong", "slots_used"),
+    *("same_address", "same_address_name", "context_hits"),
 }
 
 

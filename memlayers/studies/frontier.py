@@ -22,6 +22,7 @@ from memlayers.studies.frame import texts
 
 LEVELS = tuple(round(0.05 * step, 2) for step in range(1, 20))
 ROUNDING = 1e-9  # of a mean over seeds
+GAP = 3  # in cost: runs further apart say little about what lies between, and no multiple is read there
 SAME = 0.02  # of a cost: the match meets no target exactly
 Array = numpy.ndarray[Any, Any]
 
@@ -113,6 +114,17 @@ def cost_on_front(cost: Array, recall: Array, level: float) -> float:
     return float(numpy.exp(numpy.interp(level, heights, numpy.log(cost[corners]))))
 
 
+def gap_at(points: Points, level: float) -> float:
+    """How many times the cost of the one is that of the other of the two points around a level that the front reaches;
+    1 at a point, and above the best one.
+    """
+    corners = front(points.cost, points.mean)
+    heights, costs = points.mean[corners], points.cost[corners]
+    above = int(numpy.searchsorted(heights, level - ROUNDING))
+    is_between = 0 < above < len(corners) and heights[above] > level + ROUNDING
+    return float(costs[above] / costs[above - 1]) if is_between else 1.0
+
+
 def shift_of_seeds(points: Points, level: float) -> Array:
     """(seeds,): how far the log cost at a level that the front reaches lies, on each seed, from that of the mean, to
     first order in the recalls of the two points around the level (the delta method); 0 for a front of one point.
@@ -132,8 +144,11 @@ def shift_of_seeds(points: Points, level: float) -> Array:
     return numpy.asarray(-slope * ((1 - share) * off[low] + share * off[high]))
 
 
-def multipliers(arm: Points, dense: Points, levels: tuple[float, ...] = LEVELS) -> list[dict[str, Any]]:
-    """recall, times, low, high, n, at_least for each level between the cheapest points of both and the arm's best.
+def multipliers(
+    arm: Points, dense: Points, levels: tuple[float, ...] = LEVELS, gap: float = math.inf
+) -> list[dict[str, Any]]:
+    """recall, times, low, high, n, at_least for each level between the cheapest points of both and the arm's best, but
+    for those that lie, on either front, between points of which one costs more than `gap` times the other.
 
     low and high are a 95% t interval of the logarithm of `times`, over the n seeds on which all points around the level
     were run, paired, as all arms see the same documents in the same order on a seed; NaN for a single seed.
@@ -143,7 +158,7 @@ def multipliers(arm: Points, dense: Points, levels: tuple[float, ...] = LEVELS) 
     found = []
     for level in levels:
         own, other = (cost_on_front(one.cost, one.mean, level) for one in (arm, dense))
-        if not math.isfinite(own) or math.isnan(other):
+        if not math.isfinite(own) or math.isnan(other) or max(gap_at(arm, level), gap_at(dense, level)) > gap:
             continue
         shift, bound = -shift_of_seeds(arm, level), math.isinf(other)
         if bound:
@@ -166,7 +181,7 @@ def curves(
     """multipliers of all points_of one world but the reference's; none where there is nothing to compare with."""
     points = points_of(frame, cost, reference, recall)
     dense = points.pop(reference, None)
-    return {} if dense is None else {name: multipliers(own, dense) for name, own in points.items()}
+    return {} if dense is None else {name: multipliers(own, dense, gap=GAP) for name, own in points.items()}
 
 
 def quoted(curve: list[dict[str, Any]], level: float = 0.5) -> str:

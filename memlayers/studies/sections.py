@@ -99,7 +99,8 @@ def by_relation(frame: pandas.DataFrame, layout: dict[str, Any]) -> dict[str, pa
     tables = {}
     for world, own in frame.groupby("world"):
         rows = {}
-        for arm, runs in main_runs(own, layout["reference"]["arm"], layout["y"]).items():
+        alike = own[own["config.training.exposures"] == SHOWINGS]
+        for arm, runs in main_runs(alike, layout["reference"]["arm"], layout["y"]).items():
             means = runs[[name for name in runs if name.startswith("recall.by_relation.")]].mean().dropna()
             rows[arm] = {name.rpartition(".")[2]: f"{value:.3f}" for name, value in means.items()}
         asked = ", asked in words of training" if own["held_out"].notna().any() else ""
@@ -123,7 +124,7 @@ def headline_of(frame: pandas.DataFrame, arms: tuple[str, ...], layout: dict[str
     reference, y = layout["reference"]["arm"], layout["y"]
     runs, times = main_runs(frame, reference, y), curves(frame, "training_flops", reference, y)
     there = [arm for arm in arms if arm in runs]
-    row: dict[str, Any] = {"world": ""} | {arm: mean_of(runs[arm], y) for arm in there}
+    row: dict[str, Any] = {"world": ""} | {arm: mean_of(runs[arm], y) + longer(runs[arm]) for arm in there}
     row |= {f"{arm}: times the FLOPs of {reference}": quoted(times[arm]) for arm in arms if arm in times}
     row |= {f"{arm}: AUROC": mean_of(runs[arm], "unknown_auroc") for arm in there if family(arm, reference) == arm}
     n = min(len(runs[arm]) for arm in there)
@@ -131,6 +132,12 @@ def headline_of(frame: pandas.DataFrame, arms: tuple[str, ...], layout: dict[str
         if (seeds := seeds_at(times.get(arm, []))) not in (None, n):
             row[f"{arm}: times the FLOPs of {reference}"] += f", n = {seeds}"
     return row | {"n": n}
+
+
+def longer(runs: pandas.DataFrame) -> str:
+    """How often facts were shown, if that is not what arms are compared at."""
+    often = runs["config.training.exposures"].iloc[0]
+    return "" if often == SHOWINGS else f", {often:g} showings"
 
 
 def mean_of(runs: pandas.DataFrame, readout: str) -> str:

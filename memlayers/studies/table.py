@@ -34,7 +34,8 @@ def table(frame: pandas.DataFrame, layout: dict[str, Any]) -> pandas.DataFrame:
     the others by numeric axes, training FLOPs to a fifth, and layout["y"], the best first.
     """
     known = {label(name): name for kind in ("config.", "axes.", "arm") for name in frame if name.startswith(kind)}
-    axes = [known[axis] for axis in layout["rows"]] or axes_of(frame)
+    frame = frame.assign(**{axis: None for axis in layout["rows"] if axis not in known})  # no run has it yet
+    axes = [known.get(axis, axis) for axis in layout["rows"]] or axes_of(frame)
     frame = frame.assign(**{label(axis): texts(frame[axis]) for axis in axes})
     keys = [*INDEX, *map(label, axes)]
     cells = {key: cell.set_index("seed").sort_index() for key, cell in frame.groupby(keys, sort=False)}
