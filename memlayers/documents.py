@@ -46,7 +46,7 @@ def widened(table: Tensor, width: int) -> Tensor:
     return nn.functional.pad(table, (0, width - table.shape[-1]), value=PAD)
 
 
-def replaced(documents: Documents, is_text: Tensor, windows: Tensor) -> Documents:
+def with_windows(documents: Documents, is_text: Tensor, windows: Tensor) -> Documents:
     """Documents, and in the rows of `is_text` (b,) running text `windows`, which answers nothing."""
     width = max(documents.tokens.shape[1], windows.shape[1])
     rows = Documents(*(table.new_zeros(len(is_text), width) for table in documents))

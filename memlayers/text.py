@@ -16,7 +16,7 @@ from memlayers.checks import one_of
 from memlayers.config.text import ContextConfig, CorpusConfig, ProseConfig
 from memlayers.config.worlds import WorldConfig
 from memlayers.context import Context
-from memlayers.documents import Documents, Probe, replaced, squeezed, tagged, widened
+from memlayers.documents import Documents, Probe, squeezed, tagged, widened, with_windows
 from memlayers.facts import build_world
 from memlayers.facts.corpora import draw_windows, share_of_rows
 from memlayers.facts.world import PAD, World, known_facts, pad
@@ -94,7 +94,7 @@ class Text:
         is_text = torch.rand(num_documents, generator=generator) < self.corpus_rate
         facts = self.told(int((~is_text).sum()), generator)
         windows = draw_windows(self.world.corpora, int(is_text.sum()), self.corpus.length, generator)
-        return replaced(facts, is_text, windows)
+        return with_windows(facts, is_text, windows)
 
     def told(self, num_documents: int, generator: torch.Generator) -> Documents:
         """Documents about facts, or subjects, drawn by frequency, with replacement; and junk in the place of some."""
