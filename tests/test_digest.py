@@ -148,7 +148,7 @@ def test_settings_are_all_leaves_and_the_kinds():
         for key, value in leaves(FULL).items()
         if key != "axes"  # empty
     }
-    assert len(kinds) == 9 and flat["model.before.kind"] == "ShortConv"
+    assert len(kinds) == 8 and flat["model.before.kind"] == "ShortConv"
 
 
 def added(kind: type, monkeypatch: pytest.MonkeyPatch) -> None:

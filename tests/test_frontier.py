@@ -86,7 +86,7 @@ def test_a_run_far_away_lends_nothing_to_the_runs_between():
 def test_an_arm_that_is_dense_at_a_fifth_of_the_cost_stands_for_five_times():
     dense = arm((10, 0.2), (100, 0.5), (1000, 0.8), spread=0.02)
     own = Points(dense.cost / 5, dense.recall)
-    found = multipliers(own, dense, (0.1, 0.2, 0.3, 0.5, 0.8, 0.9))
+    found = multipliers(own, dense, (0.1, 0.2, 0.3, 0.5, 0.8, 0.9), math.inf)
     assert [entry["recall"] for entry in found] == [0.2, 0.3, 0.5, 0.8]
     for entry in found:
         assert entry["times"] == pytest.approx(5.0) and not entry["at_least"]
@@ -95,11 +95,11 @@ def test_an_arm_that_is_dense_at_a_fifth_of_the_cost_stands_for_five_times():
 
 def test_levels_that_dense_misses_are_bounds_and_those_below_the_cheapest_runs_are_left_out():
     dense, own = arm((10, 0.2), (1000, 0.6)), arm((1, 0.3), (16, 0.9))
-    (half,) = multipliers(own, dense, (0.4,))
+    (half,) = multipliers(own, dense, (0.4,), math.inf)
     assert half["times"] == pytest.approx(100 / 16 ** (1 / 6)), "halfway in recall is halfway in log cost"
-    (bound,) = multipliers(own, dense, (0.9,))
+    (bound,) = multipliers(own, dense, (0.9,), math.inf)
     assert bound["at_least"] and bound["times"] == pytest.approx(1000 / 16)
-    assert multipliers(own, dense, (0.1, 0.25, 0.95)) == []
+    assert multipliers(own, dense, (0.1, 0.25, 0.95), math.inf) == []
 
 
 def test_shifts_are_those_of_each_seeds_own_front_where_seeds_lie_close():
@@ -118,7 +118,7 @@ def test_seeds_that_move_both_arms_alike_leave_the_multiple_certain(seed, spread
     noise = spread * numpy.random.default_rng(seed).standard_normal((1, SEEDS))
     line = numpy.array([[0.2], [0.5], [0.8]]) + noise  # of one slope
     dense, own = Points(numpy.array([10.0, 100.0, 1000.0]), line), Points(numpy.array([1.0, 10.0, 100.0]), line)
-    (entry,) = multipliers(own, dense, (0.5,))
+    (entry,) = multipliers(own, dense, (0.5,), math.inf)
     assert (entry["low"], entry["high"]) == pytest.approx((10.0, 10.0)) and entry["n"] == SEEDS
 
 
@@ -127,7 +127,7 @@ def test_the_interval_of_a_multiple_covers_it_in_19_of_20_studies():
     generator, cost, covered, studies = numpy.random.default_rng(0), numpy.array([10.0, 100.0, 1000.0]), 0, 2000
     for _ in range(studies):
         arms = [numpy.array([[0.2], [0.5], [0.8]]) + 0.02 * generator.standard_normal((3, SEEDS)) for _ in range(2)]
-        (entry,) = multipliers(Points(cost / 10, arms[0]), Points(cost, arms[1]), (0.6,))
+        (entry,) = multipliers(Points(cost / 10, arms[0]), Points(cost, arms[1]), (0.6,), math.inf)
         covered += entry["low"] <= 10 <= entry["high"]
     assert 0.93 < covered / studies < 0.97
 
@@ -136,9 +136,9 @@ def test_seeds_count_that_all_points_around_the_level_have():
     nan = math.nan
     dense = Points(numpy.array([1.0, 10.0, 100.0]), numpy.array([[0.1, 0.1, 0.1], [0.4, 0.5, nan], [0.9, 0.8, 0.9]]))
     own = Points(numpy.array([1.0, 10.0]), numpy.array([[0.4, 0.5, 0.4], [0.9, 0.95, 1.0]]))
-    (entry,) = multipliers(own, dense, (0.6,))
+    (entry,) = multipliers(own, dense, (0.6,), math.inf)
     assert entry["n"] == 2 and entry["low"] < entry["times"] < entry["high"]
-    alone = multipliers(Points(own.cost, own.recall[:, :1]), Points(dense.cost, dense.recall[:, :1]), (0.6,))
+    alone = multipliers(Points(own.cost, own.recall[:, :1]), Points(dense.cost, dense.recall[:, :1]), (0.6,), math.inf)
     assert alone[0]["n"] == 1 and math.isnan(alone[0]["low"]) and "[" not in quoted(alone, 0.6)
 
 
@@ -146,7 +146,7 @@ def test_no_multiple_is_read_between_runs_that_are_far_apart():
     near, far = arm((1.0, 0.2), (2.9, 0.5)), arm((10.0, 0.2), (30.1, 0.5), (60.0, 0.9))
     assert [entry["recall"] for entry in multipliers(near, far, (0.2, 0.3, 0.5), 3)] == [0.2, 0.5]
     assert [entry["recall"] for entry in multipliers(far, near, (0.2, 0.3, 0.5, 0.6), 3)] == [0.2, 0.5, 0.6]
-    assert len(multipliers(near, far, (0.2, 0.3, 0.5))) == 3
+    assert len(multipliers(near, far, (0.2, 0.3, 0.5), math.inf)) == 3 and len(multipliers(near, far, (0.3,))) == 0
     assert [gap_at(far, level) for level in (0.2, 0.5, 0.7)] == [1.0, 1.0, 60 / 30.1]
 
 
@@ -161,6 +161,8 @@ def test_tables_of_another_size_have_a_curve_of_their_own():
     )
     found = curves(frame, "training_flops", "dense")
     assert sorted(found) == ["memory", "memory, num_keys = 16"]
+    wide = frame.assign(training_flops=frame["training_flops"].replace(40, 25))  # a gap of four
+    assert [entry["recall"] for entry in curves(wide, "training_flops", "dense")["memory"]] == []
     assert quoted(found["memory"], 0.5) == "6.3 [6.3, 6.3]" and quoted(found["memory, num_keys = 16"], 0.5) == "-"
 
 

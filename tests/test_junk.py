@@ -93,7 +93,11 @@ def test_a_tag_stands_before_what_is_about_subjects_and_before_questions_alone(s
         (["world.junk.tag=true"], "world.junk.tag=true has no effect"),
         (
             ["world.junk.share=0.5", "world=biographies_prose", "world.prose.pieces=500"],
-            "world.junk.share=0.5 cannot be",
+            "world.prose.pieces=500 with world.junk.share=0.5",
+        ),
+        (
+            ["world.junk.share=0.5", "world=biographies_prose", "world.context.source=given"],
+            "world.context.source=given with world.junk.share=0.5",
         ),
         (["world.junk.share=0.5", "world=atlas_airports"], "world.junk.share=0.5: unknown key"),
     ],
@@ -106,5 +110,7 @@ def test_what_cannot_be_is_refused(words, named):
 
 def test_a_world_without_a_free_name_is_refused():
     config = replace(BASE, num_people=8, name_parts=[2, 2, 2], junk=JunkConfig(0.5))
-    with pytest.raises(ValueError, match=r"world.name_parts=\[2, 2, 2\] leaves no name for world.junk.share=0.5"):
+    with pytest.raises(ValueError, match=r"world.name_parts=\[2, 2, 2\] leaves 0 names for world.junk.share=0.5, "):
         build_biographies(config)
+    with pytest.raises(ValueError, match=r"leaves 0 names .* and 940 unknown people; .* which leave 60 or more"):
+        build_biographies(replace(BASE, name_parts=[10, 10, 10], junk=JunkConfig(0.5)))

@@ -13,7 +13,7 @@ from memlayers.running_text import content_digest
 
 NAMES_AND_PLACES = ("study", "arm", "axes", "report", "results", "logger", "save_model", "checkpoint_minutes")
 FOR_OTHERS = ("rates", "num_keys")  # decide by what other settings make of them
-OF_WORLDS = ("memlayers.config.worlds", "memlayers.config.text")
+NAMED = ("ProseConfig", "CorpusConfig")  # with their kind, as records have it, though none other may stand there
 NOT_DECISIVE = ("kernels", "seed", "progress", *FOR_OTHERS, *NAMES_AND_PLACES)
 
 
@@ -121,8 +121,9 @@ def default_of(field: Any) -> Any:
 def kind_of(value: Any) -> dict[str, str]:
     """{"kind": "Memory"} where one of several kinds may stand; of a user's own file also what is in it."""
     if is_ours(value):
-        chosen = hasattr(value, "build") or type(value).__module__ in OF_WORLDS
-        return {"kind": type(value).__name__} if chosen else {}
+        name = type(value).__name__
+        chosen = hasattr(value, "build") or type(value).__module__ == "memlayers.config.worlds" or name in NAMED
+        return {"kind": name} if chosen else {}
     source = Path(str(sys.modules[type(value).__module__].__file__)).read_bytes()
     return {"kind": type(value).__name__, "source": "sha256:" + hashlib.sha256(source).hexdigest()[:16]}
 

@@ -56,7 +56,7 @@ class CorpusConfig:
 
 @dataclass
 class JunkConfig:
-    """Documents about people of whom nothing else is told, in the place of those about subjects."""
+    """Documents about people nobody will ask about, in the place of those about subjects."""
 
     share: float = 0.0  # of the documents of training
     tag: bool = False  # a token in front of documents about subjects, and of questions, tells them from junk

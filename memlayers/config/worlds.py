@@ -80,10 +80,15 @@ class BiographiesConfig(WorldConfig):
         check_cardinalities(self.cardinalities)
         within("world.zipf", self.zipf, 0.0, 4.0)
         self.junk.validate()
-        if self.junk.share > 0 and (self.context.source != "none" or self.prose.pieces is not None):
+        if self.junk.share > 0 and self.context.source != "none":
             raise ValueError(
-                f"world.junk.share={self.junk.share} cannot be: junk has no document to look up, and a token a word; "
-                "accepted: with world.context.source=none and world.prose.pieces=null"
+                f"world.context.source={self.context.source} with world.junk.share={self.junk.share}: junk has no "
+                "document to put in front; accepted: none"
+            )
+        if self.junk.share > 0 and self.prose.pieces is not None:
+            raise ValueError(
+                f"world.prose.pieces={self.prose.pieces} with world.junk.share={self.junk.share}: names of junk are "
+                "not cut into pieces; accepted: null"
             )
         product = 1
         for size in self.name_parts:

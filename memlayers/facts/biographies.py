@@ -62,7 +62,9 @@ def build_biographies(config: BiographiesConfig) -> World:
 
 
 def junk_beside(config: BiographiesConfig, parts: Sequence[Tensor], names: Tensor) -> Junk | None:
-    """People beside those of `names` (n, parts), if the world has any. Raises ValueError where no name is free."""
+    """People beside those of `names` (n, parts), if the world has any. Raises ValueError where fewer names are free
+    than there are subjects.
+    """
     if config.junk.share == 0:
         return None
     junk = Junk(
@@ -72,10 +74,11 @@ def junk_beside(config: BiographiesConfig, parts: Sequence[Tensor], names: Tenso
         to_ranks(names, config.name_parts),
         tuple(config.cardinalities),
     )
-    if junk.num_names < 1:
+    if junk.num_names < config.num_people:
         raise ValueError(
-            f"world.name_parts={config.name_parts} leaves no name for world.junk.share={config.junk.share}; "
-            "accepted: larger parts, or fewer people"
+            f"world.name_parts={config.name_parts} leaves {junk.num_names} names for world.junk.share="
+            f"{config.junk.share}, beside subjects and {len(names) - config.num_people} unknown people; accepted: "
+            f"larger parts, which leave {config.num_people} or more"
         )
     return junk
 

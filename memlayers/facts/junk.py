@@ -1,4 +1,4 @@
-"""Junk beside the facts: people who are told of once, after Physics of Language Models 3.3 (arXiv 2404.05405)."""
+"""Junk beside the facts: people nobody will ask about, after Physics of Language Models 3.3 (arXiv 2404.05405)."""
 
 import math
 from dataclasses import dataclass
@@ -11,7 +11,8 @@ from memlayers.facts.drawing import draw_facts, nth_free, spell_digits, to_digit
 
 @dataclass(frozen=True)
 class Junk:
-    """People of whom the world holds no fact and nobody asks: a new one for each document, told of like subjects.
+    """People of whom the world holds no fact: a name and facts are drawn anew for each document, which is written like
+    one about a subject. Names may repeat, with other facts.
 
     Letters: p parts of a name, r relations, n subjects, u unknown subjects.
     """

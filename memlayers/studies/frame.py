@@ -1,6 +1,6 @@
 """Records as a DataFrame, with a row for each run."""
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +140,22 @@ def texts(column: pandas.Series) -> pandas.Series:
 def label(axis: str) -> str:
     """The key of a column on a command line: model.ffn.topk for axes.model.ffn.topk."""
     return axis.removeprefix("axes.").removeprefix("config.")
+
+
+def with_missing(
+    frame: pandas.DataFrame, rows: list[str], readouts: list[str], known: Container[str]
+) -> pandas.DataFrame:
+    """With empty columns for what no run has, but runs may: a setting of a layer that may stand somewhere, as
+    model.before.kind, and a part of a read-out, as recall.by_exposures.1-3. Raises ValueError for any other key.
+    """
+    empty = [key for key in rows if key not in known]
+    parts = [key for key in readouts if key not in frame]
+    for name, keys in (("rows", empty), ("readouts", parts)):
+        for key in keys:
+            above = key.rpartition(".")[0]
+            if above not in known and not (above.count(".") and any(one.startswith(f"{above}.") for one in frame)):
+                raise ValueError(f"report.{name}: {key} is in no record; accepted: a setting, or a read-out of a run")
+    return frame.assign(**dict.fromkeys(empty), **dict.fromkeys(parts, float("nan")))
 
 
 def records_on_the_way(frame: pandas.DataFrame, lines: list[str]) -> pandas.DataFrame:

@@ -145,7 +145,7 @@ def shift_of_seeds(points: Points, level: float) -> Array:
 
 
 def multipliers(
-    arm: Points, dense: Points, levels: tuple[float, ...] = LEVELS, gap: float = math.inf
+    arm: Points, dense: Points, levels: tuple[float, ...] = LEVELS, gap: float = GAP
 ) -> list[dict[str, Any]]:
     """recall, times, low, high, n, at_least for each level between the cheapest points of both and the arm's best, but
     for those that lie, on either front, between points of which one costs more than `gap` times the other.
@@ -181,11 +181,11 @@ def curves(
     """multipliers of all points_of one world but the reference's; none where there is nothing to compare with."""
     points = points_of(frame, cost, reference, recall)
     dense = points.pop(reference, None)
-    return {} if dense is None else {name: multipliers(own, dense, gap=GAP) for name, own in points.items()}
+    return {} if dense is None else {name: multipliers(own, dense) for name, own in points.items()}
 
 
 def quoted(curve: list[dict[str, Any]], level: float = 0.5) -> str:
-    """The multiplier at one level as text: 5.2 [4.8, 5.9]; at least 17 [15, 19]; a dash where the arm misses it."""
+    """The multiplier at one level as text: 5.2 [4.8, 5.9]; at least 17 [15, 19]; a dash where there is none."""
     for entry in curve:
         if entry["recall"] == level:
             text = f"{entry['times']:.1f}"
@@ -196,5 +196,5 @@ def quoted(curve: list[dict[str, Any]], level: float = 0.5) -> str:
 
 
 def seeds_at(curve: list[dict[str, Any]], level: float = 0.5) -> int | None:
-    """How many seeds the multiplier at one level is of; None where the arm misses it."""
+    """How many seeds the multiplier at one level is of; None where there is none."""
     return next((entry["n"] for entry in curve if entry["recall"] == level), None)

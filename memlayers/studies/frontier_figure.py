@@ -71,7 +71,7 @@ def times(panel: Axes, points: dict[str, Points], reference: str, colours: dict[
         curve = pandas.DataFrame(multipliers(points[name], points[reference], levels))
         if curve.empty:
             continue
-        known = curve[~curve["at_least"]]
+        known = curve[~curve["at_least"]].set_index("recall").reindex(list(levels)).reset_index()  # lines break at gaps
         panel.plot(known["recall"], known["times"], "-", lw=1.3, color=colours[name], label=name)
         panel.fill_between(known["recall"], known["low"], known["high"], color=colours[name], alpha=0.15, lw=0)
         bound = curve[curve["at_least"]]

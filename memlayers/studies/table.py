@@ -9,7 +9,7 @@ import pandas
 from rich.table import Table as Screen
 from scipy import stats
 
-from memlayers.studies.frame import SHARES, axes_of, label, texts
+from memlayers.studies.frame import SHARES, axes_of, label, texts, with_missing
 
 NARROW = 120  # columns of a terminal: below, intervals stand on a line of their own
 INDEX = ("study", "world")
@@ -34,7 +34,7 @@ def table(frame: pandas.DataFrame, layout: dict[str, Any]) -> pandas.DataFrame:
     the others by numeric axes, training FLOPs to a fifth, and layout["y"], the best first.
     """
     known = {label(name): name for kind in ("config.", "axes.", "arm") for name in frame if name.startswith(kind)}
-    frame = frame.assign(**{axis: None for axis in layout["rows"] if axis not in known})  # no run has it yet
+    frame = with_missing(frame, layout["rows"], layout["readouts"], known)
     axes = [known.get(axis, axis) for axis in layout["rows"]] or axes_of(frame)
     frame = frame.assign(**{label(axis): texts(frame[axis]) for axis in axes})
     keys = [*INDEX, *map(label, axes)]
