@@ -6,9 +6,9 @@ import pytest
 from records import record, write
 
 from memlayers.studies.frame import framed
-from memlayers.studies.layout import FILE
+from memlayers.studies.layout import FILE, read_layout
 from memlayers.studies.results import commit, redraw, studies_in
-from memlayers.studies.sections import headline, render
+from memlayers.studies.sections import by_relation, headline, render
 from memlayers.studies.summary import SHOWINGS, main_runs, summary
 
 STUDY = """
@@ -102,6 +102,21 @@ def test_the_headline_has_a_row_a_world(results):
         "world", "memory", "dense", "dense_4x", "memory: times the FLOPs of dense", "memory: AUROC", "dense: AUROC", "n"
     ]  # fmt: skip
     assert line.startswith("| w") and "at least 4.1" in line and line.rstrip(" |").endswith("3")
+
+
+def test_what_was_shown_more_often_says_so_in_the_headline_and_is_in_no_table_by_relation(tmp_path):
+    longer = [run("dense", seed, 4 * SHOWINGS) for seed in (0, 1, 2)]
+    for one in longer:
+        one["recall"] |= {"exact": 0.99, "by_relation": {"r": 0.99, "q": 0.99}}
+    local = write(tmp_path / "local", *RUNS, *longer)
+    (local / FILE).write_text(STUDY)
+    commit(local, tmp_path / "results")
+    line = headline([tmp_path / "results" / "s"], ("memory", "dense", "dense_4x")).splitlines()[-1]
+    assert "0.990, 64 showings |" in line and line.count("showings") == 1
+    (found,) = by_relation(framed([*RUNS, *longer]), read_layout(tmp_path / "results" / "s")).values()
+    assert found.set_index("arm")["r"].to_dict() == {"dense": "0.110", "dense_4x": "0.310", "memory": "0.210"} | {
+        "random": "0.360"
+    }
 
 
 def test_the_summary_of_another_study_is_its_table(tmp_path):

@@ -43,6 +43,21 @@ def test_mean_interval_and_paired_difference_are_scipys():
     assert dense["reference"] and math.isnan(dense["difference"]) and list(rows["arm"]) == ["dense", "memory"]
 
 
+def test_what_no_run_has_but_runs_may_is_an_empty_column_and_other_keys_are_refused():
+    one = record("memory", 0, 0.5, config={"model": {"before": None}, "topk": 4})
+    one["recall"]["by_exposures"] = {"4-15": 0.5}
+    frame = framed([one])
+    readouts = ["recall", "recall.by_exposures.1-3", "recall.by_exposures.4-15"]
+    rows = table(frame, layout(rows=["arm", "model.before.kind"], readouts=readouts))
+    assert list(rows["model.before.kind"]) == ["-"] and rows[readouts].iloc[0].tolist()[::2] == [0.5, 0.5]
+    assert rows["recall.by_exposures.1-3"].isna().all()
+    for key, changes in (("topc", {"rows": ["topc"]}), ("model.bef", {"rows": ["model.bef"]})):
+        with pytest.raises(ValueError, match=rf"report\.rows: {key} is in no record"):
+            table(frame, layout(**changes))
+    with pytest.raises(ValueError, match=r"report\.readouts: recal is in no record"):
+        table(frame, layout(readouts=["recal"]))
+
+
 def test_pairs_are_of_seeds_that_both_have():
     rows = table(framed([*runs(), record("dense", 1, 0.1), record("dense", 7, 0.9)]), layout())
     memory = row_of(rows, arm="memory")
