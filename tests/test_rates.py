@@ -61,10 +61,10 @@ def test_the_budget_is_the_nearest_in_doublings(tables, times, shown):
     assert (found.optim.muon_lr, found.match.spend, found.model.gated) == (0.003, "depth", False)
 
 
-def test_of_budgets_as_near_it_is_that_of_more_compute_a_token_and_then_of_fewer_showings(tables):
-    assert job("arm=dense_2x", "training.exposures=4").optim.lr == 0.03
+def test_of_budgets_as_near_it_is_that_of_less_compute_a_token_and_then_of_fewer_showings(tables):
+    assert job("arm=dense_2x", "training.exposures=4").optim.lr == 0.01
     assert job("arm=dense", "training.exposures=8").optim.lr == 0.01
-    assert job("arm=dense_2x", "training.exposures=8").optim.lr == 0.03
+    assert job("arm=dense_2x", "training.exposures=8").optim.lr == 0.01
 
 
 def test_training_longer_counts_as_more_showings(tables):
