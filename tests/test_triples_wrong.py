@@ -71,6 +71,8 @@ def test_mistakes_in_the_configuration(tmp_path):
     many = wrong(lambda: build(tmp_path, FACTS, num_subjects=3))
     assert many.startswith("world.num_subjects=3 is too large; accepted: 2 to 2, ")
     assert "fewer than two objects" in wrong(lambda: build(tmp_path, HEADER + "a,r,x\nb,r,x\n"))
+    said = wrong(lambda: build(tmp_path, HEADER + "a,r,x\na\u200b,r,x\n"))
+    assert "fewer than two objects" in said and "invisible characters" in said and "\n" not in said
     content = HEADER + "".join(f"s{i},r,{i}\n" for i in range(40)) + "t,rare,1\nu,rare,2\n"
     assert "relation 'rare' has fewer than two" in wrong(lambda: build(tmp_path, content, num_subjects=2))
 

@@ -81,7 +81,10 @@ class World:
         assert len(self.relations) == len(self.objects) == num_relations
         for name, column in zip(self.relations, self.facts.T, strict=True):
             if column[column >= 0].unique().numel() < 2:
-                raise ValueError(f"world {self.name}: relation {name!r} has fewer than two objects; nothing to recall")
+                told = f" ({'; '.join(self.notes)})" if self.notes else ""
+                raise ValueError(
+                    f"world {self.name}: relation {name!r} has fewer than two objects; nothing to recall{told}"
+                )
 
     @property
     def num_facts(self) -> int:
