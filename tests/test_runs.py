@@ -34,9 +34,7 @@ def test_kernels_give_the_same_training(trainer: str, near: float, tmp_path: Pat
     chosen = run(small(tmp_path / "b", *settings, "kernels=auto"))
     assert reference["digest"] == chosen["digest"]
     for point, other in zip(reference["training"]["curve"], chosen["training"]["curve"], strict=True):
-        kept = [
-            one.pop("kept", None) for one in (point, other)
-        ]  # counts slots: where two scores tie, a read may differ
+        kept = [one.pop("kept", None) for one in (point, other)]  # of slots: where two scores tie, one may differ
         assert kept[0] == pytest.approx(kept[1], abs=max(near, 1e-3))
         assert point == pytest.approx(other, rel=near, abs=near)
 
