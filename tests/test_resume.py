@@ -3,6 +3,7 @@
 import os
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from memlayers.kernels import selected_implementation
 from memlayers.training import checkpoint_files
 from memlayers.training.checkpoint import Checkpointer, Interrupted, step_kept
 from memlayers.training.checkpoint_files import checkpoint_path, damage
+from memlayers.training.progress import PlainLines
 from memlayers.training.record import read_record, record_path
 from memlayers.training.run import run
 from memlayers.training.trainer import build_logger
@@ -172,3 +174,13 @@ def test_the_logs_of_a_resumed_run_leave_those_before_alone(tmp_path: Path) -> N
     before, after = (build_logger(small(tmp_path, "logger=csv"), first) for first in (0, 24))
     assert isinstance(before, CSVLogger) and isinstance(after, CSVLogger)
     assert Path(after.log_dir) == Path(before.log_dir).with_name(f"{Path(before.log_dir).name}-from-24")
+
+
+def test_lines_say_only_what_is_known(monkeypatch, capsys):
+    """After a resume no loss was logged yet."""
+    monkeypatch.setattr(PlainLines, "total_train_batches", 20)
+    lines = PlainLines(tokens_per_step=10)
+    for metrics in ({}, {"loss": 1.5}, {"recall": 0.25, "loss": 1.5}):
+        lines.on_train_batch_end(SimpleNamespace(callback_metrics=metrics), None, None, None, 3)
+    said = [line.rpartition("  ")[0] for line in capsys.readouterr().out.splitlines()]
+    assert said == ["step 4/20", "step 4/20  loss 1.500", "step 4/20  loss 1.500  recall 0.250"]

@@ -94,11 +94,10 @@ class PlainLines(ProgressBar):
             return
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         speed = (step - self.first) * self.tokens_per_step / (time.perf_counter() - self.began)
-        recall = f"  recall {metrics['recall']:.3f}" if "recall" in metrics else ""
-        print(
-            f"step {step}/{steps}  loss {metrics.get('loss', float('nan')):.3f}{recall}  {speed:,.0f} tokens/s",
-            flush=True,
-        )
+        known = [
+            f"{name} {metrics[name]:.3f}" for name in ("loss", "recall") if name in metrics
+        ]  # no loss after a resume
+        print("  ".join([f"step {step}/{steps}", *known, f"{speed:,.0f} tokens/s"]), flush=True)
 
 
 class TerminalBar(RichProgressBar):
