@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from memlayers.config.text import ContextConfig
-from memlayers.documents import Documents, squeezed
+from memlayers.documents import Documents, joined
 from memlayers.facts.world import PAD
 
 Write = Callable[[Tensor, torch.Generator], Documents]  # subjects (b,) -> a document of each
@@ -58,8 +58,7 @@ class Context:
         found = self.subjects_for(documents, subject)
         front = self.write(found[:, 0], generator).tokens if self.store is None else self.store.tokens[found].flatten(1)
         empty = torch.zeros_like(front, dtype=torch.bool)
-        parts = zip(Documents(front, empty, front != PAD), documents, strict=True)
-        return squeezed(Documents(*(torch.cat(pair, dim=1) for pair in parts)))
+        return joined(Documents(front, empty, front != PAD), documents)
 
 
 class Store:

@@ -41,6 +41,11 @@ def squeezed(cells: Documents) -> Documents:
     return Documents(*map(moved, cells))
 
 
+def joined(front: Documents, back: Documents) -> Documents:
+    """Each row of the one, and after it that of the other."""
+    return squeezed(Documents(*(torch.cat(pair, dim=1) for pair in zip(front, back, strict=True))))
+
+
 def widened(table: Tensor, width: int) -> Tensor:
     """A table of tokens with columns of padding on the right: (..., width)."""
     return nn.functional.pad(table, (0, width - table.shape[-1]), value=PAD)
@@ -58,10 +63,8 @@ def with_windows(documents: Documents, is_text: Tensor, windows: Tensor) -> Docu
 
 def tagged(documents: Documents, tags: Tensor) -> Documents:
     """Documents with a token of `tags` (b,) in front, where it is not padding."""
-    front = tags[:, None]
-    empty = torch.zeros_like(front, dtype=torch.bool)
-    parts = zip(Documents(front, empty, empty), documents, strict=True)
-    return squeezed(Documents(*(torch.cat(pair, dim=1) for pair in parts)))
+    empty = torch.zeros_like(tags[:, None], dtype=torch.bool)
+    return joined(Documents(tags[:, None], empty, empty), documents)
 
 
 def chunks(probe: Probe, size: int) -> Iterator[Probe]:
