@@ -1,1 +1,4 @@
-"""Memory layers in other models, such as those of transformers. Read: swapped, swap, groups, remembered, load."""
+"""Memory layers in other models, such as those of transformers.
+
+Read: swapped, swap, groups, remembered, load, teach.
+"""
