@@ -85,7 +85,7 @@ class Text:
             self.corpus_rate = share_of_rows(self.corpus, length)
         of_facts = (1 - self.corpus_rate) * (1 - world.junk.share if world.junk else 1.0)  # rows
         self.exposures_per_document = told * of_facts  # (n, r) expected showings of each fact in one row
-        self.mean_exposures = float(self.exposures_per_document[world.facts >= 0].mean())  # of a fact, in one row
+        self.mean_exposures = float(self.exposures_per_document[world.is_told].mean())  # of a fact, in one row
 
     def sample(self, num_documents: int, generator: torch.Generator) -> Documents:
         """Rows to train on: documents about facts, and running text in the place of some."""

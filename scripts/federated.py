@@ -20,7 +20,7 @@ from memlayers.config import RunConfig
 from memlayers.config.digest import digest
 from memlayers.federated import federate, laid_out, ways_of
 from memlayers.studies.cli import fail, jobs_from, verb
-from memlayers.studies.federated import load
+from memlayers.studies.federated import FEDERATED
 from memlayers.studies.workers import keep_freed_memory
 from memlayers.training.process import locked, threads
 from memlayers.training.record import code_version, machine, write_json
@@ -92,7 +92,7 @@ def main() -> int:
             laid_out(configured(ARMS[0], 0, settings), count, given.rounds, given.shared)
         keep_freed_memory()
         with locked(given.out), threads(1):
-            found = load(given.out) or {"settings": settings, "runs": []}
+            found = FEDERATED.load(given.out) or {"settings": settings, "runs": []}
             if found["settings"] != settings:
                 there = " ".join(f"--{name}={value}" for name, value in found["settings"].items())
                 raise ValueError(f"{given.out} has runs with {there}; accepted: these, or another --out")

@@ -17,12 +17,13 @@ from typing import Any
 from benches import report as speed
 from rich.console import Console
 
-from memlayers.studies import federated
 from memlayers.studies.cli import fail, verb
+from memlayers.studies.federated import FEDERATED
 from memlayers.studies.files import settings_in
 from memlayers.studies.frame import records
 from memlayers.studies.layout import read_layout
 from memlayers.studies.results import commit, redraw, studies_in
+from memlayers.studies.scripted import Scripted
 from memlayers.studies.sections import filled, headline, render
 from memlayers.studies.summary import summary
 from memlayers.studies.table import screen, table, verdict
@@ -35,11 +36,16 @@ HEADLINE = ("frontier", "language")  # the studies in the README
 ARMS = ("memory", "ngram", "dense", "dense_4x")
 
 
+def scripted() -> list[tuple[Scripted, dict[str, Any]]]:
+    """Studies by scripts of their own, and what they measured, of those whose file is there."""
+    found = [(study, study.load(RESULTS / f"{study.script}.json")) for study in (FEDERATED,)]
+    return [(study, content) for study, content in found if content]
+
+
 def others() -> tuple[str, ...]:
     """Sections of RESULTS.md beside those of studies."""
-    learnt, measured = federated.load(RESULTS / "federated.json"), timed()
-    sections = (federated.section(learnt),) if learnt else ()
-    return (*sections, speed.section(measured)) if measured else sections
+    sections, measured = (study.section(content) for study, content in scripted()), timed()
+    return (*sections, speed.section(measured)) if measured else tuple(sections)
 
 
 def timed() -> dict[str, Any]:
@@ -50,13 +56,16 @@ def timed() -> dict[str, Any]:
 
 def numbers() -> dict[str, Any]:
     """What results/summary.json has."""
-    found = summary(studies_in(RESULTS))
-    return {"studies": found["studies"] | federated.summary(federated.load(RESULTS / "federated.json"))}
+    studies = summary(studies_in(RESULTS))["studies"]
+    for study, content in scripted():
+        studies |= study.summary(content)
+    return {"studies": studies}
 
 
 def results_text() -> str:
     """RESULTS.md."""
-    return render(RESULTS, (WAYS, *others()))
+    rows = [study.overview(content) for study, content in scripted()]
+    return render(RESULTS, (WAYS, *others()), rows)
 
 
 def quoted_studies() -> list[Path]:

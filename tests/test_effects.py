@@ -105,6 +105,7 @@ OTHERS: dict[str, tuple[Any, ...]] = {  # valid values, of which one is not the 
     "world.prose.celebrities": (0.5,),
     "world.corpus.share": (0.5,),
     "world.junk.share": (0.5,),
+    "world.two_hop": (0.5,),
     "world.context.source": ("given", "none"),
     "world.corpus.sources": (["docs"],),
     "world.spelling": ("letters", "pairs"),

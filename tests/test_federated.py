@@ -22,7 +22,7 @@ from memlayers.federated.clients import SHARED, Client, counted, owners
 from memlayers.federated.merging import average, by_reads, merge, message_bytes, received
 from memlayers.federated.rounds import beginning
 from memlayers.model import Transformer
-from memlayers.studies import federated as shown
+from memlayers.studies.federated import FEDERATED as shown
 from memlayers.training.learner import Batches
 from memlayers.training.record import record_path
 from memlayers.training.run import run
@@ -277,8 +277,8 @@ def found_of(seeds: int) -> dict:
     runs = []
     for seed in range(seeds):
         for way, own in (("average", 0.5), ("rows", 0.7), ("rows_only", 0.6)):
-            recalls = dict.fromkeys(shown.RECALLS, own + 0.01 * seed) | {"peer": None}
-            costs = dict.fromkeys(shown.COSTS, 2e6 if way == "average" else 1e6)
+            recalls = dict.fromkeys(shown.shares, own + 0.01 * seed) | {"peer": None}
+            costs = dict.fromkeys(shown.costs, 2e6 if way == "average" else 1e6)
             runs.append({"arm": "memory", "way": way, "clients": 4, "seed": seed} | recalls | costs)
     return {"settings": {"people": 40, "exposures": 4.0, "rounds": 2, "shared": 0.2}, "runs": runs}
 
@@ -304,7 +304,7 @@ def test_the_summary_has_means_and_intervals_and_nothing_without_a_file(tmp_path
     found = shown.summary(found_of(3))["beyond_federated"]["biographies"]["rows"]
     assert [row["way"] for row in found] == ["average", "rows", "rows_only"] and "peer" not in found[0]
     assert found[0]["own"]["mean"] == pytest.approx(0.51) and found[0]["n"] == 3
-    assert shown.load(tmp_path / "none.json") is None and shown.summary(None) == {}
+    assert shown.load(tmp_path / "none.json") is None
     (tmp_path / "other.json").write_text("{}")
     with pytest.raises(ValueError, match=r"other.json: not written by scripts/federated.py"):
         shown.load(tmp_path / "other.json")

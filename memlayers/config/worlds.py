@@ -70,6 +70,7 @@ class BiographiesConfig(WorldConfig):
     name_parts: list[int] = field(default_factory=lambda: [100, 100, 100])
     cardinalities: list[int] = field(default_factory=lambda: [256] * 6)
     zipf: float = 0.0  # frequency of the person of rank i is (i + 1) ** -zipf; 0 is uniform
+    two_hop: float = 0.0  # share of people of whom facts of their friend are told; others are asked; 0: no friends
     junk: JunkConfig = field(default_factory=JunkConfig)
 
     def validate(self) -> None:
@@ -80,6 +81,12 @@ class BiographiesConfig(WorldConfig):
         check_cardinalities(self.cardinalities)
         within("world.zipf", self.zipf, 0.0, 4.0)
         self.junk.validate()
+        within("world.two_hop", self.two_hop, 0.0, 1.0)
+        if self.two_hop > 0 and (self.text != "terse" or self.junk.share > 0):
+            raise ValueError(
+                f"world.two_hop={self.two_hop}: friends have no sentences, and junk no friends; accepted: with "
+                "world.text=terse and world.junk.share=0"
+            )
         if self.junk.share > 0 and self.context.source != "none":
             raise ValueError(
                 f"world.context.source={self.context.source} with world.junk.share={self.junk.share}: junk has no "

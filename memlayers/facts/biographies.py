@@ -15,6 +15,7 @@ from torch import Tensor
 
 from memlayers.config import BiographiesConfig
 from memlayers.facts.drawing import draw_facts, sample_distinct, spell_digits, to_digits, to_ranks
+from memlayers.facts.friends import with_friends
 from memlayers.facts.junk import Junk
 from memlayers.facts.pieces import made_up
 from memlayers.facts.sentences import templates
@@ -47,7 +48,7 @@ def build_biographies(config: BiographiesConfig) -> World:
     objects = [
         token_ids(name, size, vocabulary, words) for name, size in zip(relations, config.cardinalities, strict=True)
     ]
-    return World(
+    world = World(
         name=config.name,
         vocabulary=vocabulary.tokens(),
         subjects=spell_digits(names, parts),
@@ -59,6 +60,7 @@ def build_biographies(config: BiographiesConfig) -> World:
         templates=tuple(templates(relation, turn) for turn, relation in enumerate(relations)),
         junk=junk_beside(config, parts, torch.cat([names, unknown])),
     )
+    return with_friends(world, config.two_hop, generator) if config.two_hop else world
 
 
 def junk_beside(config: BiographiesConfig, parts: Sequence[Tensor], names: Tensor) -> Junk | None:

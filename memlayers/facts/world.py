@@ -64,7 +64,7 @@ class World:
     relations: tuple[str, ...]  # names
     objects: tuple[Tensor, ...]  # for each relation (m, o): spelling of each object, END included where lengths differ
     facts: Tensor  # (n, r) row in the relation's objects, or -1 where nothing is known
-    weights: Tensor  # (n, r) relative frequency in training, 0 where nothing is known
+    weights: Tensor  # (n, r) relative frequency in training, 0 where nothing is told
     unknown: Tensor  # (u, s) subjects in the same spelling about which the world holds no fact
     templates: tuple[Templates, ...] = ()  # one for each relation; empty in a world that has no prose
     encode: Callable[[str], list[str]] | None = None  # text -> tokens; None where each word is one
@@ -73,6 +73,7 @@ class World:
     written_subjects: tuple[str, ...] = ()  # names for people, unknown ones last; empty: made from tokens
     written_objects: tuple[tuple[str, ...], ...] = ()  # the same of each relation's objects
     junk: Junk | None = None  # what is told beside the facts
+    hops: dict[int, tuple[int, int]] = field(default_factory=dict)  # relation -> the two that it is composed of
     notes: tuple[str, ...] = ()  # one line for each thing the loader dropped, merged or resolved
 
     def __post_init__(self) -> None:
@@ -87,8 +88,13 @@ class World:
                 )
 
     @property
+    def is_told(self) -> Tensor:
+        """(n, r) bool: facts that training tells. Others are to be composed of them."""
+        return (self.facts >= 0) & (self.weights > 0)
+
+    @property
     def num_facts(self) -> int:
-        return int((self.facts >= 0).sum())
+        return int(self.is_told.sum())
 
     def names(self) -> tuple[str, ...]:
         """The names of subjects, then of unknown ones."""
@@ -126,7 +132,7 @@ class World:
         rows = []
         for index, name in enumerate(self.relations):
             prior = self.prior(index)
-            num_facts = int((self.facts[:, index] >= 0).sum())
+            num_facts = int(self.is_told[:, index].sum())
             rows.append(RelationStatistics(name, num_facts, int((prior > 0).sum()), entropy(prior), float(prior.max())))
         return rows
 
@@ -141,8 +147,8 @@ class World:
 
 
 def known_facts(world: World) -> Tensor:
-    """All facts as (subject, relation): (f, 2)."""
-    return (world.facts >= 0).nonzero()
+    """All facts that training tells, as (subject, relation): (f, 2)."""
+    return world.is_told.nonzero()
 
 
 def entropy(probabilities: Tensor) -> float:

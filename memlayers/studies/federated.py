@@ -1,18 +1,12 @@
-"""The results of scripts/federated.py (results/federated.json), for RESULTS.md and results/summary.json."""
+"""What scripts/federated.py measures (results/federated.json)."""
 
-import json
-from pathlib import Path
 from typing import Any
 
 import pandas
 
-from memlayers.studies.summary import spread
-from memlayers.studies.table import as_markdown, estimate, interval
+from memlayers.studies.scripted import Scripted
+from memlayers.studies.table import estimate, interval
 
-AXES = ["arm", "way", "clients"]
-RECALLS = ["own", "others", "shared", "before", "stranger_all", "stranger_rows", "peer", "peer_rows"]
-COSTS = ["bytes_up", "bytes_down", "bytes", "rows_sent", "params"]
-MEGABYTES = ["bytes_up", "bytes_down", "bytes"]  # read-outs that are shown in MB
 QUESTION = """Clients hold facts of their own and some shared ones. What is recalled, sent and given away if all weights
 are averaged each round (`average`), and if of the value table only rows that were read are merged, by how often each
 client read them (`rows`)? `alone`: nothing is merged. `warm`: a server first trains a model on the shared facts, and
@@ -24,36 +18,7 @@ merge; of own ones `before` it. What gets out, as recall of a client's own facts
 stranger with the first model and all that the client sent in the last round (`stranger_all`), or only the rows that it
 read (`stranger_rows`); by another client before the last merge (`peer`), and with those rows (`peer_rows`). `bytes_up`
 and `bytes_down` are MB of a client and round, `bytes` MB of all, both ways; `rows_sent` is the share of the table."""
-
-
-def load(path: Path) -> dict[str, Any] | None:
-    """The content of the file, settings and runs, or None without a file. Raises ValueError for another format."""
-    if not path.is_file():
-        return None
-    try:
-        content = json.loads(path.read_text())
-        frame(content)
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path}: not written by scripts/federated.py ({type(error).__name__}: {error})") from None
-    return dict(content)
-
-
-def frame(content: dict[str, Any]) -> pandas.DataFrame:
-    """The runs as a DataFrame, with floats in all read-outs."""
-    columns = [*AXES, "seed", *RECALLS, *COSTS]
-    runs = pandas.DataFrame(content["runs"], columns=columns)
-    return runs.astype(dict.fromkeys([*RECALLS, *COSTS], float))
-
-
-def rows(runs: pandas.DataFrame) -> list[dict[str, Any]]:
-    """A row for each arm, way and number of clients: n, and READOUT, READOUT_low, READOUT_high of all read-outs."""
-    estimates = []
-    for key, group in runs.groupby(AXES, sort=False):
-        row = dict(zip(AXES, key, strict=True)) | {"n": len(group)}
-        for name in [*RECALLS, *COSTS]:
-            row |= estimate(name, group[name])
-        estimates.append(row)
-    return sorted(estimates, key=lambda row: (row["clients"], row["arm"]))
+AXES = ["arm", "way", "clients"]
 
 
 def command(content: dict[str, Any]) -> str:
@@ -63,26 +28,6 @@ def command(content: dict[str, Any]) -> str:
     given = {name: f"{value:g}" for name, value in content["settings"].items()}
     given |= {"clients": ",".join(map(str, several)), "seeds": str(1 + max(run["seed"] for run in runs))}
     return "python scripts/federated.py " + " ".join(f"--{name} {value}" for name, value in given.items())
-
-
-def section(content: dict[str, Any]) -> str:
-    """The section of RESULTS.md: question, verdict, command and table."""
-    runs = frame(content)
-    shown = []
-    for row in rows(runs):
-        cells = {axis: row[axis] for axis in AXES}
-        for name in [*RECALLS, *COSTS]:
-            unit = 1e6 if name in MEGABYTES else 1
-            cells[name] = interval({key: row[key] / unit for key in (name, f"{name}_low", f"{name}_high")}, name)
-        shown.append(cells | {"n": row["n"]})
-    parts = [
-        "## beyond_federated",
-        QUESTION,
-        verdict(runs),
-        f"    {command(content)}",
-        as_markdown(pandas.DataFrame(shown)),
-    ]
-    return "\n\n".join(part for part in parts if part)
 
 
 def verdict(runs: pandas.DataFrame) -> str:
@@ -116,17 +61,19 @@ def verdict(runs: pandas.DataFrame) -> str:
 
 
 def mean_of(runs: pandas.DataFrame, name: str) -> str:
-    """The mean of a read-out with its interval, as text."""
-    return interval(estimate(name, runs[name]), name)
+    """The mean of a share with its interval, as text."""
+    return interval(FEDERATED.estimates(name, runs[name]), name)
 
 
-def summary(content: dict[str, Any] | None) -> dict[str, Any]:
-    """The part of results/summary.json: the axes of each row, n, and {mean, low, high} of the read-outs that it has."""
-    if content is None:
-        return {}
-    summaries = []
-    for row in rows(frame(content)):
-        there = [name for name in [*RECALLS, *COSTS] if pandas.notna(row[name])]
-        axes = {"arm": row["arm"], "way": row["way"], "clients": int(row["clients"]), "n": row["n"]}
-        summaries.append(axes | {name: spread(row, name) for name in there})
-    return {"beyond_federated": {"biographies": {"rows": summaries}}}
+FEDERATED = Scripted(
+    name="beyond_federated",
+    script="federated",
+    axes=AXES,
+    shares=["own", "others", "shared", "before", "stranger_all", "stranger_rows", "peer", "peer_rows"],
+    costs=["bytes_up", "bytes_down", "bytes", "rows_sent", "params"],
+    question=QUESTION,
+    literature="""McMahan et al. 2017: averaging the weights of clients reaches the accuracy of common training in 10 to
+100 times fewer rounds than a step a round. Carlini et al. 2021: models give away texts that they were trained on.""",
+    verdict=verdict,
+    command=command,
+)

@@ -1,6 +1,7 @@
 """RESULTS.md, a section a study, and the table of the README: written from the records in results/."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +18,15 @@ HEAD = "# Results\n\nWritten by `python scripts/report.py` from the records in `
 MARKERS = ("<!-- results -->", "<!-- /results -->")
 
 
-def render(results: Path, others: tuple[str, ...] = ()) -> str:
-    """RESULTS.md: what every study came to, a section for each, and other sections."""
+def render(results: Path, others: tuple[str, ...] = (), rows: Sequence[dict[str, Any]] = ()) -> str:
+    """RESULTS.md: what every study came to, a section for each, and other sections with their rows of the overview."""
     studies = studies_in(results)
-    return "\n\n".join([HEAD.rstrip(), overview(studies), *map(section, studies), *others]) + "\n"
+    return "\n\n".join([HEAD.rstrip(), overview(studies, rows), *map(section, studies), *others]) + "\n"
 
 
-def overview(studies: list[Path]) -> str:
+def overview(studies: list[Path], others: Sequence[dict[str, Any]] = ()) -> str:
     """A row a study: its worlds, how many runs it has, and its verdict."""
-    rows = []
+    rows = list(others)
     for folder in studies:
         found, layout = list(read_all(folder)), read_layout(folder)
         worlds = ", ".join(sorted({record["world"] for record in found}))
@@ -38,7 +39,7 @@ def overview(studies: list[Path]) -> str:
                 "verdict": layout["verdict"].replace("|", "\\|") or "-",
             }
         )
-    return as_markdown(pandas.DataFrame(rows))
+    return as_markdown(pandas.DataFrame(sorted(rows, key=lambda row: row["study"])))
 
 
 def section(folder: Path) -> str:

@@ -16,7 +16,7 @@ from memlayers.studies.table import estimate
 
 COSTS = {  # the panels
     "training_flops_with_teacher": "training FLOPs, a teacher's included",
-    "asking": "FLOPs of a token, once trained",
+    "asking": "FLOPs of a question",
     "bytes": "bytes stored",
 }
 READ = {"biographies": "recall", "biographies_prose": "held_out"}  # the worlds, and which recall
@@ -33,6 +33,7 @@ class Way:
     marker: str = "o"
 
 
+EMPTY = pandas.DataFrame(columns=["context", "world", "question_tokens"])
 MAIN = ("frontier", "language")
 WAYS = (
     Way("dense, facts shown more often", MAIN, "arm == 'dense'", GREY),
@@ -41,11 +42,22 @@ WAYS = (
         GREY, "v"),
     Way("dense, taught by a teacher",
         ("beyond_distillation", "beyond_distillation_prose"), "arm == 'dense' and taught", GREY, "x"),
+    Way("dense, told in fewer wordings",
+        ("beyond_curation_prose",), "arm == 'dense'", GREY, "^"),
+    Way("dense, asked in more wordings, which vote",
+        ("beyond_test_time",), "arm == 'dense' and asked > 1", GREY, "D"),
+    Way("dense, with a document that is searched", ("beyond_grounding",), "arm == 'dense' and searched", GREY, "P"),
     Way("memory, facts shown more often", MAIN, "arm == 'memory'", PALETTE[0]),
     Way("memory, table rounded to fewer bits",
         ("beyond_quantization",), "arm == 'memory' and tables != 'float32'", PALETTE[0], "v"),
     Way("memory, taught by a teacher",
         ("beyond_distillation", "beyond_distillation_prose"), "arm == 'memory' and taught", PALETTE[0], "x"),
+    Way("memory, told in fewer wordings",
+        ("beyond_curation_prose",), "arm == 'memory'", PALETTE[0], "^"),
+    Way("memory, asked in more wordings, which vote",
+        ("beyond_test_time",), "arm == 'memory' and asked > 1", PALETTE[0], "D"),
+    Way("memory, with a document that is searched",
+        ("beyond_grounding",), "arm == 'memory' and searched", PALETTE[0], "P"),
     Way("table of hashed n-grams, shown more often", MAIN, "arm == 'ngram'", PALETTE[4]),
 )  # fmt: skip
 
@@ -53,8 +65,8 @@ WAYS = (
 SECTION = """## beyond
 
 What does each way to recall more cost in training, for a question, and in storage? Every point is a configuration of
-the studies `frontier` and `language`, which make dense larger or longer trained, of `beyond_quantization` or of
-`beyond_distillation`.
+the studies `frontier` and `language`, which make dense larger or longer trained, or of those named `beyond_`, as far as
+they ask what these do. A question's FLOPs are those of all its tokens, of documents before it and of all its wordings.
 
 ![beyond](results/beyond/figure.png)"""
 
@@ -86,11 +98,15 @@ def points_of_ways(results: Path) -> pandas.DataFrame:
     """A row a way and configuration: way, world, n, recall with recall_low and recall_high, and the means of COSTS."""
     studies = dict.fromkeys(study for way in WAYS for study in way.studies)
     frames = {study: prepared(results / study) for study in studies if any((results / study).glob("*.jsonl"))}
+    lengths = pandas.concat([frame.query("context == 'none'") for frame in frames.values()] or [EMPTY])
+    plain = lengths.groupby("world")["question_tokens"].median()
     rows = []
     for way in WAYS:
         for study in way.studies:
-            own = frames[study].query(way.where) if study in frames else pandas.DataFrame()
-            for (world, _), runs in own.groupby(["world", "digest"]) if len(own) else ():
+            own = frames[study].query(way.where) if study in frames else EMPTY
+            for (world, _, asked), runs in own.groupby(["world", "digest", "asked"]) if len(own) else ():
+                tokens = runs["question_tokens"].fillna(plain.get(world))
+                runs = runs.assign(asking=runs["cost.forward"] * tokens * asked)
                 means = {cost: runs[cost].mean() for cost in COSTS}
                 found = estimate("recall", runs[READ[world]])
                 rows.append({"way": way.name, "world": world, "n": len(runs)} | found | means)
@@ -98,17 +114,31 @@ def points_of_ways(results: Path) -> pandas.DataFrame:
 
 
 def prepared(folder: Path) -> pandas.DataFrame:
-    """Runs of the worlds of READ that ended well, with the world's own table size, and what WAYS ask for."""
+    """Runs of the worlds of READ that ended well, with the world's own table size, and what WAYS ask for.
+
+    asked: wordings of a question. A run that was asked in several has a row for each number of them.
+    """
     frame = framed(list(read_all(folder)))
     frame = frame[(frame["status"] == "ok") & frame["world"].isin(list(READ))]
     frame = complete(frame[has_main_size(frame)])
-    unrounded = pandas.Series("float32", index=frame.index)
-    rounded = {
-        name: frame.get(f"config.quantize.{name}", unrounded).fillna("float32") for name in ("weights", "tables")
-    }
-    taught = frame["training_flops_with_teacher"] > frame["training_flops"]
-    stored = frame["table_bytes"] + frame["weight_bytes"]
-    return frame.assign(**rounded, taught=taught, asking=frame["cost.forward"], bytes=stored)
+    names = frame.get("config.world.name_parts", pandas.Series("own", index=frame.index)).astype(str)
+    frame = frame[names == names.mode().get(0)]  # of a study that varies names, those that most runs have
+
+    def column(name: str, default: object) -> pandas.Series:
+        return frame.get(name, pandas.Series(default, index=frame.index)).fillna(default)
+
+    made = frame.assign(
+        weights=column("config.quantize.weights", "float32"),
+        tables=column("config.quantize.tables", "float32"),
+        context=column("config.world.context.source", "none"),
+        taught=frame["training_flops_with_teacher"] > frame["training_flops"],
+        bytes=frame["table_bytes"] + frame["weight_bytes"] + column("store_bytes", 0.0),
+        asked=1,
+    )
+    made["searched"] = made["context"] == "retrieved"
+    votes = [name for name in made if name.startswith("votes_") and made[name].notna().any() and name != "votes_1"]
+    voted = [made.assign(asked=int(name.removeprefix("votes_")), held_out=made[name]) for name in votes]
+    return pandas.concat([made, *voted])
 
 
 def against(panel: Axes, points: pandas.DataFrame, cost: str) -> None:
