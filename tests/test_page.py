@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas
 import pytest
 from commands import called
-from records import record, write
+from records import layout, record, write
 
 from memlayers.config.digest import digest
 from memlayers.studies.cli import jobs_from
@@ -166,6 +166,33 @@ def test_points_of_a_frontier_are_its_configurations_and_tell_their_runs(folders
     assert told["command"] == (
         "python scripts/train.py experiment=front world=w arm=dense_2x training.exposures=16 seed=0,1"
     )
+
+
+def test_a_line_of_multiples_is_in_pieces_between_which_there_are_none():
+    """Memory's runs are so far apart in cost that between some recalls no multiple is read."""
+    found = []
+    for arm, flops, recall in [
+        *(("dense", 2.0**power, 0.05 * power) for power in range(1, 20)),
+        *(("memory", cost, recall) for cost, recall in ((2, 0.2), (4, 0.4), (64, 0.6), (128, 0.8))),
+    ]:
+        found += [
+            record(
+                arm, seed, recall + 0.001 * seed, study="s", flops=flops, digest=f"{arm}{flops}", config={"num_keys": 8}
+            )
+            for seed in (0, 1)
+        ]
+    frame, asked = framed(found), layout(frontier=True, reference={"arm": "dense"}, columns=None)
+    right = panels_of_frontiers(frame, asked, Runs(frame, found, []))["w"][1]
+    pieces = {}
+    for mark in right["lines"]:
+        pieces.setdefault(mark["piece"], []).append(mark["x"])
+    low, high = sorted(pieces.values())
+    assert low[-1] <= 0.4 and high[0] >= 0.6
+    for levels in (low, high):
+        assert [round(50 * level) for level in levels] == list(range(round(50 * levels[0]), round(50 * levels[-1]) + 1))
+    fields = [one["encoding"].get("detail", {}).get("field") for one in vega_spec(right, {"memory": GREY})["layer"]]
+    assert fields.count("piece") == 2
+    assert [mark["piece"] for mark in right["bands"]] == [mark["piece"] for mark in right["lines"]]
 
 
 @pytest.mark.parametrize("x", [None, "training.exposures", "arm", "params"])

@@ -1,7 +1,8 @@
 """The figures of a study as data: panels of lines, bands and points, and the runs behind each point.
 
 A panel     {"title", "x", "y": {"title", "scale", "domain"}, "rules", "lines", "bands", "points"}
-its marks   rows with "arm" (the name of their line) and coordinates; a point has the index of its "run"
+its marks   rows with "arm" (the name of their line) and coordinates; a point has the index of its "run", and
+            each mark of a line with gaps the number of its "piece"
 a run       a configuration of a study on some seeds: {"title", "settings", "readouts", "n", "command"}
 """
 
@@ -67,10 +68,11 @@ def panels_of_frontiers(frame: pandas.DataFrame, layout: dict[str, Any], runs: R
             lines += [{"arm": arm, "x": cost[i], "y": recall[i]} for i in front(cost, recall)]
             if arm == reference or reference not in by_arm:
                 continue
-            for level in multipliers(configurations, by_arm[reference], LEVELS):
-                place = {"arm": arm, "x": level["recall"], "y": level["times"]}
+            for index, level in enumerate(multipliers(configurations, by_arm[reference], LEVELS)):
+                piece = LEVELS.index(level["recall"]) - index  # one more after each gap, where no line is drawn
+                place = {"arm": arm, "x": level["recall"], "y": level["times"], "piece": piece}
                 curves.append(place)
-                bands.append({"arm": arm, "x": level["recall"], "low": level["low"], "high": level["high"]})
+                bands.append(place | {"low": level["low"], "high": level["high"]})
                 bounds += [place] if level["at_least"] else []
         for (arm, _), rows in complete(world_frame).groupby(["arm", "digest"], sort=True):
             name = family(str(arm), reference)
