@@ -26,6 +26,7 @@ class Reply:
     objects: tuple[str, ...]
     probabilities: tuple[float, ...]  # of the whole object among all texts, so that they need not sum to 1
     truth: str | None  # None if the world has no such fact
+    told: bool  # whether training tells it
 
     def __str__(self) -> str:
         return "  ".join(f"{name} {p:.3f}" for name, p in zip(self.objects, self.probabilities, strict=True))
@@ -95,6 +96,7 @@ class Trained:
             tuple(names[index] for index in best.indices.tolist()),
             tuple(best.values.exp().tolist()),
             names[row] if row >= 0 else None,
+            row >= 0 and bool(self.text.world.is_told[fact]),
         )
 
     @property

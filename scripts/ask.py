@@ -24,7 +24,7 @@ def answer_lines(model: Trained, subject: str, relation: str, top: int, phrasing
         f"  {name:{width}}  {probability:.3f}{'  true' if name == reply.truth else ''}"
         for name, probability in zip(reply.objects, reply.probabilities, strict=True)
     ]
-    known = "" if reply.truth is not None else "  (not in the training facts)"
+    known = "" if reply.told else "  (not in the training facts)"
     missed = (
         f"  {reply.truth:{width}}         true" if reply.truth is not None and reply.truth not in reply.objects else ""
     )

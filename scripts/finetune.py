@@ -18,7 +18,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from memlayers.checks import at_least
+from memlayers.checks import at_least, within
 from memlayers.foreign.teach import NEW, TARGET, pretrained, teach
 from memlayers.studies.cli import fail, verb
 
@@ -44,6 +44,14 @@ def tuned(people: int, tell: Callable[[str], None]) -> list[dict[str, Any]]:
     return found
 
 
+def tried() -> list[dict[str, Any]]:
+    """The trials of the committed file."""
+    found = json.loads(FILE.read_text()).get("tuning", [])
+    if missing := RATES.keys() - {run["arm"] for run in found}:
+        raise ValueError(f"{FILE} has no rate for {', '.join(sorted(missing))}; accepted: --tune")
+    return list(found)
+
+
 def best_rates(tuning: list[dict[str, Any]]) -> dict[str, float]:
     """The best rate of each arm: of those that reach the target, the one that forgets least; else what learns most."""
     by_arm = {arm: [run for run in tuning if run["arm"] == arm] for arm in RATES}
@@ -66,8 +74,8 @@ def main() -> int:
     console = Console(highlight=False, markup=False)
     try:
         at_least("--people", given.people, 100)
-        at_least("--seeds", given.seeds, 1)
-        tuning = tuned(given.people, console.print) if given.tune else json.loads(FILE.read_text())["tuning"]
+        within("--seeds", given.seeds, 1, TUNING_SEED)
+        tuning = tuned(given.people, console.print) if given.tune else tried()
         rates, runs = best_rates(tuning), []
         for seed in range(given.seeds):
             taught = pretrained(given.people, seed)

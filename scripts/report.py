@@ -18,6 +18,7 @@ from benches import report as speed
 from rich.console import Console
 
 from memlayers.studies.cli import fail, verb
+from memlayers.studies.customised import CUSTOMISED
 from memlayers.studies.federated import FEDERATED
 from memlayers.studies.files import settings_in
 from memlayers.studies.frame import records
@@ -38,7 +39,7 @@ ARMS = ("memory", "ngram", "dense", "dense_4x")
 
 def scripted() -> list[tuple[Scripted, dict[str, Any]]]:
     """Studies by scripts of their own, and what they measured, of those whose file is there."""
-    found = [(study, study.load(RESULTS / f"{study.script}.json")) for study in (FEDERATED,)]
+    found = [(study, study.load(RESULTS / f"{study.script}.json")) for study in (CUSTOMISED, FEDERATED)]
     return [(study, content) for study, content in found if content]
 
 

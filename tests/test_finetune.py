@@ -2,6 +2,8 @@
 
 import copy
 import json
+import runpy
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +13,7 @@ from torch import nn
 from memlayers.documents import Documents
 from memlayers.foreign.teach import RELATIONS, delta_bytes, told
 
+ROOT = Path(__file__).resolve().parent.parent
 pytest.importorskip("transformers")
 pytest.importorskip("peft")
 
@@ -67,6 +70,17 @@ def test_a_context_holds_all_facts_of_the_person_and_its_answer_is_the_last():
         assert made.answers[:, -1].all() and made.context[:, :-3].all() and not made.context[:, -3:].any()
 
 
+def test_a_file_without_a_rate_for_every_way_is_one_line(monkeypatch, tmp_path):
+    script = runpy.run_path(str(ROOT / "scripts" / "finetune.py"))
+    old = tmp_path / "finetune.json"
+    old.write_text(json.dumps({"tuning": [{"arm": "full"}]}))
+    monkeypatch.setitem(script["tried"].__globals__, "FILE", old)
+    with pytest.raises(ValueError, match=r"finetune.json has no rate for context, lora, .*; accepted: --tune$"):
+        script["tried"]()
+
+
 def test_a_mistake_is_one_line(tmp_path):
+    done = called("finetune.py", "--seeds", "12")
+    assert done.returncode == 2 and "--seeds=12 is out of range; accepted: 1 to 11" in done.stderr
     done = called("finetune.py", "--people", "5")
     assert done.returncode == 2 and done.stderr == "memlayers: --people=5 is too small; accepted: 100 or more\n"

@@ -193,6 +193,8 @@ def test_a_line_of_multiples_is_in_pieces_between_which_there_are_none():
     fields = [one["encoding"].get("detail", {}).get("field") for one in vega_spec(right, {"memory": GREY})["layer"]]
     assert fields.count("piece") == 2
     assert [mark["piece"] for mark in right["bands"]] == [mark["piece"] for mark in right["lines"]]
+    joined = {(mark["x"], mark["y"]) for mark in right["lines"]}
+    assert right["bounds"] == [] or not joined & {(mark["x"], mark["y"]) for mark in right["bounds"]}
 
 
 @pytest.mark.parametrize("x", [None, "training.exposures", "arm", "params"])

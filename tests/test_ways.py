@@ -86,6 +86,7 @@ def test_a_question_costs_all_its_tokens_in_all_its_wordings(tmp_path):
     votes = {"votes": {"1": 0.41, "2": 0.5, "4": 0.6, "8": None}}
     study(tmp_path, "language", *pair("plain", tokens=None, held_out=0.4))
     study(tmp_path, "beyond_test_time", *pair("voted", tokens=12.0, held_out=0.4, votes=votes))
+    study(tmp_path, "beyond_curation_prose", *pair("few", tokens=12.0, held_out=0.3, votes=votes))
     study(
         tmp_path,
         "beyond_grounding",
@@ -99,6 +100,7 @@ def test_a_question_costs_all_its_tokens_in_all_its_wordings(tmp_path):
     assert costs["dense, facts shown more often"] == {12 * FORWARD: pytest.approx(0.4)}, "its record knows no length"
     asked = costs["dense, asked in more wordings, which vote"]
     assert asked == {2 * 12 * FORWARD: pytest.approx(0.5), 4 * 12 * FORWARD: pytest.approx(0.6)}
+    assert costs["dense, told in fewer wordings"] == {12 * FORWARD: pytest.approx(0.3)}, "asked in one"
     searched = costs["dense, with a document that is searched"]
     assert searched == {100 * FORWARD: pytest.approx(0.8)}, "not that of other names"
     stored = found.set_index("way")["bytes"]

@@ -81,7 +81,7 @@ class BiographiesConfig(WorldConfig):
         check_cardinalities(self.cardinalities)
         within("world.zipf", self.zipf, 0.0, 4.0)
         self.junk.validate()
-        within("world.two_hop", self.two_hop, 0.0, 1.0)
+        within("world.two_hop", self.two_hop, 0.0, 0.99)
         if self.two_hop > 0 and (self.text != "terse" or self.junk.share > 0):
             raise ValueError(
                 f"world.two_hop={self.two_hop}: friends have no sentences, and junk no friends; accepted: with "

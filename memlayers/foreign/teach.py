@@ -96,7 +96,7 @@ def of(documents: Documents, rows: Tensor) -> Documents:
 def told(documents: Documents, rows: Tensor, generator: torch.Generator, anew: bool = False) -> Documents:
     """Questions (b, s) after all facts of their person, in a random order; only the last answer is asked for.
 
-    anew: objects are those of some other person, the same ones in the context and in the answer.
+    anew: objects are those of a person drawn at random, the same ones in the context and in the answer.
     """
     order = torch.rand(len(rows), RELATIONS, generator=generator).argsort(dim=1)
     order = torch.cat([order, rows[:, None] % RELATIONS], dim=1)  # (b, facts of the context and the question)
@@ -118,8 +118,8 @@ def answered(model: nn.Module, documents: Documents) -> tuple[Tensor, float]:
 
 
 def teach(arm: str, taught: Taught, rate: float) -> dict[str, Any]:
-    """Teach the new facts. Returns steps and seconds, recall of `new` and `old` facts, `forgotten`, the share of known
-    old ones that is lost, `bytes` of what has to be kept beside the first model, and mean `tokens` of a question.
+    """Teach the new facts. Returns steps and seconds, recall of `new` and `old` facts, `forgotten`, by which share
+    that of old ones falls, `bytes` of what has to be kept beside the first model, and mean `tokens` of a question.
     """
     before = recall(taught.model, taught.old)
     if arm == "context":

@@ -10,31 +10,36 @@ from memlayers.text import Text
 MOST = 4_000  # facts of two hops that are asked
 
 
-def composed(model: Transformer, text: Text) -> dict[str, float] | None:
-    """Recall of a sample of the world's facts of two hops; None where it has none.
+def composed(model: Transformer, text: Text) -> dict[str, float | None] | None:
+    """Recall of a sample of the world's facts of two hops, None where it has none; and of each kind, None without any.
 
-    told: of those that training tells. untold: of those that it never does. in_steps: of the untold ones, if the two
-    hops are asked one after the other, which costs two questions. untold_if_known: of untold ones both of whose hops
-    are right.
+    told: of those that training tells. withheld: of people of whom it tells others. untold: of people of whom it tells
+    none. in_steps: of the untold ones, if the two hops are asked one after the other, which costs two questions.
+    withheld_if_known, untold_if_known: of those both of whose hops are right.
     """
     world = text.world
     if not world.hops:
         return None
+    over_friend = torch.tensor(list(world.hops))
     facts = (world.facts >= 0).nonzero()
-    facts = facts[torch.isin(facts[:, 1], torch.tensor(list(world.hops)))]
+    facts = facts[torch.isin(facts[:, 1], over_friend)]
     facts = facts[torch.randperm(len(facts), generator=torch.Generator().manual_seed(8))[:MOST]]
     hops = torch.tensor([world.hops[relation] for relation in facts[:, 1].tolist()])  # (f, 2)
     via = world.facts[facts[:, 0], hops[:, 0]]
     first, second = torch.stack([facts[:, 0], hops[:, 0]], dim=1), torch.stack([via, hops[:, 1]], dim=1)
     right, first_right, second_right = (ask(model, text, one, "training").exact for one in (facts, first, second))
     told, known = world.is_told[facts[:, 0], facts[:, 1]], first_right & second_right
+    withheld = world.is_told[:, over_friend].any(dim=1)[facts[:, 0]] & ~told
+    untold = ~withheld & ~told
     return {
         "told": share(right[told]),
-        "untold": share(right[~told]),
-        "in_steps": share(known[~told]),
-        "untold_if_known": share(right[~told & known]),
+        "withheld": share(right[withheld]),
+        "untold": share(right[untold]),
+        "in_steps": share(known[untold]),
+        "withheld_if_known": share(right[withheld & known]),
+        "untold_if_known": share(right[untold & known]),
     }
 
 
-def share(hits: Tensor) -> float:
-    return float(hits.double().mean()) if len(hits) else 0.0
+def share(hits: Tensor) -> float | None:
+    return float(hits.double().mean()) if len(hits) else None

@@ -31,7 +31,8 @@ def measure(model: Transformer, text: Text, documents: int) -> dict[str, Any]:
     questions, held_out_questions: the same in questions as training asks them, and in held-out ones, about subjects
     without questions in training; None if training has no questions.
     stored_bits: sum over facts of log2(1 / prior) minus the model's surprise, scaled to the whole world if a sample
-    was asked. A model that answers by frequency scores 0, a confidently wrong one less.
+    was asked. A model that answers by frequency scores 0, a confidently wrong one less. Facts that others compose hold
+    no bits of their own.
     """
     world = text.world
     facts = sample_facts(world, MAX_FACTS)
@@ -43,7 +44,9 @@ def measure(model: Transformer, text: Text, documents: int) -> dict[str, Any]:
     asked = torch.stack([trained.subject, trained.relation], dim=1)
     prior = prior_bits(world, asked)
     exposures = text.exposures_per_document[asked[:, 0], asked[:, 1]] * documents
-    stored = scale * float(prior.sum() - trained.surprise.double().sum())
+    single = ~torch.isin(trained.relation, torch.tensor(list(world.hops), dtype=torch.long))
+    bits = scale * float(prior[single].sum())
+    stored = bits - scale * float(trained.surprise[single].double().sum())
     return {
         "num_facts": world.num_facts,
         "asked": len(asked),
@@ -52,7 +55,7 @@ def measure(model: Transformer, text: Text, documents: int) -> dict[str, Any]:
         "shuffled": mean(control.exact),
         "floor": majority_share(world, asked),
         "stored_bits": stored,
-        "world_bits": scale * float(prior.sum()),
+        "world_bits": bits,
         "by_relation": {
             name: mean(trained.exact[trained.relation == index])
             for index, name in enumerate(world.relations)

@@ -18,7 +18,9 @@ READOUTS = {  # short name -> dotted key in a record
     **{name: f"recall.by_view.{name}" for name in ("as_is", "shifted", "noisy", "turned")},
     **{f"votes_{k}": f"recall.votes.{k}" for k in (1, 2, 4, 8)},
     "told_composed": "recall.composed.told",
+    "composed_withheld": "recall.composed.withheld",
     "composed": "recall.composed.untold",
+    "composed_if_known": "recall.composed.untold_if_known",
     "composed_in_steps": "recall.composed.in_steps",
     "question_tokens": "recall.context.tokens",
     "context_hits": "recall.context.hits.held_out",
@@ -47,7 +49,8 @@ SHARES = {  # read-outs from 0 to 1
     *("recall", "held_out", "questions", "held_out_questions", "as_is", "shifted", "noisy", "turned"),
     *("votes_1", "votes_2", "votes_4", "votes_8", "unknown_auroc", "right_at_1", "right_at_5", "shuffled"),
     *("without_tables", "agrees_when_wrong", "right_when_right", "right_when_wrong", "slots_used"),
-    *("same_address", "same_address_name", "context_hits", "told_composed", "composed", "composed_in_steps"),
+    *("same_address", "same_address_name", "context_hits", "told_composed"),
+    *("composed_withheld", "composed", "composed_if_known", "composed_in_steps"),
 }
 
 

@@ -56,10 +56,7 @@ class Scripted:
 
     def estimates(self, name: str, values: pandas.Series) -> dict[str, float]:
         """Mean and 95% t interval of a read-out; that of a share ends at 0 and 1."""
-        found = estimate(name, values)
-        if name in self.shares:
-            found |= {f"{name}_low": max(found[f"{name}_low"], 0.0), f"{name}_high": min(found[f"{name}_high"], 1.0)}
-        return found
+        return estimate(name, values, is_share=name in self.shares)
 
     def rows(self, runs: pandas.DataFrame) -> list[dict[str, Any]]:
         """A row for each combination of axes, in the order of runs: n, and READOUT, READOUT_low, READOUT_high."""
@@ -82,7 +79,7 @@ class Scripted:
                 cells[name] = interval({end: row[end] / unit for end in (name, f"{name}_low", f"{name}_high")}, name)
             shown.append(cells | {"n": row["n"]})
         literature = f"In the literature: {self.literature}"
-        verdict = f"**{self.verdict(runs)}**"
+        verdict = f"**{found}**" if (found := self.verdict(runs)) else ""
         table = as_markdown(pandas.DataFrame(shown))
         return "\n\n".join(
             [f"## {self.name}", self.question, verdict, literature, f"    {self.command(content)}", table]
@@ -92,7 +89,7 @@ class Scripted:
         """The row of this study in RESULTS.md's first table."""
         link = f"[{self.name}](#{self.name})"
         runs = self.frame(content)
-        return {"study": link, "worlds": self.world, "runs": len(runs), "verdict": self.verdict(runs)}
+        return {"study": link, "worlds": self.world, "runs": len(runs), "verdict": self.verdict(runs) or "-"}
 
     def summary(self, content: dict[str, Any]) -> dict[str, Any]:
         """The part of results/summary.json: of each row its axes, n, and {mean, low, high} of what was measured."""

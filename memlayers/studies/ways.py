@@ -66,7 +66,8 @@ SECTION = """## beyond
 
 What does each way to recall more cost in training, for a question, and in storage? Every point is a configuration of
 the studies `frontier` and `language`, which make dense larger or longer trained, or of those named `beyond_`, as far as
-they ask what these do. A question's FLOPs are those of all its tokens, of documents before it and of all its wordings.
+they ask what these do. A question's FLOPs are those of all its tokens, of documents before it and of all its wordings,
+at what a token costs in training, where the head is asked at more of them. A search itself counts as none.
 
 ![beyond](results/beyond/figure.png)"""
 
@@ -104,6 +105,7 @@ def points_of_ways(results: Path) -> pandas.DataFrame:
     for way in WAYS:
         for study in way.studies:
             own = frames[study].query(way.where) if study in frames else EMPTY
+            own = own if "asked" in way.where or own.empty else own[own["asked"] == 1]
             for (world, _, asked), runs in own.groupby(["world", "digest", "asked"]) if len(own) else ():
                 tokens = runs["question_tokens"].fillna(plain.get(world))
                 runs = runs.assign(asking=runs["cost.forward"] * tokens * asked)
@@ -122,7 +124,8 @@ def prepared(folder: Path) -> pandas.DataFrame:
     frame = frame[(frame["status"] == "ok") & frame["world"].isin(list(READ))]
     frame = complete(frame[has_main_size(frame)])
     names = frame.get("config.world.name_parts", pandas.Series("own", index=frame.index)).astype(str)
-    frame = frame[names == names.mode().get(0)]  # of a study that varies names, those that most runs have
+    usual = names.groupby(frame["world"]).transform(lambda own: own.mode().iloc[0])
+    frame = frame[names == usual]  # of a study that varies names, those that most runs of a world have
 
     def column(name: str, default: object) -> pandas.Series:
         return frame.get(name, pandas.Series(default, index=frame.index)).fillna(default)

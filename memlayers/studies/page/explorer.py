@@ -44,7 +44,7 @@ def explored(model: Trained, run: str, most: int = MOST_FACTS) -> dict[str, Any]
         (subject, relation)
         for subject in subjects
         for relation in range(len(world.relations))
-        if world.facts[subject, relation] >= 0
+        if world.is_told[subject, relation]
     ]
     scores = [scores_of(model, fact) for fact in facts]
     changed = copied(model)

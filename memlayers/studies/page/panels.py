@@ -68,12 +68,15 @@ def panels_of_frontiers(frame: pandas.DataFrame, layout: dict[str, Any], runs: R
             lines += [{"arm": arm, "x": cost[i], "y": recall[i]} for i in front(cost, recall)]
             if arm == reference or reference not in by_arm:
                 continue
-            for index, level in enumerate(multipliers(configurations, by_arm[reference], LEVELS)):
-                piece = LEVELS.index(level["recall"]) - index  # one more after each gap, where no line is drawn
+            levels = multipliers(configurations, by_arm[reference], LEVELS)
+            places = [{"arm": arm, "x": level["recall"], "y": level["times"]} for level in levels]
+            bounds += [place for place, level in zip(places, levels, strict=True) if level["at_least"]]
+            known = [level for level in levels if not level["at_least"]]
+            for index, level in enumerate(known):
+                piece = LEVELS.index(level["recall"]) - index  # the same for all without a gap between them
                 place = {"arm": arm, "x": level["recall"], "y": level["times"], "piece": piece}
                 curves.append(place)
                 bands.append(place | {"low": level["low"], "high": level["high"]})
-                bounds += [place] if level["at_least"] else []
         for (arm, _), rows in complete(world_frame).groupby(["arm", "digest"], sort=True):
             name = family(str(arm), reference)
             spread = {key.replace(y, "y"): value for key, value in estimate(y, rows[y]).items()}
