@@ -31,7 +31,7 @@ def table(frame: pandas.DataFrame, layout: dict[str, Any]) -> pandas.DataFrame:
     layout["y"] over `pairs` seeds to the reference of the same world and other axes.
 
     Intervals are Student's t over seeds, NaN for a single one; seconds is a median. Reference rows come first, then
-    the others by numeric axes, training FLOPs to a fifth, and layout["y"], the best first.
+    the others by numeric axes and lists of numbers, training FLOPs to a fifth, and layout["y"], the best first.
     """
     known = {label(name): name for kind in ("config.", "axes.", "arm") for name in frame if name.startswith(kind)}
     frame = with_missing(frame, layout["rows"], layout["readouts"], known)
@@ -55,7 +55,7 @@ def table(frame: pandas.DataFrame, layout: dict[str, Any]) -> pandas.DataFrame:
         y = layout["y"]
         paired = pandas.Series(dtype=float) if base is None or is_base else (ok[y] - base[y]).dropna()
         row |= estimate("difference", paired) | {"pairs": len(paired), "reference": is_base}
-        order = [number(named[axis]) for axis in keys[2:]]
+        order = [number(named[axis].strip("[]").partition(",")[0]) for axis in keys[2:]]  # of a list by its first
         cost, best = ok["training_flops"].mean(), ok[y].mean()
         places = (math.inf, 0.0) if math.isnan(cost) else (round(4 * math.log2(cost)), -best if best == best else 0.0)
         rows.append((named["study"], named["world"], not is_base, order, places, key, row))

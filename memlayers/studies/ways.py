@@ -62,6 +62,7 @@ WAYS = (
 )  # fmt: skip
 
 
+NAMES = [way.name for way in WAYS]
 SECTION = """## beyond
 
 What does each way to recall more cost in training, for a question, and in storage? Every point is a configuration of
@@ -88,7 +89,8 @@ def draw_ways(results: Path, path: Path) -> list[Path]:
                 panel.set_xlabel(COSTS[cost])
             row[0].set_ylabel(READ[world].replace("_", " "))
             row[0].set_title(world, loc="left", fontsize=9)
-        named = {name: line for line, name in zip(*grid[0, 0].get_legend_handles_labels(), strict=True)}
+        shown = [entry for panel in grid[:, 0] for entry in zip(*panel.get_legend_handles_labels(), strict=True)]
+        named = {name: line for line, name in sorted(shown, key=lambda entry: NAMES.index(entry[1]))}
         figure.legend(named.values(), named, loc="outside lower center", ncols=3, fontsize=7, frameon=False)
         return figure
 
@@ -108,8 +110,8 @@ def points_of_ways(results: Path) -> pandas.DataFrame:
             own = own if "asked" in way.where or own.empty else own[own["asked"] == 1]
             for (world, _, asked), runs in own.groupby(["world", "digest", "asked"]) if len(own) else ():
                 tokens = runs["question_tokens"].fillna(plain.get(world))
-                runs = runs.assign(asking=runs["cost.forward"] * tokens * asked)
-                means = {cost: runs[cost].mean() for cost in COSTS}
+                means = {cost: runs[cost].mean() for cost in COSTS if cost in runs}
+                means["asking"] = (runs["cost.forward"] * tokens * asked).mean()
                 found = estimate("recall", runs[READ[world]])
                 rows.append({"way": way.name, "world": world, "n": len(runs)} | found | means)
     return pandas.DataFrame(rows)
@@ -147,6 +149,8 @@ def prepared(folder: Path) -> pandas.DataFrame:
 def against(panel: Axes, points: pandas.DataFrame, cost: str) -> None:
     for way in WAYS:
         own = points[points["way"] == way.name].sort_values(cost)
+        if own.empty:
+            continue
         spread = [(own["recall"] - own["recall_low"]).fillna(0), (own["recall_high"] - own["recall"]).fillna(0)]
         joined = "shown more often" in way.name and cost == "training_flops_with_teacher"
         look: dict[str, Any] = {"fmt": way.marker + "-" * joined, "ms": 4, "lw": 1, "capsize": 1.5, "elinewidth": 0.6}
