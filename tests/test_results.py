@@ -5,11 +5,12 @@ import re
 import sys
 from pathlib import Path
 
+import pandas
 import pytest
 from omegaconf import OmegaConf
 from records import layout, record, write
 
-from memlayers.studies.figure import colours_of, draw
+from memlayers.studies.figure import colours_of, draw, labels_of
 from memlayers.studies.frame import RECORDS, framed, read_all
 from memlayers.studies.layout import FILE, read_layout
 from memlayers.studies.results import commit, redraw, studies_in
@@ -150,3 +151,15 @@ def test_tables_are_those_of_the_committed_records_of_clean_code(folder, tmp_pat
     assert all((folder / f"figure.{kind}").is_file() for kind in ("png", "svg"))
     assert all(one["code"]["dirty"] is False and one["code"]["commit"] for one in read_all(folder))
     assert read_layout(folder)["verdict"]
+
+
+def test_lines_are_labelled_by_what_most_do_not_have_and_in_full_where_that_is_not_enough():
+    axes = ["arm", "model.blocks", "optim.values.schedule.warmup"]
+    rows = pandas.DataFrame(
+        [["memory", "[2]", "0.5"], ["random", "[2]", "0.5"], ["memory", "[0]", "0.5"], ["dense", "-", "-"]],
+        columns=axes,
+    )
+    rows["line"] = [", ".join(row) for row in rows.to_numpy()]
+    assert labels_of(rows, axes) == ["memory", "random", "memory, blocks = [0]", "dense"]
+    rows.loc[3] = ["memory", "-", "0.5", "memory, -, 0.5"]
+    assert labels_of(rows, axes) == list(rows["line"]), "two lines would be called memory"

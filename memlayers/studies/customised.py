@@ -13,8 +13,8 @@ person who is asked about, whom nobody has to search for; old facts are asked as
 2,000 rows of it that new facts read more than old ones do (`rows_500`, `rows_2000`)? All are taught until 95% of the
 new facts are recalled, at the rate, of six, that keeps most old facts on another seed.
 
-`new` and `old` are recall of new facts and of all old ones, `forgotten` is by which share the recall of old ones falls;
-`bytes` is MB of what has to be kept beside the first model, `tokens` the length of a question."""
+`new` and `old` are recall of new facts and of all old ones, `forgotten` is the relative fall in recall of old ones;
+`bytes` is what must be stored beside the first model, in MB, `tokens` the length of a question."""
 LITERATURE = """Sparse memory finetuning (Lin et al. 2025) of 1,000 facts: F1 on NaturalQuestions falls by 89% after
 full finetuning, 71% after LoRA, 11% where only rows are trained that the new facts read and other text does not."""
 NAMES = {
@@ -32,6 +32,8 @@ def verdict(runs: pandas.DataFrame) -> str:
     sentences = []
     for arm, own in runs.groupby("arm", sort=False):
         lost = interval(CUSTOMISED.estimates("forgotten", own["forgotten"]), "forgotten")
+        if arm == "context":
+            lost = "by construction nothing"
         sentences.append(f"{NAMES[str(arm)]}, {lost} is forgotten for {own['bytes'].mean() / 1e6:.3g} MB")
     n = runs["seed"].nunique()
     return f"Of old facts, and for bytes to be kept beside the first model (n = {n}): {'; '.join(sentences)}."

@@ -44,15 +44,30 @@ def draw(frame: pandas.DataFrame, layout: dict[str, Any], path: Path) -> list[Pa
 
 
 def lines_of(frame: pandas.DataFrame, layout: dict[str, Any]) -> tuple[pandas.DataFrame, str, list[str]]:
-    """The rows of the table with the name of their `line` in the figure; what is on the x axis, an axis of the study or
-    a read-out; and the axes that name a line.
+    """The rows of the table with the name of their `line` and its short `label` in the figure; what is on the x axis,
+    an axis of the study or a read-out; and the axes that name a line.
     """
     readouts = list(dict.fromkeys([*layout["readouts"], layout["y"], "training_flops", "recall"]))
     rows = table(frame, layout | {"readouts": readouts})
     x = layout["x"] or "training_flops"
     axes = [name for name in rows.columns[: list(rows.columns).index("n")] if name not in INDEX and name != x]
     lines = [axis for axis in axes if rows[axis].nunique() > 1] or axes[:1]
-    return rows.assign(line=[naming(row, lines) for _, row in rows.iterrows()]), x, lines
+    rows = rows.assign(line=[naming(row, lines) for _, row in rows.iterrows()])
+    return rows.assign(label=labels_of(rows, lines)), x, lines
+
+
+def labels_of(rows: pandas.DataFrame, lines: list[str]) -> list[str]:
+    """Short names of lines: the arm, and the last word of each axis with a value that most rows do not have. The long
+    ones where short ones are not unique.
+    """
+    usual = {axis: rows[axis].mode().iloc[0] for axis in lines}
+    labels = []
+    for _, row in rows.iterrows():
+        own = [axis for axis in lines if axis == "arm" or row[axis] not in (usual[axis], "-")]
+        parts = [str(row[axis]) if axis == "arm" else f"{axis.rpartition('.')[2]} = {row[axis]}" for axis in own]
+        labels.append(", ".join(parts))
+    unique = len(set(zip(rows["line"], labels, strict=True))) == len(set(labels)) and "" not in labels
+    return labels if unique else list(rows["line"])
 
 
 def colours_of(names: list[str], layout: dict[str, Any]) -> dict[str, str]:
@@ -75,18 +90,19 @@ def against(panel: Axes, rows: pandas.DataFrame, x: str, y: str, colours: dict[s
         spread = [(line[y] - line[f"{y}_low"]).fillna(0), (line[f"{y}_high"] - line[y]).fillna(0)]
         style = "o-" if is_axis and not words else "o"
         look: dict[str, Any] = {"fmt": style, "ms": 4, "lw": 1, "capsize": 2, "color": colours[str(name)]}
-        panel.errorbar(line["place"], line[y], spread, label=name, **look)
+        panel.errorbar(line["place"], line[y], spread, label=line["label"].iloc[0], **look)
     if not is_axis:
         ladder = rows[rows["line"].map(colours) == GREY]
         panel.plot(ladder["place"], ladder[y], color=GREY, lw=1, zorder=0)
     if words:
         panel.set_xticks(range(rows[x].nunique()), list(dict.fromkeys(rows.sort_values("place")[x])))
-    elif not is_axis or (places.min() > 0 and places.max() > 8 * places.min()):
+    elif x not in SHARES and (not is_axis or (places.min() > 0 and places.max() > 8 * places.min())):
         panel.set_xscale("log")
         panel.set_xlim(places.min() / 1.4, places.max() * 1.4)  # keeps arms of equal cost in one column
     panel.set(xlabel=x.replace("_", " ").replace("flops", "FLOPs"), ylabel=y.replace("_", " "))
     panel.set_ylim(min(0, rows[y].min()), 1.03 if y in SHARES else None)
-    panel.legend(fontsize=6, frameon=False)
+    beside: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)} if x != "training_flops" else {}
+    panel.legend(fontsize=6, frameon=False, **beside)
 
 
 def on_the_way(
@@ -99,10 +115,11 @@ def on_the_way(
         curve = curves[curves["line"] == name].groupby("exposures", sort=True)["recall"].mean()
         panel.plot(curve.index, curve.values, marker=".", ms=3, lw=1.2, color=colours[name])
         ends.append((float(curve.iloc[-1]), float(curve.index[-1]), name))
+    short = dict(zip(rows["line"], rows["label"], strict=True))
     lowest, step = -1.0, 0.055 * max(end for end, _, _ in ends)
     for height, last, name in sorted(ends):  # labels near the ends of curves, without overlap
         lowest = max(height, lowest + step)
-        panel.annotate(name, (last, lowest), (4, 0), textcoords="offset points", fontsize=6, va="center")
+        panel.annotate(short[name], (last, lowest), (4, 0), textcoords="offset points", fontsize=6, va="center")
     panel.axhline(frame["recall.floor"].iloc[0], ls="--", lw=0.8, color="#999999", label="commonest object")
     panel.legend(loc="upper left", fontsize=6, frameon=False)
     panel.set(xlabel="exposures of a fact", ylabel="recall on the way")

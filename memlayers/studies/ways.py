@@ -65,10 +65,11 @@ WAYS = (
 NAMES = [way.name for way in WAYS]
 SECTION = """## beyond
 
-What does each way to recall more cost in training, for a question, and in storage? Every point is a configuration of
-the studies `frontier` and `language`, which make dense larger or longer trained, or of those named `beyond_`, as far as
-they ask what these do. A question's FLOPs are those of all its tokens, of documents before it and of all its wordings,
-at what a token costs in training, where the head is asked at more of them. A search itself counts as none.
+What does each way to recall more cost in training, for a question, and in storage? Every point is one configuration of
+`frontier`, of `language` (larger or longer trained dense models) or of a `beyond_` study that measures the same recall.
+FLOPs of a question count all its tokens: documents in front of it, and all its wordings. They are counted at the
+cost of a token in training, which is somewhat too high, as the output head then runs on more tokens. A search counts as
+none.
 
 ![beyond](results/beyond/figure.png)"""
 
