@@ -185,8 +185,8 @@ def way(arm: str, taught: Taught, rate: float) -> Iterator[tuple[nn.Module, torc
         with warnings.catch_warnings():  # peft 0.21 asks transformers 5.24 for a name that is about to change
             warnings.simplefilter("ignore", FutureWarning)
             adapted = peft.get_peft_model(model, peft.LoraConfig(r=8, lora_alpha=16, target_modules=names))
-        trained = [parameter for parameter in adapted.parameters() if parameter.requires_grad]
-        yield adapted, torch.optim.AdamW(trained, lr=rate, weight_decay=0.0)
+        added = [parameter for parameter in adapted.parameters() if parameter.requires_grad]
+        yield adapted, torch.optim.AdamW(added, lr=rate, weight_decay=0.0)
     else:
         counts = count_reads(model, taught.new.tokens[:, :-1])
         drawn = torch.randint(len(taught.old.tokens), (BATCHES, 20), generator=torch.Generator().manual_seed(0))
