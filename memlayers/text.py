@@ -137,11 +137,12 @@ class Text:
         generator: torch.Generator,
         answers: Tensor | None = None,
         pick: Tensor | None = None,
+        names: Tensor | None = None,
     ) -> Probe:
         """Ask for `facts` (b, 2: subject, relation) in a phrasing: training, held_out, questions, held_out_questions,
         or a kind of view. A relation without a template in that phrasing is left out. Templates with the object first
-        are never asked. `answers` (n, r) replaces the world's facts, as in the shuffled control; numbers `pick` (b,) in
-        [0, 1) say which templates instead of the generator. Raises ValueError for another phrasing.
+        are never asked. `answers` (n, r) replaces the world's facts, as in the shuffled control, and `names` (b, s) the
+        subjects'; numbers `pick` (b,) in [0, 1) say which templates. Raises ValueError for another phrasing.
         """
         one_of("phrasing", phrasing, tuple(kind for kind in self.layouts if kind not in OF_TRAINING))
         layouts = self.layouts[phrasing]
@@ -152,7 +153,7 @@ class Text:
         code = layouts.codes[relation, layouts.choose(relation, drawn)]
         known = self.world.facts if answers is None else answers
         fact = known[subject.clamp(max=len(known) - 1)[:, None], relation]
-        name = self.spelt(subject, phrasing, generator)
+        name = self.spelt(subject, phrasing, generator) if names is None else widened(names[has_template], self.width)
         documents = self._write(name, relation, fact, torch.ones_like(relation, dtype=torch.bool), code)
         documents = self._after(torch.full_like(subject, self.tag), documents, subject, generator)
         return Probe(documents, subject, relation[:, 0], name)

@@ -1,7 +1,7 @@
 """Asking a model what it knows: whole objects, bits, and whether it knows what it does not know."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -37,15 +37,23 @@ def evaluation(model: Transformer) -> Iterator[None]:
 
 
 @torch.no_grad()
-def ask(model: Transformer, text: Text, facts: Tensor, phrasing: str, answers: Tensor | None = None) -> Answers:
-    """Ask for facts (b, 2); with `answers` (n, r), score against those instead of the world's own.
+def ask(
+    model: Transformer,
+    text: Text,
+    facts: Tensor,
+    phrasing: str,
+    answers: Tensor | None = None,
+    names: Tensor | None = None,
+) -> Answers:
+    """Ask for facts (b, 2); with `answers` (n, r), score against those instead of the world's own; with `names`
+    (b, s), ask it of those instead of the subjects.
 
     Greedy decoding returns the object exactly when each of its tokens is the arg max after the true ones before it,
     so one forward pass decides. Questions and their order depend on the facts alone. The model answers in evaluation
     mode and is left in the mode it was in.
     """
     device = model.embedding.weight.device
-    probe = text.probe(facts, phrasing, torch.Generator().manual_seed(0), answers)
+    probe = text.probe(facts, phrasing, torch.Generator().manual_seed(0), answers, names=names)
     exact, surprise = [], []
     with evaluation(model):
         for part in chunks(probe, CHUNK) if len(probe.subject) else ():
@@ -68,10 +76,16 @@ def ask(model: Transformer, text: Text, facts: Tensor, phrasing: str, answers: T
 
 
 @torch.no_grad()
-def decode(model: Transformer, documents: Documents, num_tokens: Tensor) -> tuple[Tensor, Tensor]:
-    """Greedy answers to questions: tokens (b, o) and the log probability of the whole answer (b,).
+def decode(
+    model: Transformer,
+    documents: Documents,
+    num_tokens: Tensor,
+    choose: Callable[[Tensor, int], Tensor] | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Answers to questions: tokens (b, o) and the log probability of the whole answer (b,).
 
-    What the documents say after the question is not looked at. An answer has num_tokens (b,) tokens, or ends by END.
+    Token `step` of the answers is `choose(log_probability (b, v), step)` (b,): by default greedily. What the documents
+    say after the question is not looked at. An answer has num_tokens (b,) tokens, or ends by END.
     """
     device = model.embedding.weight.device
     start = documents.answers.long().argmax(dim=1)
@@ -88,12 +102,13 @@ def decode(model: Transformer, documents: Documents, num_tokens: Tensor) -> tupl
             place = (start + step).to(device)
             where = torch.zeros_like(tokens, dtype=torch.bool)
             where[row, place - 1] = True
-            best = model(tokens, where).logits.float().log_softmax(dim=-1).max(dim=-1)
+            log_probability = model(tokens, where).logits.float().log_softmax(dim=-1)
+            chosen = log_probability.argmax(dim=-1) if choose is None else choose(log_probability, step)
             ended |= num_tokens.to(device) <= step
-            answer[:, step] = best.indices.masked_fill(ended, PAD)
-            confidence += best.values.masked_fill(ended, 0.0)
+            answer[:, step] = chosen.masked_fill(ended, PAD)
+            confidence += log_probability[row, chosen].masked_fill(ended, 0.0)
             tokens[row, place] = answer[:, step]
-            ended |= best.indices == END
+            ended |= chosen == END
     return answer.cpu(), confidence.cpu()
 
 

@@ -14,6 +14,7 @@ from memlayers.recall.composed import composed
 from memlayers.recall.context import in_context
 from memlayers.recall.corpora import bits_per_byte
 from memlayers.recall.decodable import decodable
+from memlayers.recall.search import searched
 from memlayers.recall.usage import tables
 from memlayers.recall.votes import votes
 from memlayers.text import Text
@@ -64,6 +65,7 @@ def measure(model: Transformer, text: Text, documents: int) -> dict[str, Any]:
         "by_view": {kind: mean(ask(model, text, facts, kind).exact) for kind in views(text)} or None,
         "votes": votes(model, text, facts),
         "composed": composed(model, text),
+        "searched": searched(model, text),
         "context": in_context(text, {"training": facts, **others}),
         "by_exposures": by_exposures(trained, exposures),
         "unknown": unknown_subjects(model, text, facts),
