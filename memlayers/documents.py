@@ -51,14 +51,19 @@ def widened(table: Tensor, width: int) -> Tensor:
     return nn.functional.pad(table, (0, width - table.shape[-1]), value=PAD)
 
 
-def with_windows(documents: Documents, is_text: Tensor, windows: Tensor) -> Documents:
-    """Documents, and in the rows of `is_text` (b,) running text `windows`, which answers nothing."""
-    width = max(documents.tokens.shape[1], windows.shape[1])
-    rows = Documents(*(table.new_zeros(len(is_text), width) for table in documents))
-    for table, own in zip(rows, documents, strict=True):
-        table[~is_text] = widened(own, width)
-    rows.tokens[is_text] = widened(windows, width)
+def mixed(documents: Documents, is_other: Tensor, others: Documents) -> Documents:
+    """Documents, and those of `others` in the rows of `is_other` (b,)."""
+    width = max(documents.tokens.shape[1], others.tokens.shape[1])
+    rows = Documents(*(table.new_zeros(len(is_other), width) for table in documents))
+    for table, own, other in zip(rows, documents, others, strict=True):
+        table[~is_other], table[is_other] = widened(own, width), widened(other, width)
     return rows
+
+
+def without_answers(tokens: Tensor) -> Documents:
+    """Rows of tokens that answer nothing."""
+    nothing = torch.zeros_like(tokens, dtype=torch.bool)
+    return Documents(tokens, nothing, nothing)
 
 
 def tagged(documents: Documents, tags: Tensor) -> Documents:

@@ -32,7 +32,14 @@ class Layouts:
         return (pick * self.count[relation]).long()
 
 
+PRONOUN = "this one"  # the subject of a document's later sentences, if they do not name it
 OF_TRAINING = ("told", "statements")  # layouts that training draws from and nobody asks in
+
+
+def pronoun_of(world: World, prose: ProseConfig, ids: dict[str, int]) -> list[int]:
+    """Tokens of the pronoun, added to `ids`; none where every sentence names its subject."""
+    words = (world.encode(PRONOUN) if world.encode else PRONOUN.split()) if prose.pronoun else []
+    return [ids.setdefault(word, len(ids)) for word in words]
 
 
 def layouts_of(world: World, style: str, prose: ProseConfig, ids: dict[str, int]) -> dict[str, Layouts]:
@@ -82,6 +89,7 @@ class Telling:
 
     def __init__(self, layouts: dict[str, Layouts], num_subjects: int, prose: ProseConfig, seed: int):
         self.statements, self.questions = layouts["statements"], layouts["questions"]
+        self.has_pronoun = prose.pronoun
         generator = torch.Generator().manual_seed(seed)
 
         def share(part: float) -> Tensor:

@@ -9,21 +9,24 @@ Each fact stands at most once in a document and a document has one subject, so n
 time zone, and then little is learnt from the subject, which is what will be asked.
 """
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
+from memlayers.associative import associative_rows
 from memlayers.checks import one_of
 from memlayers.config.text import ContextConfig, CorpusConfig, ProseConfig
 from memlayers.config.worlds import WorldConfig
 from memlayers.context import Context
-from memlayers.documents import Documents, Probe, squeezed, tagged, widened, with_windows
+from memlayers.documents import Documents, Probe, mixed, squeezed, tagged, widened, without_answers
 from memlayers.facts import build_world
 from memlayers.facts.corpora import draw_windows, share_of_rows
-from memlayers.facts.world import PAD, World, known_facts, pad
-from memlayers.phrasing import OBJECT, OF_TRAINING, SUBJECT, Telling, layouts_of
+from memlayers.facts.world import PAD, World, pad
+from memlayers.frequency import frequency_of
+from memlayers.phrasing import OBJECT, OF_TRAINING, SUBJECT, Telling, layouts_of, pronoun_of
 
 TAG = "<subject>"  # in front of documents about subjects, where a world tells them from junk
-PRONOUN = "this one"  # the subject of a document's later sentences, if they do not name it
 
 
 def text_of(config: WorldConfig) -> "Text":
@@ -54,47 +57,42 @@ class Text:
         prose = prose or ProseConfig()
         self.layouts = layouts_of(world, style, prose, ids)
         self.telling = Telling(self.layouts, len(world.facts), prose, seed)
-        words = (world.encode(PRONOUN) if world.encode else PRONOUN.split()) if prose.pronoun else []
-        pronoun = [ids.setdefault(word, len(ids)) for word in words]
-        self.tag = ids.setdefault(TAG, len(ids)) if world.junk is not None and world.junk.tag else PAD
+        pronoun = pronoun_of(world, prose, ids)
+        self.junk, self.other_rate = world.junk, 0.0  # of rows that are not about facts
+        self.tag = ids.setdefault(TAG, len(ids)) if self.junk and self.junk.tag else PAD
+        self.associative: partial[Documents] | None = None
+        if self.junk and self.junk.pairs:
+            self.associative = partial(associative_rows, self.junk, self.layouts["training"].codes, self.write)
+            self.other_rate, self.junk = self.junk.share, None
         self.vocabulary = tuple(ids)
 
         self.width = max(len(pronoun), world.subjects.shape[1], *(table.shape[1] for table in world.objects))
         named = torch.cat([world.subjects, widened(world.unknown, world.subjects.shape[1])])
         self.subjects = torch.cat([widened(table, self.width) for table in (named, pad([pronoun]))])  # pronoun: at -1
-        self.has_pronoun = prose.pronoun
         self.objects = torch.cat([widened(table, self.width) for table in world.objects])
         self.first_object = torch.tensor([0, *(len(table) for table in world.objects[:-1])]).cumsum(0)
 
-        weight = world.weights.double()
-        self.facts = known_facts(world)
-        top = weight.amax(dim=1)
-        self.include = weight / top.clamp(min=torch.finfo(torch.float64).tiny)[:, None]  # of a fact, given its subject
-        mass = top if document == "subject" else weight[self.facts[:, 0], self.facts[:, 1]]  # documents are drawn by it
-        self.cumulative = (mass / mass.sum()).cumsum(0)
-        told = weight / mass.sum()
-        if sentences is not None:
-            if not ((self.include == 0) | (self.include == 1)).all():
-                raise ValueError(f"world.sentences={sentences}: facts of a subject differ in weight; accepted: null")
-            told *= (sentences / self.include.sum(dim=1, keepdim=True)).clamp(max=1)
-        has_context = context is not None and context.source != "none"
-        self.context = Context(context, self.stated, len(world.facts), seed) if context and has_context else None
-        self.corpus, self.corpus_rate = corpus or CorpusConfig(), 0.0  # of rows that are running text
+        self.facts, self.cumulative, self.include, told = frequency_of(world, document, sentences)
+        is_open = context is not None and context.source != "none"
+        self.context = Context(context, self.stated, len(world.facts), seed) if context and is_open else None
+        self.corpus = corpus or CorpusConfig()
         if self.corpus.share > 0:
             length = (self.sample(1024, torch.Generator().manual_seed(0)).tokens != PAD).sum().item() / 1024
-            self.corpus_rate = share_of_rows(self.corpus, length)
-        of_facts = (1 - self.corpus_rate) * (1 - world.junk.share if world.junk else 1.0)  # rows
-        self.exposures_per_document = told * of_facts  # (n, r) expected showings of each fact in one row
+            self.other_rate = share_of_rows(self.corpus, length)
+        told *= (1 - self.other_rate) * (1 - self.junk.share if self.junk else 1.0)
+        self.exposures_per_document = told  # (n, r) expected showings of each fact in one row
         self.mean_exposures = float(self.exposures_per_document[world.is_told].mean())  # of a fact, in one row
 
     def sample(self, num_documents: int, generator: torch.Generator) -> Documents:
-        """Rows to train on: documents about facts, and running text in the place of some."""
-        if self.corpus_rate == 0:
+        """Rows to train on: documents about facts, and in the place of some running text, or associative recall."""
+        if self.other_rate == 0:
             return self.told(num_documents, generator)
-        is_text = torch.rand(num_documents, generator=generator) < self.corpus_rate
-        facts = self.told(int((~is_text).sum()), generator)
-        windows = draw_windows(self.world.corpora, int(is_text.sum()), self.corpus.length, generator)
-        return with_windows(facts, is_text, windows)
+        is_other = torch.rand(num_documents, generator=generator) < self.other_rate
+        facts, count = self.told(int((~is_other).sum()), generator), int(is_other.sum())
+        if self.associative is not None:
+            return mixed(facts, is_other, self.associative(count, generator))
+        windows = draw_windows(self.world.corpora, count, self.corpus.length, generator)
+        return mixed(facts, is_other, without_answers(windows))
 
     def told(self, num_documents: int, generator: torch.Generator) -> Documents:
         """Documents about facts, or subjects, drawn by frequency, with replacement; and junk in the place of some."""
@@ -114,21 +112,21 @@ class Text:
         template = self.telling.choose(subject, relation, generator)
         fact, name = self.world.facts[subject[:, None], relation], self.spelt(subject, "training", generator)
         tags = torch.full_like(subject, self.tag)
-        if (junk := self.world.junk) is not None:
+        if (junk := self.junk) is not None:
             is_junk = torch.rand(num_documents, generator=generator) < junk.share
             names, facts = junk.draw(num_documents, generator)
             name = torch.where(is_junk[:, None], widened(names, self.width), name)
             fact = torch.where(is_junk[:, None], facts.gather(1, relation), fact)
             tags = tags.masked_fill(is_junk, PAD)
         code = self.layouts["told"].codes[relation, template]
-        return self._after(tags, self._write(name, relation, fact, include, code), subject, generator)
+        return self._after(tags, self.write(name, relation, fact, include, code), subject, generator)
 
     def stated(self, subject: Tensor, generator: torch.Generator) -> Documents:
         """A document of each subject (b,): all that is known of it, in statements of training in random order."""
         relation = torch.rand(len(subject), len(self.world.relations), generator=generator).argsort(dim=1)
         code = self.layouts["statements"].codes[relation, self.telling.state(subject, relation, generator)]
         fact = self.world.facts[subject[:, None], relation]
-        return self._write(self.spelt(subject, "training", generator), relation, fact, fact >= 0, code)
+        return self.write(self.spelt(subject, "training", generator), relation, fact, fact >= 0, code)
 
     def probe(
         self,
@@ -153,8 +151,8 @@ class Text:
         code = layouts.codes[relation, layouts.choose(relation, drawn)]
         known = self.world.facts if answers is None else answers
         fact = known[subject.clamp(max=len(known) - 1)[:, None], relation]
-        name = self.spelt(subject, phrasing, generator) if names is None else widened(names[has_template], self.width)
-        documents = self._write(name, relation, fact, torch.ones_like(relation, dtype=torch.bool), code)
+        name = self.spelt(subject, phrasing, generator) if names is None else names[has_template]
+        documents = self.write(name, relation, fact, torch.ones_like(relation, dtype=torch.bool), code)
         documents = self._after(torch.full_like(subject, self.tag), documents, subject, generator)
         return Probe(documents, subject, relation[:, 0], name)
 
@@ -173,8 +171,8 @@ class Text:
         tokens = documents.tokens.masked_fill(documents.answers.cumsum(dim=1) > 0, PAD)
         return tokens[:, : int((tokens != PAD).sum(dim=1).max())]
 
-    def _write(self, name: Tensor, relation: Tensor, fact: Tensor, include: Tensor, code: Tensor) -> Documents:
-        """Sentences (b, r) in templates `code` (b, r, l) about `name` (b, width), in order, those of `include` only.
+    def write(self, name: Tensor, relation: Tensor, fact: Tensor, include: Tensor, code: Tensor) -> Documents:
+        """Sentences (b, r) in templates `code` (b, r, l) about `name` (b, s), in order, those of `include` only.
 
         Every part of every sentence gets a block of `width` cells; then the empty cells are squeezed out.
         """
@@ -184,7 +182,9 @@ class Text:
         objects = self.objects[self.first_object[relation] + fact.clamp(min=0)]
         cells = code.new_zeros(*code.shape, self.width)
         cells[..., 0] = code.clamp(min=PAD)
-        called = torch.where((is_later & self.has_pronoun)[..., None], self.subjects[-1], name[:, None])
+        called = torch.where(
+            (is_later & self.telling.has_pronoun)[..., None], self.subjects[-1], widened(name, self.width)[:, None]
+        )
         cells = torch.where((code == SUBJECT)[..., None], called[:, :, None], cells)
         cells = torch.where((code == OBJECT)[..., None], objects[:, :, None], cells)
         seen = ((code == SUBJECT).cumsum(dim=-1) > 0) | (self.style == "terse")

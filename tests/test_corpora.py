@@ -125,7 +125,7 @@ def test_rows_of_text_are_stretches_of_what_is_not_held_out(text):
             assert not any(answers)
         else:
             assert any(answers)
-    assert abs(found / 300 - text.corpus_rate) < 0.1
+    assert abs(found / 300 - text.other_rate) < 0.1
 
 
 @pytest.mark.parametrize("share", [0.2, 0.7])
@@ -141,12 +141,12 @@ def test_facts_are_told_as_often_as_expected(text, folder):
     """In the rows that are left, all of them equally often."""
     rows = decoded(text, text.sample(3_000, seeded(1)))
     told = sum(any(marks) for _, marks in rows)
-    assert text.mean_exposures == pytest.approx((1 - text.corpus_rate) / 60)
+    assert text.mean_exposures == pytest.approx((1 - text.other_rate) / 60)
     expected = 3_000 * 60 * text.mean_exposures
     assert abs(told - expected) < 4 * math.sqrt(expected)
     alone = text_of(replace(BASE, document="subject", prose=ProseConfig(pieces=500)))
     assert float(text.exposures_per_document.sum()) == pytest.approx(
-        float(alone.exposures_per_document.sum()) * (1 - text.corpus_rate)
+        float(alone.exposures_per_document.sum()) * (1 - text.other_rate)
     )
 
 

@@ -47,7 +47,7 @@ def told(text: Text, documents: int = 400) -> list[list[tuple[int, int, str, int
             end = words.index(".", start)
             candidates = by_words[words[start:end]]
             named, (of, relation, kind, number, wanted) = candidates[0]
-            assert named == (subject is None or not text.has_pronoun)
+            assert named == (subject is None or not text.telling.has_pronoun)
             if named:
                 assert subject in (None, of)
                 subject = of

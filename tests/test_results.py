@@ -64,6 +64,17 @@ def test_what_is_refused_changes_nothing(tmp_path, strange, said):
     assert not (tmp_path / "results").exists()
 
 
+def test_a_run_is_taken_in_once_whichever_of_world_arm_and_seed_its_command_swept(tmp_path):
+    plain = record("memory", 0)
+    swept = [
+        plain | {"axes": plain["axes"] | more}
+        for more in ({"world": "w"}, {"arm": "memory"}, {"world": "w", "seed": 0})
+    ]
+    for number, one in enumerate([plain, *swept]):
+        target = commit(write(tmp_path / str(number), one), tmp_path / "results")
+    assert len(lines(target)) == 1
+
+
 def test_another_configuration_of_a_committed_run_is_refused(tmp_path):
     target = commit(write(tmp_path / "one", *RUNS), tmp_path / "results")
     before = (target / RECORDS).read_bytes()

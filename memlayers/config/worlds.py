@@ -87,6 +87,8 @@ class BiographiesConfig(WorldConfig):
                 f"world.two_hop={self.two_hop}: friends have no sentences, and junk no friends; accepted: with "
                 "world.text=terse and world.junk.share=0"
             )
+        if self.junk.pairs > 0 and self.text != "terse":
+            raise ValueError(f"world.junk.pairs={self.junk.pairs}: pairs have no sentences; accepted: world.text=terse")
         if self.junk.share > 0 and self.context.source != "none":
             raise ValueError(
                 f"world.context.source={self.context.source} with world.junk.share={self.junk.share}: junk has no "

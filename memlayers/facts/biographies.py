@@ -72,6 +72,7 @@ def junk_beside(config: BiographiesConfig, parts: Sequence[Tensor], names: Tenso
     junk = Junk(
         config.junk.share,
         config.junk.tag,
+        config.junk.pairs,
         tuple(parts),
         to_ranks(names, config.name_parts),
         tuple(config.cardinalities),

@@ -19,6 +19,7 @@ class Junk:
 
     share: float  # of the documents of training
     tag: bool  # whether a token in front marks documents about subjects, and questions
+    pairs: int  # facts that a document tells and asks again; 0: it is one like those about subjects
     parts: tuple[Tensor, ...]  # (p,) tokens of the values of each part
     taken: Tensor  # (n + u,) ranks of names that are not free
     cardinalities: tuple[int, ...]  # (r,) objects of each relation

@@ -10,6 +10,7 @@ from torch import Tensor
 from memlayers.model import Transformer
 from memlayers.recall.addresses import addresses
 from memlayers.recall.ask import Answers, ask, decode_answers, gold, majority_share, prior_bits, sample_facts, shuffled
+from memlayers.recall.associative import associative_recall
 from memlayers.recall.composed import composed
 from memlayers.recall.context import in_context
 from memlayers.recall.corpora import bits_per_byte
@@ -66,6 +67,7 @@ def measure(model: Transformer, text: Text, documents: int) -> dict[str, Any]:
         "votes": votes(model, text, facts),
         "composed": composed(model, text),
         "searched": searched(model, text),
+        "associative": associative_recall(model, text),
         "context": in_context(text, {"training": facts, **others}),
         "by_exposures": by_exposures(trained, exposures),
         "unknown": unknown_subjects(model, text, facts),

@@ -37,6 +37,7 @@ READOUTS = {  # short name -> dotted key in a record
     "composed_if_known": "recall.composed.untold_if_known",
     "composed_in_steps": "recall.composed.in_steps",
     **{name.replace(".", "_"): f"recall.searched.{name}" for name in SEARCHES},
+    "associative": "recall.associative",
     "question_tokens": "recall.context.tokens",
     "context_hits": "recall.context.hits.training",
     "context_hits_held_out": "recall.context.hits.held_out",
@@ -66,7 +67,7 @@ SHARES = {  # read-outs from 0 to 1
     *("votes_1", "votes_2", "votes_4", "votes_8", "unknown_auroc", "right_at_1", "right_at_5", "shuffled"),
     *("without_tables", "agrees_when_wrong", "right_when_right", "right_when_wrong", "slots_used"),
     *("same_address", "same_address_name", "context_hits", "context_hits_held_out", "told_composed"),
-    *("composed_withheld", "composed", "composed_if_known", "composed_in_steps"),
+    *("composed_withheld", "composed", "composed_if_known", "composed_in_steps", "associative"),
     *(name.replace(".", "_") for name in SEARCHES),
 }
 

@@ -71,7 +71,8 @@ def axes_of_all(records: Iterable[Record]) -> dict[str, list[Any]]:
 def place(record: Record, swept: list[str]) -> tuple[str, ...]:
     """The key by which a record is unique in its study, and sorted: world, arm, values of all swept axes, seed."""
     config = flatten(record.get("config", {}))
-    axes = {key: record["axes"].get(key, config.get(key)) for key in swept if key != "seed"}
+    others = [key for key in swept if key not in ("world", "arm", "seed")]
+    axes = {key: record["axes"].get(key, config.get(key)) for key in others}
     return record["world"], record["arm"], json.dumps(axes, sort_keys=True), f"{record['seed']:09d}"
 
 
