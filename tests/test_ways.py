@@ -76,6 +76,16 @@ def test_prose_is_read_by_what_is_recalled_in_held_out_words(tmp_path):
     assert points_of_ways(tmp_path)["recall"].tolist() == [pytest.approx(0.4)]
 
 
+def test_documents_of_a_fact_are_a_way_of_their_own(tmp_path):
+    def told(document: str) -> dict:
+        config = {"num_keys": 8, "world": {"document": document}}
+        return run("memory", 0, held_out=0.3, world="biographies_prose", config=config, digest=document)
+
+    study(tmp_path, "beyond_curation_prose", told("subject"), told("fact"))
+    ways = ["memory, told in fewer wordings", "memory, told one fact a document"]
+    assert points_of_ways(tmp_path)["way"].tolist() == ways
+
+
 def test_a_question_costs_all_its_tokens_in_all_its_wordings(tmp_path):
     def settings(source: str, parts: int = 100) -> dict:
         return {"num_keys": 8, "world": {"name_parts": [parts] * 3, "context": {"source": source}}}
@@ -84,9 +94,10 @@ def test_a_question_costs_all_its_tokens_in_all_its_wordings(tmp_path):
         return [run("dense", seed, world="biographies_prose", digest=digest, **changes) for seed in (0, 1)]
 
     votes = {"votes": {"1": 0.41, "2": 0.5, "4": 0.6, "8": None}}
+    few = {"num_keys": 8, "world": {"document": "subject"}}
     study(tmp_path, "language", *pair("plain", tokens=None, held_out=0.4))
     study(tmp_path, "beyond_test_time", *pair("voted", tokens=12.0, held_out=0.4, votes=votes))
-    study(tmp_path, "beyond_curation_prose", *pair("few", tokens=12.0, held_out=0.3, votes=votes))
+    study(tmp_path, "beyond_curation_prose", *pair("few", tokens=12.0, held_out=0.3, votes=votes, config=few))
     study(
         tmp_path,
         "beyond_grounding",
