@@ -5,8 +5,8 @@ terse    S Y D [country] AU                                                  one
 prose    S Y D lies in AU . the clocks of S Y D follow Australia/Sydney .    a random training template each
 
 Each fact stands at most once in a document and a document has one subject, so nothing can be copied, unless a context
-(context.py) stands in front. But where a document tells several facts they may explain each other, as a country does a
-time zone, and then little is learnt from the subject, which is what will be asked.
+(context.py) stands in front, or in rows made for copying (associative.py). But several facts of a document may explain
+each other, as a country does a time zone, and then little is learnt from the subject, which is what will be asked.
 """
 
 from functools import partial
@@ -58,7 +58,7 @@ class Text:
         self.layouts = layouts_of(world, style, prose, ids)
         self.telling = Telling(self.layouts, len(world.facts), prose, seed)
         pronoun = pronoun_of(world, prose, ids)
-        self.junk, self.other_rate = world.junk, 0.0  # of rows that are not about facts
+        self.junk, self.other_rate = world.junk, 0.0  # junk documents; share of rows of another kind
         self.tag = ids.setdefault(TAG, len(ids)) if self.junk and self.junk.tag else PAD
         self.associative: partial[Documents] | None = None
         if self.junk and self.junk.pairs:
@@ -73,8 +73,8 @@ class Text:
         self.first_object = torch.tensor([0, *(len(table) for table in world.objects[:-1])]).cumsum(0)
 
         self.facts, self.cumulative, self.include, told = frequency_of(world, document, sentences)
-        is_open = context is not None and context.source != "none"
-        self.context = Context(context, self.stated, len(world.facts), seed) if context and is_open else None
+        has_context = context is not None and context.source != "none"
+        self.context = Context(context, self.stated, len(world.facts), seed) if context and has_context else None
         self.corpus = corpus or CorpusConfig()
         if self.corpus.share > 0:
             length = (self.sample(1024, torch.Generator().manual_seed(0)).tokens != PAD).sum().item() / 1024

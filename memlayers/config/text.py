@@ -60,14 +60,15 @@ class JunkConfig:
 
     share: float = 0.0  # of the documents of training
     tag: bool = False  # a token in front of documents about subjects, and of questions, tells them from junk
-    pairs: int = 0  # facts in such a document, each asked again in it, so that answers can be copied; 0: one, and not
+    pairs: int = 0  # facts in such a document, each asked again in it, so that answers are copied; 0: none is asked
 
     def validate(self) -> None:
         within("world.junk.share", self.share, 0.0, 0.99)
         within("world.junk.pairs", self.pairs, 0, 100)
-        for key, value in (("tag", str(self.tag).lower()), ("pairs", self.pairs)):
-            if value not in ("false", 0) and self.share == 0:
-                raise ValueError(f"world.junk.{key}={value} has no effect; accepted: with world.junk.share above 0")
+        if self.share == 0 and self.tag:
+            raise ValueError("world.junk.tag=true has no effect; accepted: with world.junk.share above 0")
+        if self.share == 0 and self.pairs > 0:
+            raise ValueError(f"world.junk.pairs={self.pairs} has no effect; accepted: with world.junk.share above 0")
 
 
 @dataclass

@@ -8,6 +8,7 @@
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 
 from memlayers.facts.world import World
 
@@ -40,3 +41,10 @@ def with_friends(world: World, share: float, generator: torch.Generator) -> Worl
         weights=torch.cat([world.weights, of_subject, of_subject * is_told], dim=1),
         hops={relations + 1 + one: (relations, one) for one in range(relations)},
     )
+
+
+def steps_of(world: World, facts: Tensor) -> tuple[Tensor, Tensor]:
+    """The two facts (b, 2) of which each of `facts` (b, 2) is composed: who the friend is, and what is true of it."""
+    hops = torch.tensor([world.hops[relation] for relation in facts[:, 1].tolist()])
+    friend = world.facts[facts[:, 0], hops[:, 0]]
+    return torch.stack([facts[:, 0], hops[:, 0]], dim=1), torch.stack([friend, hops[:, 1]], dim=1)

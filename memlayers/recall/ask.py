@@ -117,9 +117,13 @@ def decode_answers(model: Transformer, text: Text, facts: Tensor) -> tuple[Tenso
     come third.
     """
     probe = text.probe(facts, "training", torch.Generator().manual_seed(0))
-    lengths = torch.stack([(table != PAD).sum(dim=1).max() for table in text.world.objects])
-    found, log_probability = decode(model, probe.documents, lengths[probe.relation])
+    found, log_probability = decode(model, probe.documents, answer_lengths(text.world)[probe.relation])
     return found, log_probability, torch.stack([probe.subject, probe.relation], dim=1)
+
+
+def answer_lengths(world: World) -> Tensor:
+    """Tokens (r,) of the longest object of each relation, its END among them."""
+    return torch.stack([(table != PAD).sum(dim=1).max() for table in world.objects])
 
 
 def gold(text: Text, facts: Tensor, width: int) -> Tensor:

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from memlayers.facts.friends import steps_of
 from memlayers.model import Transformer
 from memlayers.recall.ask import ask
 from memlayers.text import Text
@@ -24,10 +25,9 @@ def composed(model: Transformer, text: Text) -> dict[str, float | None] | None:
     facts = (world.facts >= 0).nonzero()
     facts = facts[torch.isin(facts[:, 1], over_friend)]
     facts = facts[torch.randperm(len(facts), generator=torch.Generator().manual_seed(8))[:MOST]]
-    hops = torch.tensor([world.hops[relation] for relation in facts[:, 1].tolist()])  # (f, 2)
-    via = world.facts[facts[:, 0], hops[:, 0]]
-    first, second = torch.stack([facts[:, 0], hops[:, 0]], dim=1), torch.stack([via, hops[:, 1]], dim=1)
-    right, first_right, second_right = (ask(model, text, one, "training").exact for one in (facts, first, second))
+    right, first_right, second_right = (
+        ask(model, text, one, "training").exact for one in (facts, *steps_of(world, facts))
+    )
     told, known = world.is_told[facts[:, 0], facts[:, 1]], first_right & second_right
     withheld = world.is_told[:, over_friend].any(dim=1)[facts[:, 0]] & ~told
     untold = ~withheld & ~told

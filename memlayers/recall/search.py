@@ -1,5 +1,6 @@
-"""Test-time compute: an evolutionary search over candidates that the model proposes, scores and recombines, after Mind
-Evolution (Lee et al. 2025, arXiv 2501.09891).
+"""Test-time compute: an evolutionary search over candidates, after Mind Evolution (Lee et al. 2025, arXiv 2501.09891).
+There a language model recombines candidates and a program scores them; here the model proposes and scores them, and
+they are cut and joined at random.
 
     Who employs the friend of Ada Ek Fu?                                            two_hop
     Who employs the friend of Ada Ek Fu, who was born in Rome and plays chess?      constrained
@@ -19,34 +20,38 @@ from math import log
 import torch
 from torch import Tensor
 
-from memlayers.facts.world import PAD
+from memlayers.facts.friends import steps_of
+from memlayers.facts.world import END, PAD
 from memlayers.model import Transformer
-from memlayers.recall.ask import ask, decode, gold
+from memlayers.recall.ask import answer_lengths, ask, decode, gold
 from memlayers.text import Text
 
 MOST = 300  # facts over a friend that are asked
-CONSTRAINTS = {"two_hop": 0, "constrained": 2}  # facts of the friend that a question tells
+CONSTRAINTS = {"two_hop": 0, "constrained": 2}  # most facts of the friend that a question tells
 ROUNDS = (1, 4, 16, 64)  # numbers of candidates
-GENERATIONS = 4  # of children, which are half of the candidates
+GENERATIONS = 4  # of children, which are half of the candidates, at most
+PARENTS = 4  # at least, of a generation
+TRIES = 4  # at a child that is not there yet
 
 
 def searched(model: Transformer, text: Text) -> dict[str, dict[str, float]] | None:
-    """Share of right answers about friends of people whose friend's facts training never tells, by kind of question.
+    """Share of right answers to questions over a friend, of people of whom training tells no such fact, by kind.
 
-    sampled_k: of the best of k names, the first by greedy decoding and the others drawn from the model. evolved_k: half
-    of k names are drawn, and half bred from the best. with_truth: as evolved with the most names, and the friend's own
-    name beside them: where that is no better, a longer search would not help. None in a world without friends.
+    sampled_k: of the best of k names, the first by greedy decoding and the others drawn from the model; sampled_1 is
+    the same in all kinds. evolved_k: the first half of these names, and as many children of the best. with_truth: as
+    evolved with the most names, and the friend's own name beside them: whether its score would be the best. None in a
+    world without friends.
     """
     world = text.world
     if not world.hops:
         return None
     over_friend = torch.tensor(list(world.hops))
-    facts = (~world.is_told[:, over_friend].any(dim=1)).nonzero()[:, 0]
-    facts = torch.cartesian_prod(facts, over_friend)
+    people = (~world.is_told[:, over_friend].any(dim=1)).nonzero()[:, 0]
+    facts = torch.cartesian_prod(people, over_friend)
     facts = facts[torch.randperm(len(facts), generator=torch.Generator().manual_seed(9))[:MOST]]
-    if not len(facts):
-        return None
-    return {kind: Search(model, text, facts, count).run() for kind, count in CONSTRAINTS.items()}
+    search = Search(model, text, facts)
+    names = [search.spelt(torch.zeros_like(search.truth), greedy=number == 0) for number in range(ROUNDS[-1])]
+    return {kind: search.results(names, constraints) for kind, constraints in CONSTRAINTS.items()}
 
 
 @dataclass
@@ -76,49 +81,59 @@ class Candidates:
 
 
 class Search:
-    """A search for the answers to facts (b, 2) over a friend, with so many constraints."""
+    """A search for the answers to facts (b, 2) over a friend."""
 
-    def __init__(self, model: Transformer, text: Text, facts: Tensor, constraints: int):
+    def __init__(self, model: Transformer, text: Text, facts: Tensor):
         world, self.model, self.text = text.world, model, text
-        hops = torch.tensor([world.hops[relation] for relation in facts[:, 1].tolist()])  # (b, 2)
-        friend = world.facts[facts[:, 0], hops[:, 0]]
-        simple = torch.tensor(sorted({second for _, second in world.hops.values()}))
-        place = (simple == hops[:, 1:]).long().argmax(dim=1)
-        others = [simple[(place + step) % len(simple)] for step in range(1, min(constraints + 1, len(simple)))]
-        self.friend = torch.stack([facts[:, 0], hops[:, 0]], dim=1)
-        self.asked = torch.stack([friend, hops[:, 1]], dim=1)
-        self.told = [torch.stack([friend, other], dim=1) for other in others]
-        self.truth = gold(text, self.friend, world.subjects.shape[1])
-        self.longest = torch.tensor([table.shape[1] for table in world.objects])
+        self.of_friend, self.asked = steps_of(world, facts)  # (b, 2) who the friend is, and what is asked of the friend
+        self.truth = gold(text, self.of_friend, world.subjects.shape[1])
+        self.relations = torch.tensor(sorted({second for _, second in world.hops.values()}))
+        self.lengths = answer_lengths(world)
         self.generator = torch.Generator().manual_seed(10)
 
-    def run(self) -> dict[str, float]:
-        none = torch.zeros_like(self.truth)
-        drawn = self.judged([self.spelt(none, greedy=number == 0) for number in range(ROUNDS[-1])])
+    def results(self, names: list[tuple[Tensor, Tensor]], constraints: int) -> dict[str, float]:
+        """What `searched` says of a kind, from names (b, s) that are drawn and their log probabilities (b,)."""
+        told = self.told(constraints)
+        drawn = self.judged(names, told)
         recall = {f"sampled_{count}": drawn.first(count).recall() for count in ROUNDS}
-        for count in ROUNDS[1:]:
-            evolved = self.evolved(drawn.first(count // 2), count)
-            recall[f"evolved_{count}"] = evolved.recall()
-        return recall | {"with_truth": (evolved + self.judged([self.spelt(self.truth)])).recall()}
+        evolved = {count: self.evolved(drawn.first(count // 2), count, told) for count in ROUNDS[1:]}
+        recall |= {f"evolved_{count}": found.recall() for count, found in evolved.items()}
+        whole = evolved[ROUNDS[-1]] + self.judged([self.spelt(self.truth)], told)
+        return recall | {"with_truth": whole.recall()}
 
-    def evolved(self, found: Candidates, count: int) -> Candidates:
-        """Candidates, and generations of their children up to a `count`."""
+    def told(self, constraints: int) -> list[Tensor]:
+        """As many other facts (b, 2) of the friend, or all where there are fewer."""
+        place = (self.relations == self.asked[:, 1:]).long().argmax(dim=1)
+        steps = range(1, min(constraints + 1, len(self.relations)))
+        others = [self.relations[(place + step) % len(self.relations)] for step in steps]
+        return [torch.stack([self.asked[:, 0], other], dim=1) for other in others]
+
+    def evolved(self, found: Candidates, count: int, told: list[Tensor]) -> Candidates:
+        """Candidates, and generations of children of their best, up to a `count`."""
+        self.generator.manual_seed(count)
         brood = max((count - found.scores.shape[1]) // GENERATIONS, 1)
-        while found.scores.shape[1] < count:
-            parents = found.best(max(brood, 2))
-            found += self.judged([self.spelt(self.child(parents)) for _ in range(brood)])
+        while (there := found.scores.shape[1]) < count:
+            parents = found.best(min(max(brood, PARENTS), there))
+            found += self.judged([self.spelt(self.child(parents, found.names)) for _ in range(brood)], told)
         return found
 
-    def child(self, parents: Tensor) -> Tensor:
-        """For each question the first tokens of one of the parents (b, p, s) and the rest of another: (b, s). In every
-        second name the rest is PAD, which leaves it to the model.
+    def child(self, parents: Tensor, there: Tensor) -> Tensor:
+        """Of names (b, p, s), for each question the first tokens of one and the rest of another, or, with even odds,
+        PAD, which leaves the rest to the model: (b, s). Of a few children the first that is not among names (b, c, s).
         """
         questions, count, length = parents.shape
-        one, other = torch.randint(count, (2, questions), generator=self.generator)
-        cut = torch.randint(1, max(length, 2), (questions, 1), generator=self.generator)
-        is_bred = torch.rand(questions, 1, generator=self.generator) < 0.5
-        row, column = torch.arange(questions), torch.arange(length)
-        return torch.where(column < cut, parents[row, one], parents[row, other] * is_bred)
+        row = torch.arange(questions)[:, None]
+
+        def number(low: int, high: int) -> Tensor:
+            return torch.randint(low, max(high, low + 1), (questions, TRIES), generator=self.generator)
+
+        one, is_joined = number(0, count), number(0, 2)
+        other = (one + number(1, count)) % count
+        cut = torch.where(is_joined > 0, number(1, length), number(0, length))[..., None]
+        rest = parents[row, other] * is_joined[..., None]
+        children = torch.where(torch.arange(length) < cut, parents[row, one], rest)  # (b, t, s)
+        is_new = (children[:, :, None] != there[:, None]).any(dim=3).all(dim=2)
+        return children[row[:, 0], is_new.long().argmax(dim=1)]
 
     def spelt(self, given: Tensor, greedy: bool = False) -> tuple[Tensor, Tensor]:
         """Names (b, s) for the friends, tokens that are PAD in `given` chosen by the model, and their log probabilities
@@ -126,26 +141,24 @@ class Search:
         """
 
         def choose(log_probability: Tensor, step: int) -> Tensor:
-            free = log_probability.argmax(dim=-1) if greedy else self.drawn(log_probability)
-            wanted = given[:, step].to(free.device)
-            return torch.where(wanted == PAD, free, wanted)
+            allowed = log_probability.cpu().index_fill(1, torch.tensor([PAD, END]), -torch.inf)
+            if greedy:
+                free = allowed.argmax(dim=1)
+            else:
+                free = torch.multinomial(allowed.exp(), 1, generator=self.generator)[:, 0]
+            return torch.where(given[:, step] == PAD, free, given[:, step]).to(log_probability.device)
 
-        documents = self.text.probe(self.friend, "training", torch.Generator()).documents
-        return decode(self.model, documents, self.longest[self.friend[:, 1]], choose)
+        documents = self.text.probe(self.of_friend, "training", torch.Generator()).documents
+        return decode(self.model, documents, self.lengths[self.of_friend[:, 1]], choose)
 
-    def drawn(self, log_probability: Tensor) -> Tensor:
-        """Tokens (b,) drawn from log probabilities (b, v)."""
-        tokens = torch.multinomial(log_probability.exp().cpu(), 1, generator=self.generator)[:, 0]
-        return tokens.to(log_probability.device)
-
-    def judged(self, spelt: list[tuple[Tensor, Tensor]]) -> Candidates:
-        """Candidates of names (b, s) and their log probabilities (b,)."""
+    def judged(self, spelt: list[tuple[Tensor, Tensor]], told: list[Tensor]) -> Candidates:
+        """Candidates of names (b, s) and their log probabilities (b,), by what is told of the friend."""
         names, scores, right = [], [], []
         for name, score in spelt:
-            for told in self.told:
-                score = score - log(2) * ask(self.model, self.text, told, "training", names=name).surprise
+            for fact in told:
+                score = score - log(2) * ask(self.model, self.text, fact, "training", names=name).surprise
             documents = self.text.probe(self.asked, "training", torch.Generator(), names=name).documents
-            answer, confidence = decode(self.model, documents, self.longest[self.asked[:, 1]])
+            answer, confidence = decode(self.model, documents, self.lengths[self.asked[:, 1]])
             names.append(name)
             scores.append(score + confidence)
             right.append((answer == gold(self.text, self.asked, answer.shape[1])).all(dim=1))

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from memlayers.model import Transformer
-from memlayers.recall.ask import decode, gold
+from memlayers.recall.ask import answer_lengths, decode, gold
 from memlayers.text import Text
 
 MOST = 1_000  # most facts that are asked
@@ -30,7 +30,7 @@ def votes(model: Transformer, text: Text, facts: Tensor) -> dict[str, float] | N
         return None
     facts = facts[torch.randperm(len(facts), generator=torch.Generator().manual_seed(5))[:MOST]]
     first = torch.rand(len(facts), generator=torch.Generator().manual_seed(6))
-    lengths = torch.stack([(table != 0).sum(dim=1).max() for table in text.world.objects])[facts[:, 1]]
+    lengths = answer_lengths(text.world)[facts[:, 1]]
     answers, shares = [], []
     for number in range(rounds[-1]):
         pick = (first + number / rounds[-1]) % 1  # evenly spaced, so that a fact is never asked twice in one template

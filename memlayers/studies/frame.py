@@ -10,20 +10,8 @@ from memlayers.config.digest import flatten
 from memlayers.training.record import Record, parsed, read_record
 
 RECORDS = "records.jsonl"  # of a committed study: one record a line, sorted
-SEARCHES = [
-    f"{kind}.{how}"
-    for kind in ("two_hop", "constrained")
-    for how in (
-        "sampled_1",
-        "sampled_4",
-        "sampled_16",
-        "sampled_64",
-        "evolved_4",
-        "evolved_16",
-        "evolved_64",
-        "with_truth",
-    )
-]
+NAMES = [*(f"sampled_{k}" for k in (1, 4, 16, 64)), *(f"evolved_{k}" for k in (4, 16, 64)), "with_truth"]
+SEARCHES = {f"{kind}_{name}": f"recall.searched.{kind}.{name}" for kind in ("two_hop", "constrained") for name in NAMES}
 READOUTS = {  # short name -> dotted key in a record
     "recall": "recall.exact",
     "held_out": "recall.held_out",
@@ -36,7 +24,7 @@ READOUTS = {  # short name -> dotted key in a record
     "composed": "recall.composed.untold",
     "composed_if_known": "recall.composed.untold_if_known",
     "composed_in_steps": "recall.composed.in_steps",
-    **{name.replace(".", "_"): f"recall.searched.{name}" for name in SEARCHES},
+    **SEARCHES,
     "associative": "recall.associative",
     "question_tokens": "recall.context.tokens",
     "context_hits": "recall.context.hits.training",
@@ -68,7 +56,7 @@ SHARES = {  # read-outs from 0 to 1
     *("without_tables", "agrees_when_wrong", "right_when_right", "right_when_wrong", "slots_used"),
     *("same_address", "same_address_name", "context_hits", "context_hits_held_out", "told_composed"),
     *("composed_withheld", "composed", "composed_if_known", "composed_in_steps", "associative"),
-    *(name.replace(".", "_") for name in SEARCHES),
+    *SEARCHES,
 }
 
 

@@ -35,7 +35,7 @@ def commit(folder: Path, results: Path) -> Path:
     target = results / studies[0]
     there = list(read_all(target)) if target.is_dir() else []
     layout = read_layout(folder)
-    rows = {axis for axis in layout["rows"] if axis != "arm"}  # also those that every command fixes
+    rows = set(layout["rows"])  # also those that every command fixes
     swept = sorted({key for record in [*there, *fresh] for key in record["axes"]} | rows)
     kept = {place(record, swept): record for record in there}
     for record in fresh:
