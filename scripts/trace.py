@@ -49,8 +49,9 @@ def main() -> int:
         fail(error)
         return 2
     table = Table(box=None, pad_edge=False)
-    for name in ("layer", "slot", "weight", "heads", "other facts", "such as"):
+    for name in ("layer", "slot", "weight", "heads", "other facts"):
         table.add_column(name, justify="right" if name in ("slot", "weight", "other facts") else "left")
+    table.add_column("such as", no_wrap=True, max_width=max(console.width - 48, 24))  # a line a slot
     for read in reads:
         heads = " ".join(map(str, read.heads))
         known_to = ", ".join(read.known_to)

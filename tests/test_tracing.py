@@ -125,5 +125,7 @@ def test_trace_prints_draws_and_measures(model, tmp_path):
         for words in ([name, "country", "--figure", str(tmp_path / "f.png")], ["--measure", "3"])
     ]
     assert [one.returncode for one in done] == [0, 0], [one.stderr for one in done]
+    slots = len(tracing.trace(model, name, "country"))
+    assert len(done[0].stdout.splitlines()) == 1 + slots + 2, "a line a slot, whatever the width of the terminal"
     assert "as it is: " in done[0].stdout and (tmp_path / "f.png").stat().st_size > 5_000
     assert '"facts": 3' in done[1].stdout
