@@ -19,6 +19,7 @@ from memlayers.optim import RowwiseAdagrad
 from memlayers.quantize import VALUES, quantize, rounded, rounded_rows, stored_bytes
 from memlayers.text import Text
 from memlayers.training.learner import FactLearner, answer_loss
+from memlayers.training.rounding import trained_already
 from memlayers.training.run import run
 
 MODEL = ModelConfig(ffn=Memory(num_keys=5, heads=2, topk=3, d_key=4), d_model=8, hidden=12)
@@ -223,6 +224,36 @@ def test_the_model_that_is_kept_is_the_rounded_one_that_was_measured(when, tmp_p
             8 * sum(stored_bytes(again, config.quantize).values()) / (record["recall"]["exact"] * 40)
         )
     }
+
+
+@pytest.mark.parametrize(
+    "settings", [("int4", "int8"), ("ternary", "float32"), ("int8", "float32", "after", 0.5)], ids=str
+)
+def test_a_model_that_was_kept_is_rounded_without_training_to_the_same_digits(settings, tmp_path, monkeypatch):
+    rounding = QuantizeConfig(*settings)
+    trained = run(of(tmp_path / "alone", quantize=rounding))
+    plain = run(of(tmp_path / "both", save_model=True))
+    monkeypatch.setattr("memlayers.training.run.fit", lambda *_: pytest.fail("it trains"))
+    taken = run(of(tmp_path / "both", quantize=rounding))
+    assert taken["training"].pop("taken_from") == plain["digest"]
+    untimed = [
+        {key: value for key, value in one.items() if key not in ("timing", "checksum")} for one in (taken, trained)
+    ]
+    assert untimed[0] == untimed[1] and taken["timing"] == plain["timing"]
+    assert taken["recall"] != plain["recall"]
+
+
+def test_a_model_of_other_code_or_settings_or_that_was_not_kept_is_not_taken(tmp_path, monkeypatch):
+    rounding = QuantizeConfig("ternary", "ternary")
+    run(of(tmp_path / "lost"))
+    run(of(tmp_path / "kept", save_model=True))
+    assert trained_already(of(tmp_path / "kept", quantize=rounding)) is not None
+    assert trained_already(of(tmp_path / "lost", quantize=rounding)) is None
+    assert trained_already(of(tmp_path / "kept", quantize=QuantizeConfig())) is None
+    assert trained_already(of(tmp_path / "kept", quantize=QuantizeConfig("ternary", "ternary", "trained"))) is None
+    assert trained_already(of(tmp_path / "kept", rate=0.1, quantize=rounding)) is None
+    monkeypatch.setattr("memlayers.training.rounding.code_version", lambda: {"commit": "other"})
+    assert trained_already(of(tmp_path / "kept", quantize=rounding)) is None
 
 
 def finished_model(config) -> Transformer:

@@ -9,13 +9,12 @@ from typing import Any
 import lightning
 import torch
 
-from memlayers.config import OptimConfig, QuantizeConfig, RunConfig
+from memlayers.config import OptimConfig, RunConfig
 from memlayers.config.digest import NAMES_AND_PLACES, digest, settings
 from memlayers.cost import refuse_too_large
 from memlayers.kernels import choose, implementations_used, selected_implementation
 from memlayers.model import Transformer, build_model, parameters_with_roles
 from memlayers.optim.groups import peak_rate, rule_of
-from memlayers.quantize import stored_bytes
 from memlayers.recall.plateau import left_plateau
 from memlayers.training import ranks
 from memlayers.training.ahead import Ahead
@@ -38,6 +37,7 @@ from memlayers.training.record import (
     record_path,
 )
 from memlayers.training.refusals import refuse_device, room_for
+from memlayers.training.rounding import rounded_again, storage, trained_already
 from memlayers.training.saved_model import save
 from memlayers.training.teacher import teacher_of
 from memlayers.training.trainer import build_trainer, fit
@@ -110,16 +110,18 @@ def train(config: RunConfig, chosen: Plan, progress: RunProgress, first: int) ->
     """Train from step `first` on and measure; returns the record's blocks with the results."""
     text, matched = chosen.text, chosen.matched
     kernels = choose(config.kernels)
+    teacher = teacher_of(config, text, kernels)
+    batches = Batches(text, chosen.batch_size, chosen.steps, (config.world.seed, config.seed))
+    probe = RecallProbe(text, batches, config.training.probes, config.training.max_probed_facts)
+    end = FinalMeasurement(text, chosen.steps * chosen.batch_size, probe, config, teacher)
+    if (other := trained_already(config)) is not None:
+        return rounded_again(config, text, kernels, end, other)
     generator = torch.Generator().manual_seed(config.seed)
     sparse = config.optim.values is None or config.optim.values.sparse
     vocabulary, shards = len(text.vocabulary), config.shard_tables
     model = build_model(matched.model, vocabulary, generator, kernels, sparse, text.questions(), shards)
-    teacher = teacher_of(config, text, kernels)
     learner = FactLearner(model, config.optim, config.training.loss, chosen.steps, kernels, config.quantize, teacher)
     learner.shards_at = tables_path(checkpoint_path(config), first)
-    batches = Batches(text, chosen.batch_size, chosen.steps, (config.world.seed, config.seed))
-    probe = RecallProbe(text, batches, config.training.probes, config.training.max_probed_facts)
-    end = FinalMeasurement(text, chosen.steps * chosen.batch_size, probe, config, teacher)
     minutes = config.checkpoint_minutes
     keeper = Checkpointer(config, None if minutes is None else 60 * minutes, first)
     callbacks: list[lightning.Callback] = [probe, progress, keeper]
@@ -175,13 +177,6 @@ def train(config: RunConfig, chosen: Plan, progress: RunProgress, first: int) ->
             "tokens_per_second": tokens / end.seconds if end.seconds else None,
         },
     }
-
-
-def storage(model: Transformer, settings: QuantizeConfig, recall: dict[str, Any]) -> dict[str, float | None]:
-    """Bytes of tables and of other weights, and their bits per recalled fact of the world."""
-    sizes = stored_bytes(model, settings)
-    facts = recall["exact"] * recall["num_facts"]
-    return {**sizes, "bits_per_fact": 8 * sum(sizes.values()) / facts if facts else None}
 
 
 def optimizer_of_roles(model: Transformer, optim: OptimConfig) -> list[dict[str, Any]]:
