@@ -256,6 +256,14 @@ def test_a_model_of_other_code_or_settings_or_that_was_not_kept_is_not_taken(tmp
     assert trained_already(of(tmp_path / "kept", quantize=rounding)) is None
 
 
+def test_a_damaged_model_is_named_in_one_line(tmp_path):
+    run(of(tmp_path, save_model=True))
+    (file,) = tmp_path.rglob("*.safetensors")
+    file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(ValueError, match=rf"^{file}: not a model \(.*\); accepted: "):
+        run(of(tmp_path, quantize=QuantizeConfig("int4")))
+
+
 def finished_model(config) -> Transformer:
     from memlayers.training.record import model_path
 

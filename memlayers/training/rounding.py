@@ -5,15 +5,17 @@ of a run that is the same in all else, if that has finished by the same code and
 from dataclasses import replace
 from typing import Any
 
+from safetensors import SafetensorError
+from safetensors.torch import load_model
+
 from memlayers.config import QuantizeConfig, RunConfig
-from memlayers.kernels import Kernels
 from memlayers.model import Transformer
 from memlayers.quantize import stored_bytes
 from memlayers.text import Text
 from memlayers.training import ranks
 from memlayers.training.probe import FinalMeasurement
 from memlayers.training.record import Record, code_version, finished, model_path
-from memlayers.training.saved_model import load, save
+from memlayers.training.saved_model import save
 
 SAME = ("facts", "model", "match", "cost", "training", "optimizer", "timing", "teacher")  # blocks of both records
 
@@ -31,12 +33,15 @@ def trained_already(config: RunConfig) -> Record | None:
 
 
 def rounded_again(
-    config: RunConfig, text: Text, kernels: Kernels, end: FinalMeasurement, record: Record
+    config: RunConfig, model: Transformer, text: Text, end: FinalMeasurement, record: Record
 ) -> dict[str, Any]:
-    """Round and measure the model of another run, that of `record`; returns this run's blocks, with the digest of the
-    other as training.taken_from.
+    """Give an untrained model the parameters of another run, that of `record`, round and measure it; returns this run's
+    blocks, with the digest of the other as training.taken_from. Raises ValueError for a damaged file.
     """
-    _, _, model = load(record["path"], kernels=kernels)
+    try:
+        load_model(model, record["path"])
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"{record['path']}: not a model ({error}); accepted: that of a run; or delete it") from None
     recall = end.measured(model)
     if config.save_model:
         save(model, text, config)

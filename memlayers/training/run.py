@@ -114,12 +114,12 @@ def train(config: RunConfig, chosen: Plan, progress: RunProgress, first: int) ->
     batches = Batches(text, chosen.batch_size, chosen.steps, (config.world.seed, config.seed))
     probe = RecallProbe(text, batches, config.training.probes, config.training.max_probed_facts)
     end = FinalMeasurement(text, chosen.steps * chosen.batch_size, probe, config, teacher)
-    if (other := trained_already(config)) is not None:
-        return rounded_again(config, text, kernels, end, other)
     generator = torch.Generator().manual_seed(config.seed)
     sparse = config.optim.values is None or config.optim.values.sparse
     vocabulary, shards = len(text.vocabulary), config.shard_tables
     model = build_model(matched.model, vocabulary, generator, kernels, sparse, text.questions(), shards)
+    if (other := trained_already(config)) is not None:
+        return rounded_again(config, model, text, end, other)
     learner = FactLearner(model, config.optim, config.training.loss, chosen.steps, kernels, config.quantize, teacher)
     learner.shards_at = tables_path(checkpoint_path(config), first)
     minutes = config.checkpoint_minutes
