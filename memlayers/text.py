@@ -63,7 +63,7 @@ class Text:
         self.associative: partial[Documents] | None = None
         if self.junk and self.junk.pairs:
             self.associative = partial(associative_rows, self.junk, self.layouts["training"].codes, self.write)
-            self.other_rate, self.junk = self.junk.share, None
+            self.other_rate, self.junk = self.junk.share, None  # rows of their own, and no document is junk
         self.vocabulary = tuple(ids)
 
         self.width = max(len(pronoun), world.subjects.shape[1], *(table.shape[1] for table in world.objects))

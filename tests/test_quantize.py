@@ -243,7 +243,7 @@ def test_a_model_that_was_kept_is_rounded_without_training_to_the_same_digits(se
     assert taken["recall"] != plain["recall"]
 
 
-def test_a_model_of_other_code_or_settings_or_that_was_not_kept_is_not_taken(tmp_path, monkeypatch):
+def test_a_model_of_other_code_machine_or_settings_or_that_was_not_kept_is_not_taken(tmp_path, monkeypatch):
     rounding = QuantizeConfig("ternary", "ternary")
     run(of(tmp_path / "lost"))
     run(of(tmp_path / "kept", save_model=True))
@@ -252,8 +252,15 @@ def test_a_model_of_other_code_or_settings_or_that_was_not_kept_is_not_taken(tmp
     assert trained_already(of(tmp_path / "kept", quantize=QuantizeConfig())) is None
     assert trained_already(of(tmp_path / "kept", quantize=QuantizeConfig("ternary", "ternary", "trained"))) is None
     assert trained_already(of(tmp_path / "kept", rate=0.1, quantize=rounding)) is None
-    monkeypatch.setattr("memlayers.training.rounding.code_version", lambda: {"commit": "other"})
-    assert trained_already(of(tmp_path / "kept", quantize=rounding)) is None
+    for name, other in (
+        ("code_version", lambda: {"commit": "other"}),
+        ("machine", lambda threads: {"processor": "other"}),
+        ("selected_implementation", lambda choice: "other"),
+    ):
+        with monkeypatch.context() as patched:
+            patched.setattr(f"memlayers.training.rounding.{name}", other)
+            assert trained_already(of(tmp_path / "kept", quantize=rounding)) is None
+    assert trained_already(of(tmp_path / "kept", quantize=rounding)) is not None
 
 
 def test_a_damaged_model_is_named_in_one_line(tmp_path):

@@ -29,8 +29,8 @@ from memlayers.text import Text
 MOST = 300  # facts over a friend that are asked
 CONSTRAINTS = {"two_hop": 0, "constrained": 2}  # most facts of the friend that a question tells
 ROUNDS = (1, 4, 16, 64)  # numbers of candidates
-GENERATIONS = 4  # of children, which are half of the candidates, at most
-PARENTS = 4  # at least, of a generation
+GENERATIONS = 4  # at most, of children, which are half of the candidates
+PARENTS = 4  # at least, of a generation where there are as many
 TRIES = 4  # at a child that is not there yet
 
 

@@ -1,5 +1,6 @@
 """Rounding without training again: on a CPU, a run that rounds its model after training, or adds noise, takes the model
-of a run that is the same in all else, if that has finished by the same code and kept it (save_model=true).
+of a run that is the same in all else, if that has finished by the same code, on the same kind of machine, and kept it
+(save_model=true).
 """
 
 from dataclasses import replace
@@ -9,12 +10,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_model
 
 from memlayers.config import QuantizeConfig, RunConfig
+from memlayers.kernels import selected_implementation
 from memlayers.model import Transformer
 from memlayers.quantize import stored_bytes
 from memlayers.text import Text
 from memlayers.training import ranks
 from memlayers.training.probe import FinalMeasurement
-from memlayers.training.record import Record, code_version, finished, model_path
+from memlayers.training.record import Record, code_version, finished, machine, model_path
 from memlayers.training.saved_model import save
 
 SAME = ("facts", "model", "match", "cost", "training", "optimizer", "timing", "teacher")  # blocks of both records
@@ -29,6 +31,9 @@ def trained_already(config: RunConfig) -> Record | None:
     record = finished(plain)
     if record is None or record["code"] != code_version():
         return None
+    ran_on, kernels = record["machine"], set(record["machine"]["kernels"].values())
+    if not machine(config.threads).items() <= ran_on.items() or kernels - {selected_implementation(config.kernels)}:
+        return None  # its digits would not be this run's own
     return record | {"path": str(model_path(plain))}
 
 
