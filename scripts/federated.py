@@ -1,6 +1,7 @@
 """Clients that hold different facts learn together: what does merging keep, what is sent, and what gets out?
 
 python scripts/federated.py                              69 runs: dense and memory, in every way of memlayers/federated/
+python scripts/federated.py --world biographies_prose --clients 4           42 runs in prose, of two minutes each
 python scripts/federated.py --clients 4 --seeds 1 --people 300 --out elsewhere.json
 
 Each run is written as it ends, and the same command goes on from there. More clients or seeds are added to those that
@@ -25,7 +26,8 @@ from memlayers.studies.workers import keep_freed_memory
 from memlayers.training.process import locked, threads
 from memlayers.training.record import code_version, machine, write_json
 
-FILE = Path(__file__).resolve().parent.parent / "results" / "federated.json"
+RESULTS = Path(__file__).resolve().parent.parent / "results"
+WORLDS = ("biographies", "biographies_prose")
 ARMS = ("dense", "memory")
 SHOWN = ("own", "others", "before", "stranger_rows", "bytes")
 
@@ -38,10 +40,10 @@ def cells(clients: list[int], seeds: int) -> Iterator[dict[str, Any]]:
                 yield from ({"arm": arm, "way": way, "clients": count, "seed": seed} for way in ways_of(arm, count))
 
 
-def configured(arm: str, seed: int, settings: dict[str, Any]) -> RunConfig:
+def configured(arm: str, seed: int, world: str, settings: dict[str, Any]) -> RunConfig:
     """The configuration of a plain run of this arm and seed."""
     words = [f"world.num_people={settings['people']}", f"training.exposures={settings['exposures']}"]
-    jobs = jobs_from([f"arm={arm}", "world=biographies", f"seed={seed}", *words])
+    jobs = jobs_from([f"arm={arm}", f"world={world}", f"seed={seed}", *words])
     assert jobs is not None and len(jobs) == 1
     return jobs[0]
 
@@ -49,7 +51,7 @@ def configured(arm: str, seed: int, settings: dict[str, Any]) -> RunConfig:
 def run(cell: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
     """Do one run. Raises ValueError if runs of its arm in `found` have other settings."""
     settings = found["settings"]
-    config = configured(cell["arm"], cell["seed"], settings)
+    config = configured(cell["arm"], cell["seed"], found["world"], settings)
     there = {one["digest"] for one in found["runs"] if one["arm"] == cell["arm"]}
     if there - {digest(config)}:
         raise ValueError(
@@ -71,14 +73,16 @@ def numbers(text: str) -> list[int]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--world", default=WORLDS[0], choices=WORLDS)
     parser.add_argument("--clients", default="4,16", help="one client with all facts is added")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--people", type=int, default=800, help="of six facts each")
     parser.add_argument("--exposures", type=float, default=16, help="of each fact, over all clients")
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--shared", type=float, default=0.2, help="share of people whose facts all clients hold")
-    parser.add_argument("--out", type=Path, default=FILE)
+    parser.add_argument("--out", type=Path, help="default: results/beyond_federated/WORLD.json")
     given = parser.parse_args()
+    out = given.out or FEDERATED.path(RESULTS, given.world)
     settings = {name: getattr(given, name) for name in ("people", "exposures", "rounds", "shared")}
     console = Console(highlight=False, markup=False)
     try:
@@ -89,25 +93,27 @@ def main() -> int:
             at_least(f"--{name}", getattr(given, name), 1)
         within("--shared", given.shared, 0, 1)
         for count in clients:  # whatever is wrong is said before any run begins
-            laid_out(configured(ARMS[0], 0, settings), count, given.rounds, given.shared)
+            laid_out(configured(ARMS[0], 0, given.world, settings), count, given.rounds, given.shared)
         keep_freed_memory()
-        with locked(given.out), threads(1):
-            found = FEDERATED.load(given.out) or {"settings": settings, "runs": []}
-            if found["settings"] != settings:
-                there = " ".join(f"--{name}={value}" for name, value in found["settings"].items())
-                raise ValueError(f"{given.out} has runs with {there}; accepted: these, or another --out")
+        with locked(out), threads(1):
+            fresh = {"world": given.world, "settings": settings, "runs": []}
+            found = FEDERATED.read(out) if out.is_file() else fresh
+            if (found["world"], found["settings"]) != (given.world, settings):
+                there = {"world": found["world"]} | found["settings"]
+                words = " ".join(f"--{name}={value}" for name, value in there.items())
+                raise ValueError(f"{out} has runs with {words}; accepted: these, or another --out")
             for cell in cells(clients, given.seeds):
                 if any(cell.items() <= one.items() for one in found["runs"]):
                     continue
                 found["runs"].append(run(cell, found))
-                write_json(given.out, found)
+                write_json(out, found)
                 last = {name: found["runs"][-1][name] for name in SHOWN}
                 console.print(" ".join(f"{key}={value}" for key, value in cell.items()), end=": ")
                 console.print(", ".join(f"{name} {value:.4g}" for name, value in last.items() if value is not None))
     except (ValueError, OSError, FloatingPointError) as error:
         fail(error if isinstance(error, FloatingPointError) else ValueError(error))
         return 2
-    print(given.out)
+    print(out)
     return 0
 
 

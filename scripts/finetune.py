@@ -1,7 +1,7 @@
 """A Llama with one memory layer knows facts of a world and is taught new ones: what does each way of teaching forget?
 
 python scripts/finetune.py --tune                   learning rates on a seed of their own, then seeds 0 to 2
-python scripts/finetune.py                          with the rates of results/finetune.json
+python scripts/finetune.py                          with the rates of results/beyond_customisation/
 python scripts/finetune.py --people 300 --seeds 1 --out elsewhere.json
 
 The ways, context, full, lora, table and rows, are those of memlayers/foreign/teach.py. A rate is the best one that
@@ -22,7 +22,7 @@ from memlayers.checks import at_least, within
 from memlayers.foreign.teach import NEW, TARGET, pretrained, teach
 from memlayers.studies.cli import fail, verb
 
-FILE = Path(__file__).resolve().parent.parent / "results" / "finetune.json"
+FILE = Path(__file__).resolve().parent.parent / "results" / "beyond_customisation" / "biographies.json"
 TUNING_SEED = 11
 RATES = {
     "context": [0.0],
@@ -80,7 +80,14 @@ def main() -> int:
         for seed in range(given.seeds):
             taught = pretrained(given.people, seed)
             runs += [{"seed": seed} | teach(arm, taught, rate) for arm, rate in rates.items()]
-        content = {"tuning": tuning, "runs": runs, "people": given.people, "new_facts": NEW, "target": TARGET}
+        content = {
+            "world": "biographies",
+            "tuning": tuning,
+            "runs": runs,
+            "people": given.people,
+            "new_facts": NEW,
+            "target": TARGET,
+        }
         write_json(given.out, content | {"code": code_version(), "machine": machine(torch.get_num_threads())})
     except (ValueError, OSError, ImportError) as error:
         fail(ValueError(error))

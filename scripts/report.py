@@ -24,7 +24,7 @@ from memlayers.studies.files import settings_in
 from memlayers.studies.frame import records
 from memlayers.studies.layout import read_layout
 from memlayers.studies.results import commit, redraw, studies_in
-from memlayers.studies.scripted import Scripted
+from memlayers.studies.scripted import Content, Scripted
 from memlayers.studies.sections import filled, headline, render
 from memlayers.studies.summary import summary
 from memlayers.studies.table import screen, table, verdict
@@ -37,15 +37,15 @@ HEADLINE = ("frontier", "language")  # the studies in the README
 ARMS = ("memory", "ngram", "dense", "dense_4x")
 
 
-def scripted() -> list[tuple[Scripted, dict[str, Any]]]:
-    """Studies by scripts of their own, and what they measured, of those whose file is there."""
-    found = [(study, study.load(RESULTS / f"{study.script}.json")) for study in (CUSTOMISED, FEDERATED)]
-    return [(study, content) for study, content in found if content]
+def scripted() -> list[tuple[Scripted, list[Content]]]:
+    """Studies by scripts of their own, and what they measured, of those whose files are there."""
+    found = [(study, study.load(RESULTS)) for study in (CUSTOMISED, FEDERATED)]
+    return [(study, contents) for study, contents in found if contents]
 
 
 def others() -> tuple[str, ...]:
     """Sections of RESULTS.md beside those of studies."""
-    sections, measured = (study.section(content) for study, content in scripted()), timed()
+    sections, measured = (study.section(contents) for study, contents in scripted()), timed()
     return (*sections, speed.section(measured)) if measured else tuple(sections)
 
 
@@ -58,14 +58,14 @@ def timed() -> dict[str, Any]:
 def numbers() -> dict[str, Any]:
     """What results/summary.json has."""
     studies = summary(studies_in(RESULTS))["studies"]
-    for study, content in scripted():
-        studies |= study.summary(content)
+    for study, contents in scripted():
+        studies |= study.summary(contents)
     return {"studies": studies}
 
 
 def results_text() -> str:
     """RESULTS.md."""
-    rows = [study.overview(content) for study, content in scripted()]
+    rows = [study.overview(contents) for study, contents in scripted()]
     return render(RESULTS, (WAYS, *others()), rows)
 
 
@@ -76,6 +76,8 @@ def quoted_studies() -> list[Path]:
 
 def redraw_all() -> list[Path]:
     written = [path for folder in studies_in(RESULTS) for path in redraw(folder, folder)]
+    for study, contents in scripted():
+        written += study.draw(contents, RESULTS / study.name / "figure")
     written += draw_ways(RESULTS, RESULTS / "beyond" / "figure")
     if measured := timed():
         written += speed.draw(measured, RESULTS / "bench" / "speed")

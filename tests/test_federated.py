@@ -280,17 +280,19 @@ def found_of(seeds: int) -> dict:
             recalls = dict.fromkeys(shown.shares, own + 0.01 * seed) | {"peer": None}
             costs = dict.fromkeys(shown.costs, 2e6 if way == "average" else 1e6)
             runs.append({"arm": "memory", "way": way, "clients": 4, "seed": seed} | recalls | costs)
-    return {"settings": {"people": 40, "exposures": 4.0, "rounds": 2, "shared": 0.2}, "runs": runs}
+    return {
+        "world": "biographies",
+        "settings": {"people": 40, "exposures": 4.0, "rounds": 2, "shared": 0.2},
+        "runs": runs,
+    }
 
 
 def test_the_section_has_question_verdict_command_and_a_table_with_intervals_and_n():
-    text = shown.section(found_of(3))
+    text = shown.section([found_of(3)])
     assert "+0.200 over 3 paired seeds; for 0.50 times the bytes" in text
     assert "these are 0.610 [0.585, 0.635] and 0.610" in text and "Dense" not in text
-    assert (
-        "    python scripts/federated.py --people 40 --exposures 4 --rounds 2 --shared 0.2 --clients 4 --seeds 3"
-        in text
-    )
+    settings = "--people 40 --exposures 4 --rounds 2 --shared 0.2 --clients 4 --seeds 3"
+    assert f"    python scripts/federated.py --world biographies {settings}" in text
     lines = [
         [cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")
     ]
@@ -301,13 +303,18 @@ def test_the_section_has_question_verdict_command_and_a_table_with_intervals_and
 
 
 def test_the_summary_has_means_and_intervals_and_nothing_without_a_file(tmp_path: Path):
-    found = shown.summary(found_of(3))["beyond_federated"]["biographies"]["rows"]
+    prose = found_of(2) | {"world": "biographies_prose"}
+    both = shown.summary([found_of(3), prose])["beyond_federated"]
+    assert [row["n"] for row in both["biographies_prose"]["rows"]] == [2, 2, 2]
+    found = both["biographies"]["rows"]
     assert [row["way"] for row in found] == ["average", "rows", "rows_only"] and "peer" not in found[0]
     assert found[0]["own"]["mean"] == pytest.approx(0.51) and found[0]["n"] == 3
-    assert shown.load(tmp_path / "none.json") is None
-    (tmp_path / "other.json").write_text("{}")
-    with pytest.raises(ValueError, match=r"other.json: not written by scripts/federated.py"):
-        shown.load(tmp_path / "other.json")
+    assert shown.load(tmp_path) == []
+    other = shown.path(tmp_path, "biographies")
+    other.parent.mkdir()
+    other.write_text("{}")
+    with pytest.raises(ValueError, match=r"biographies.json: not written by scripts/federated.py"):
+        shown.load(tmp_path)
 
 
 def test_a_store_of_every_clients_documents_is_refused():

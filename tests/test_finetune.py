@@ -20,7 +20,7 @@ pytest.importorskip("peft")
 
 @pytest.mark.slow
 def test_sparse_memory_finetuning_learns_as_much_and_forgets_less(tmp_path):
-    """A quarter of the world of results/finetune.json, at its rates."""
+    """A quarter of the world of results/beyond_customisation/, at its rates."""
     path = tmp_path / "finetune.json"
     done = called("finetune.py", "--people", "300", "--seeds", "1", "--out", str(path))
     assert done.returncode == 0, done.stderr
@@ -72,10 +72,10 @@ def test_a_context_holds_all_facts_of_the_person_and_its_answer_is_the_last():
 
 def test_a_file_without_a_rate_for_every_way_is_one_line(monkeypatch, tmp_path):
     script = runpy.run_path(str(ROOT / "scripts" / "finetune.py"))
-    old = tmp_path / "finetune.json"
+    old = tmp_path / "biographies.json"
     old.write_text(json.dumps({"tuning": [{"arm": "full"}]}))
     monkeypatch.setitem(script["tried"].__globals__, "FILE", old)
-    with pytest.raises(ValueError, match=r"finetune.json has no rate for context, lora, .*; accepted: --tune$"):
+    with pytest.raises(ValueError, match=r"biographies.json has no rate for context, lora, .*; accepted: --tune$"):
         script["tried"]()
 
 

@@ -69,7 +69,8 @@ def federate(config: RunConfig, name: str, clients: int, rounds: int, shared: fl
     """Train in one of WAYS and measure. Raises ValueError for settings that cannot be met, FloatingPointError for a
     loss that is not finite.
 
-    Recall, as means over clients j, of the model of client j after the last merge:
+    Recall, in words that training never uses where the world is in prose, as means over clients j, of the model of
+    client j after the last merge:
     own, others: on j's facts, and on those of other clients. shared: on facts that all hold.
     Recall on j's facts, of other models:
     before: j's model before the last merge.
@@ -140,7 +141,7 @@ def beginning(
 def recalled(text: Text, models: list[Transformer], owner: Tensor) -> dict[str, float | None]:
     """The recalls own, others and shared of `federate`."""
     of_fact = owner[text.facts[:, 0]]
-    hit_by = {model: ask(model, text, text.facts, "training").exact for model in set(models)}
+    hit_by = {model: ask(model, text, text.facts, asked(text)).exact for model in set(models)}
     hits = [hit_by[model] for model in models]
     own = [share(hit[of_fact == j]) for j, hit in enumerate(hits)]
     others = [share(hit[(of_fact != j) & (of_fact != SHARED)]) for j, hit in enumerate(hits)]
@@ -164,8 +165,13 @@ def strangers(text: Text, start: Transformer, group: list[Client], owner: Tensor
             if start.tables():
                 models["peer_rows"] = received(peer, client, whole=False, others=False)
         for name, model in models.items():
-            shares_by_name[name].append(share(ask(model, text, facts, "training").exact))
+            shares_by_name[name].append(share(ask(model, text, facts, asked(text)).exact))
     return {name: mean(shares) for name, shares in shares_by_name.items()}
+
+
+def asked(text: Text) -> str:
+    """The phrasing of questions."""
+    return "held_out" if text.style == "prose" else "training"
 
 
 def share(hits: Tensor) -> float:

@@ -1,4 +1,4 @@
-"""What scripts/finetune.py measures (results/finetune.json)."""
+"""What scripts/finetune.py measures (results/beyond_customisation/)."""
 
 from typing import Any
 
@@ -55,4 +55,6 @@ CUSTOMISED = Scripted(
     literature=LITERATURE,
     verdict=verdict,
     command=command,
+    x="arm",
+    y="forgotten",
 )

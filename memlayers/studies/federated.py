@@ -1,4 +1,4 @@
-"""What scripts/federated.py measures (results/federated.json)."""
+"""What scripts/federated.py measures (results/beyond_federated/)."""
 
 from typing import Any
 
@@ -13,11 +13,12 @@ client read them (`rows`)? `alone`: nothing is merged. `warm`: a server first tr
 clients go on with their own; in `rows_only` with the table alone, all else frozen. One client holds all facts: the
 upper bound of its way.
 
-Recall, a mean over clients: of a client's `own` facts, the `others`' and `shared` ones by the model after the last
-merge; of own ones `before` it. What gets out, as recall of a client's own facts by who holds none of them: by a
-stranger with the first model and all that the client sent in the last round (`stranger_all`), or only the rows that it
-read (`stranger_rows`); by another client before the last merge (`peer`), and with those rows (`peer_rows`). `bytes_up`
-and `bytes_down` are MB of a client and round, `bytes` MB of all, both ways; `rows_sent` is the share of the table."""
+Recall, a mean over clients, in prose in words that training never uses: of a client's `own` facts, the `others`' and
+`shared` ones by the model after the last merge; of own ones `before` it. What gets out, as recall of a client's own
+facts by who holds none of them: by a stranger with the first model and all that the client sent in the last round
+(`stranger_all`), or only the rows that it read (`stranger_rows`); by another client before the last merge (`peer`), and
+with those rows (`peer_rows`). `bytes_up` and `bytes_down` are MB of a client and round, `bytes` MB of all, both ways;
+`rows_sent` is the share of the table."""
 AXES = ["arm", "way", "clients"]
 
 
@@ -25,7 +26,7 @@ def command(content: dict[str, Any]) -> str:
     """The command that writes the file."""
     runs = content["runs"]
     several = sorted({run["clients"] for run in runs} - {1})
-    given = {name: f"{value:g}" for name, value in content["settings"].items()}
+    given = {"world": content["world"]} | {name: f"{value:g}" for name, value in content["settings"].items()}
     given |= {"clients": ",".join(map(str, several)), "seeds": str(1 + max(run["seed"] for run in runs))}
     return "python scripts/federated.py " + " ".join(f"--{name} {value}" for name, value in given.items())
 
@@ -76,4 +77,6 @@ FEDERATED = Scripted(
 100 times fewer rounds than a step a round. Carlini et al. 2021: models give away texts that they were trained on.""",
     verdict=verdict,
     command=command,
+    x="way",
+    y="own",
 )
