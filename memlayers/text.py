@@ -121,11 +121,11 @@ class Text:
         code = self.layouts["told"].codes[relation, template]
         return self._after(tags, self.write(name, relation, fact, include, code), subject, generator)
 
-    def stated(self, subject: Tensor, generator: torch.Generator) -> Documents:
-        """A document of each subject (b,): all that is known of it, in statements of training in random order."""
+    def stated(self, subject: Tensor, generator: torch.Generator, known: Tensor | None = None) -> Documents:
+        """A document of each subject (b,): all its facts, or those in `known` (n, r), stated in random order."""
         relation = torch.rand(len(subject), len(self.world.relations), generator=generator).argsort(dim=1)
         code = self.layouts["statements"].codes[relation, self.telling.state(subject, relation, generator)]
-        fact = self.world.facts[subject[:, None], relation]
+        fact = (self.world.facts if known is None else known)[subject[:, None], relation]
         return self.write(self.spelt(subject, "training", generator), relation, fact, fact >= 0, code)
 
     def probe(

@@ -1,10 +1,11 @@
 """Customisation: a Llama with one memory layer knows facts of a world and is taught new ones, in any of several ways.
 
-context     nothing is trained: all new facts of a person stand before the question
+context     nothing is trained: a document of the person stands before the question
 full        AdamW on all parameters          lora    AdamW on LoRA of all matrices but the memory's (peft)
 table       SGD on the value table           rows    SGD on the 500 or 2000 rows that sparse memory finetuning chooses
 
-All ways that train are taught the same facts in the same words until they recall 95% of them, or for 400 steps.
+All ways that train are taught the same facts in the same words until they recall 95% of them in words of training, or
+for 400 steps. In terse text a step tells each new fact once, in prose a document of each new person in fresh words.
 """
 
 import copy
@@ -12,147 +13,71 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from memlayers.config import BiographiesConfig
-from memlayers.documents import Documents, squeezed
+from memlayers.documents import Documents
+from memlayers.facts.world import PAD
 from memlayers.foreign.groups import param_groups
-from memlayers.foreign.swap import swap
-from memlayers.kernels import choose
-from memlayers.layers import Memory
-from memlayers.optim import RowwiseAdagrad
+from memlayers.foreign.taught import NEW, Taught, loss_of, recall, told
 from memlayers.optim.sparse_finetuning import Background, choose_rows, count_reads, only_rows
-from memlayers.text import Text, text_of
 
-NEW, TARGET, MOST = 200, 0.95, 400  # facts to be taught; the recall of them to be reached; steps
-BATCHES = 200  # of the background, of 20 old facts each
-RELATIONS = 4
-
-
-class Taught(NamedTuple):
-    """A pretrained model, and questions with answers (b, s): of old facts, which it knows, of new ones, and of new ones
-    after all facts of their person.
-    """
-
-    model: nn.Module
-    old: Documents
-    new: Documents
-    new_in_context: Documents
-
-
-def pretrained(people: int, seed: int, steps: int = 800) -> Taught:
-    """Train a Llama, whose third feed-forward of four is a memory, on all facts but the new ones. Every second batch
-    tells the facts of a person before it asks for one, and draws them anew: they are to be read, not known.
-    """
-    import transformers
-
-    sizes: dict[str, Any] = {"name_parts": [40] * 3, "cardinalities": [64] * RELATIONS}
-    text = text_of(BiographiesConfig(name="biographies", num_people=people, seed=seed, **sizes))
-    torch.manual_seed(seed)
-    shape: dict[str, Any] = {
-        "hidden_size": 64,
-        "intermediate_size": 128,
-        "num_hidden_layers": 4,
-        "num_attention_heads": 4,
-    }
-    special: dict[str, Any] = {"bos_token_id": None, "eos_token_id": None, "pad_token_id": 0}
-    spread: dict[str, Any] = {"initializer_range": 0.05, "tie_word_embeddings": True}
-    config = transformers.LlamaConfig(vocab_size=len(text.vocabulary), **shape, **special, **spread)
-    model = transformers.LlamaForCausalLM(config)
-    swap(model, "model.layers.2.mlp", Memory(num_keys=64, heads=4, topk=8), seed=seed)
-    *others, values = param_groups(model)
-    optimizers = [
-        torch.optim.AdamW(others, weight_decay=0.0),
-        RowwiseAdagrad(lr=1.0).build(values["params"], choose("auto")),
-    ]
-    every = questions(text, text.facts)
-    old = Documents(*(table[:-NEW] for table in every))
-    generator = torch.Generator().manual_seed(seed)
-    for step in range(steps):
-        for group in optimizers[0].param_groups:
-            group["lr"] = 3e-3 * min(1, step / 50) * (1 - step / steps)
-        drawn = torch.randint(len(old.tokens), (256,), generator=generator)
-        asked = told(old, drawn, generator, anew=True) if step % 2 else of(old, drawn)
-        answered(model, asked)[0].backward()
-        for optimizer in optimizers:
-            optimizer.step()
-            optimizer.zero_grad()
-    new = torch.arange(len(old.tokens), len(every.tokens))
-    return Taught(model, old, of(every, new), told(every, new, generator))
-
-
-def questions(text: Text, facts: Tensor) -> Documents:
-    return text.probe(facts, "training", torch.Generator().manual_seed(0)).documents
-
-
-def of(documents: Documents, rows: Tensor) -> Documents:
-    return Documents(*(table[rows] for table in documents))
-
-
-def told(documents: Documents, rows: Tensor, generator: torch.Generator, anew: bool = False) -> Documents:
-    """Questions (b, s) after all facts of their person, in a random order; only the last answer is asked for.
-
-    anew: objects are those of a person drawn at random, the same ones in the context and in the answer.
-    """
-    order = torch.rand(len(rows), RELATIONS, generator=generator).argsort(dim=1)
-    order = torch.cat([order, rows[:, None] % RELATIONS], dim=1)  # (b, facts of the context and the question)
-    people = len(documents.tokens) // RELATIONS
-    owners = torch.randint(people, (len(rows),), generator=generator) if anew else rows // RELATIONS
-    asked, source = (of(documents, one[:, None] * RELATIONS + order) for one in (rows // RELATIONS, owners))
-    tokens = torch.where(asked.answers, source.tokens, asked.tokens)
-    answers, in_context = asked.answers.clone(), asked.tokens != 0
-    answers[:, :-1], in_context[:, -1] = False, False
-    return squeezed(Documents(*(table.flatten(1) for table in (tokens, answers, in_context))))
-
-
-def answered(model: nn.Module, documents: Documents) -> tuple[Tensor, float]:
-    """The mean cross-entropy of answers, and the share of documents whose whole answer is the arg max."""
-    where, target = documents.answers[:, 1:], documents.tokens[:, 1:]
-    logits = model(documents.tokens[:, :-1]).logits
-    right = (logits.argmax(dim=-1) == target) | ~where
-    return F.cross_entropy(logits[where], target[where]), float(right.all(dim=1).double().mean())
+TARGET, MOST, EVERY = 0.95, 400, 5  # recall of new facts to be reached; steps; steps between two measurements of it
+BATCHES = 200  # of the background, of 20 rows about old people each
 
 
 def teach(arm: str, taught: Taught, rate: float) -> dict[str, Any]:
-    """Teach the new facts. Returns steps and seconds, recall of `new` and `old` facts, `forgotten`, by which share
-    that of old ones falls, `bytes` of what has to be kept beside the first model, and mean `tokens` of a question.
+    """Teach the new facts. Returns steps and their seconds; recall of `new` and `old` facts in words of training, and
+    of `new_held_out` and `old_held_out` in others, None in terse text; `forgotten`, by which share the recall of old
+    ones falls, in held-out words where there are any; `bytes` of what has to be kept beside the first model, and mean
+    `tokens` of a question.
     """
-    before = recall(taught.model, taught.old)
+    before = recalled(taught.model, taught.old, "old")
     if arm == "context":
-        asked, found = taught.new_in_context, {"steps": 0, "seconds": 0.0, "old": before}
-        found |= {
-            "new": recall(taught.model, asked),
-            "bytes": 2 * int(taught.new.tokens.count_nonzero()),
-        }  # two a token
-    else:
+        asked, found = taught.new_in_context, {"steps": 0, "seconds": 0.0} | before
+        documents = lessons(taught, torch.Generator().manual_seed(0))
+        found |= recalled(taught.model, asked, "new") | {"bytes": 2 * int(documents.tokens.count_nonzero())}
+    else:  # two bytes a token
         asked, found = taught.new, trained(arm, taught, rate)
-    tokens = float((asked.tokens[:, :-1] != 0).sum(dim=1).double().mean())
-    forgotten = 1 - found["old"] / before
-    return {"arm": arm, "rate": rate, "before": before, "forgotten": forgotten, "tokens": tokens} | found
+    tokens = float((asked["training"].tokens[:, :-1] != PAD).sum(dim=1).double().mean())
+    name = "old" if before["old_held_out"] is None else "old_held_out"
+    forgotten = 1 - found[name] / before[name]
+    return {"arm": arm, "rate": rate, "before": before[name], "forgotten": forgotten, "tokens": tokens} | found
 
 
 def trained(arm: str, taught: Taught, rate: float) -> dict[str, Any]:
-    began = time.perf_counter()
+    generator, seconds = torch.Generator().manual_seed(1), 0.0
     with way(arm, taught, rate) as (model, optimizer):
         for step in range(MOST + 1):
-            loss, learnt = answered(model, taught.new)
-            if learnt >= TARGET or step == MOST or not loss.isfinite():
+            learnt = recall(model, taught.new["training"]) if step % EVERY == 0 else 0.0
+            if learnt >= TARGET or step == MOST:
+                break
+            began = time.perf_counter()
+            loss = loss_of(model, lessons(taught, generator), taught.text)
+            if not loss.isfinite():
                 break
             loss.backward()
             optimizer.step()
             optimizer.zero_grad()
-        seconds = time.perf_counter() - began
-        old, size = recall(model, taught.old), delta_bytes(taught.model, model)
-    return {"steps": step, "seconds": seconds, "new": learnt, "old": old, "bytes": size}
+            seconds += time.perf_counter() - began
+        recalls = recalled(model, taught.new, "new") | recalled(model, taught.old, "old")
+        size = delta_bytes(taught.model, model)
+    return {"steps": step, "seconds": seconds, "bytes": size} | recalls
 
 
-@torch.no_grad()
-def recall(model: nn.Module, documents: Documents) -> float:
-    return answered(model, documents)[1]
+def lessons(taught: Taught, generator: torch.Generator) -> Documents:
+    """What a step tells of the new people."""
+    if taught.text.document == "fact":
+        return taught.new["training"]
+    return told(taught.text, torch.arange(taught.num_old, taught.num_old + NEW), generator)
+
+
+def recalled(model: nn.Module, asked: dict[str, Documents], name: str) -> dict[str, Any]:
+    """Recall of questions by phrasing, as NAME and NAME_held_out."""
+    held_out = recall(model, asked["held_out"]) if "held_out" in asked else None
+    return {name: recall(model, asked["training"]), f"{name}_held_out": held_out}
 
 
 def delta_bytes(before: nn.Module, after: nn.Module) -> int:
@@ -188,10 +113,17 @@ def way(arm: str, taught: Taught, rate: float) -> Iterator[tuple[nn.Module, torc
         added = [parameter for parameter in adapted.parameters() if parameter.requires_grad]
         yield adapted, torch.optim.AdamW(added, lr=rate, weight_decay=0.0)
     else:
-        counts = count_reads(model, taught.new.tokens[:, :-1])
-        drawn = torch.randint(len(taught.old.tokens), (BATCHES, 20), generator=torch.Generator().manual_seed(0))
-        background = Background.of(model, ((taught.old.tokens[rows, :-1], None) for rows in drawn))
+        generator = torch.Generator().manual_seed(0)
+        counts = count_reads(model, *read(lessons(taught, generator)))
+        drawn = torch.randint(taught.num_old, (BATCHES, 20), generator=generator)
+        background = Background.of(model, (read(told(taught.text, people, generator)) for people in drawn))
         every = {pool: torch.arange(len(pool.values)) for pool in counts}
         rows = every if arm == "table" else choose_rows(counts, background, int(arm.removeprefix("rows_")))
         with only_rows(model, rows) as tables:
             yield model, torch.optim.SGD(tables, lr=rate)
+
+
+def read(documents: Documents) -> tuple[Tensor, Tensor]:
+    """The tokens that a model reads in these rows, and where they are no padding."""
+    tokens = documents.tokens[:, :-1]
+    return tokens, tokens != PAD
