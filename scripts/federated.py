@@ -97,11 +97,7 @@ def main() -> int:
         keep_freed_memory()
         with locked(out), threads(1):
             fresh = {"world": given.world, "settings": settings, "runs": []}
-            found = FEDERATED.read(out) if out.is_file() else fresh
-            if (found["world"], found["settings"]) != (given.world, settings):
-                there = {"world": found["world"]} | found["settings"]
-                words = " ".join(f"--{name}={value}" for name, value in there.items())
-                raise ValueError(f"{out} has runs with {words}; accepted: these, or another --out")
+            found = FEDERATED.resumed(out, fresh)
             for cell in cells(clients, given.seeds):
                 if any(cell.items() <= one.items() for one in found["runs"]):
                     continue

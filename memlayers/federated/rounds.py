@@ -69,8 +69,8 @@ def federate(config: RunConfig, name: str, clients: int, rounds: int, shared: fl
     """Train in one of WAYS and measure. Raises ValueError for settings that cannot be met, FloatingPointError for a
     loss that is not finite.
 
-    Recall, in words that training never uses where the world is in prose, as means over clients j, of the model of
-    client j after the last merge:
+    In prose all recall is asked in words that training never uses. As means over clients j, of the model of client j
+    after the last merge:
     own, others: on j's facts, and on those of other clients. shared: on facts that all hold.
     Recall on j's facts, of other models:
     before: j's model before the last merge.

@@ -3,7 +3,7 @@
                     a row of training                                       asked
 terse, a fact       S Y D [country] AU                                      the same
 prose, a subject    S Y D lies in AU . the clocks of S Y D follow ... .     in words of training, and in held-out ones
-in the context      a document of the subject, then one of its facts again  the same
+in the context      a document of the subject, then a question about it     in the words of the row above
 """
 
 from typing import Any, NamedTuple
@@ -26,7 +26,7 @@ from memlayers.text import Text, text_of
 
 NEW = 50  # people whose facts are to be taught
 STEPS, ROWS = {"terse": 800, "prose": 1800}, {"terse": 256, "prose": 24}  # of pretraining
-RECIPE = OptimConfig(  # of memories in prose: values are written when addresses have settled
+RECIPE = OptimConfig(  # values are written when addresses have settled
     lr=3e-2,
     muon_lr=1e-2,
     schedule=ScheduleConfig(shape="trapezoid"),
@@ -57,8 +57,12 @@ class Taught(NamedTuple):
 
     @property
     def num_old(self) -> int:
-        """Number of old people; the new ones come after them."""
         return len(self.text.world.facts) - NEW
+
+    @property
+    def new_people(self) -> Tensor:
+        """They come after the old ones."""
+        return torch.arange(self.num_old, self.num_old + NEW)
 
 
 def pretrained(world: str, people: int, seed: int) -> Taught:

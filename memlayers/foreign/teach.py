@@ -5,7 +5,7 @@ full        AdamW on all parameters          lora    AdamW on LoRA of all matric
 table       SGD on the value table           rows    SGD on the 500 or 2000 rows that sparse memory finetuning chooses
 
 All ways that train are taught the same facts in the same words until they recall 95% of them in words of training, or
-for 400 steps. In terse text a step tells each new fact once, in prose a document of each new person in fresh words.
+for 200 steps. In terse text a step tells each new fact once, in prose a document of each new person in fresh words.
 """
 
 import copy
@@ -21,35 +21,45 @@ from torch import Tensor, nn
 from memlayers.documents import Documents
 from memlayers.facts.world import PAD
 from memlayers.foreign.groups import param_groups
-from memlayers.foreign.taught import NEW, Taught, loss_of, recall, told
-from memlayers.optim.sparse_finetuning import Background, choose_rows, count_reads, only_rows
+from memlayers.foreign.taught import Taught, loss_of, recall, told
+from memlayers.layers.pool import readers
+from memlayers.optim.sparse_finetuning import Background, Counts, choose_rows, count_reads, only_rows
 
-TARGET, MOST, EVERY = 0.95, 400, 5  # recall of new facts to be reached; steps; steps between two measurements of it
-BATCHES = 200  # of the background, of 20 rows about old people each
+TARGET, MOST, EVERY = 0.95, 200, 5  # recall of new facts to be reached; steps; steps between two measurements of it
+BATCHES, POSITIONS = 200, 120  # of the background, and tokens of each that are about old people
 
 
 def teach(arm: str, taught: Taught, rate: float) -> dict[str, Any]:
-    """Teach the new facts. Returns steps and their seconds; recall of `new` and `old` facts in words of training, and
-    of `new_held_out` and `old_held_out` in others, None in terse text; `forgotten`, by which share the recall of old
-    ones falls, in held-out words where there are any; `bytes` of what has to be kept beside the first model, and mean
-    `tokens` of a question.
+    """Teach the new facts. Returns, with recall in words of training and, as NAME_held_out, in others (None in terse
+    text):
+
+    before, old: recall of old facts, before and after. forgotten: by which share of itself it falls.
+    new: recall of new facts. steps, and seconds with the choice of rows and without measurements.
+    bytes: of what has to be kept beside the first model. rows: of the table that are trained, None in other ways.
+    tokens: of a question up to its answer, a mean.
     """
-    before = recalled(taught.model, taught.old, "old")
+    before = recalled(taught.model, taught.old, "before")
+    if not before["before"]:
+        raise ValueError("the pretrained model recalls no old fact; accepted: fewer --people")
     if arm == "context":
-        asked, found = taught.new_in_context, {"steps": 0, "seconds": 0.0} | before
-        documents = lessons(taught, torch.Generator().manual_seed(0))
-        found |= recalled(taught.model, asked, "new") | {"bytes": 2 * int(documents.tokens.count_nonzero())}
-    else:  # two bytes a token
+        told_once = taught.text.stated(taught.new_people, torch.Generator().manual_seed(0)).tokens
+        asked, found = taught.new_in_context, {"steps": 0, "seconds": 0.0, "rows": None}
+        found |= {"bytes": 2 * int((told_once != PAD).sum())}  # two a token
+        found |= recalled(taught.model, taught.old, "old") | recalled(taught.model, asked, "new")
+    else:
         asked, found = taught.new, trained(arm, taught, rate)
-    tokens = float((asked["training"].tokens[:, :-1] != PAD).sum(dim=1).double().mean())
-    name = "old" if before["old_held_out"] is None else "old_held_out"
-    forgotten = 1 - found[name] / before[name]
-    return {"arm": arm, "rate": rate, "before": before[name], "forgotten": forgotten, "tokens": tokens} | found
+    forgotten = {
+        f"forgotten{words}": 1 - found[f"old{words}"] / share if (share := before[f"before{words}"]) else None
+        for words in ("", "_held_out")
+    }
+    length = asked["training"].answers.long().argmax(dim=1).double().mean()
+    return {"arm": arm, "rate": rate, "tokens": float(length)} | before | forgotten | found
 
 
 def trained(arm: str, taught: Taught, rate: float) -> dict[str, Any]:
-    generator, seconds = torch.Generator().manual_seed(1), 0.0
-    with way(arm, taught, rate) as (model, optimizer):
+    generator, began = torch.Generator().manual_seed(1), time.perf_counter()
+    with way(arm, taught, rate) as (model, optimizer, rows):
+        seconds = time.perf_counter() - began
         for step in range(MOST + 1):
             learnt = recall(model, taught.new["training"]) if step % EVERY == 0 else 0.0
             if learnt >= TARGET or step == MOST:
@@ -64,14 +74,14 @@ def trained(arm: str, taught: Taught, rate: float) -> dict[str, Any]:
             seconds += time.perf_counter() - began
         recalls = recalled(model, taught.new, "new") | recalled(model, taught.old, "old")
         size = delta_bytes(taught.model, model)
-    return {"steps": step, "seconds": seconds, "bytes": size} | recalls
+    return {"steps": step, "seconds": seconds, "bytes": size, "rows": rows} | recalls
 
 
 def lessons(taught: Taught, generator: torch.Generator) -> Documents:
     """What a step tells of the new people."""
     if taught.text.document == "fact":
         return taught.new["training"]
-    return told(taught.text, torch.arange(taught.num_old, taught.num_old + NEW), generator)
+    return told(taught.text, taught.new_people, generator)
 
 
 def recalled(model: nn.Module, asked: dict[str, Documents], name: str) -> dict[str, Any]:
@@ -97,12 +107,14 @@ def delta_bytes(before: nn.Module, after: nn.Module) -> int:
 
 
 @contextmanager
-def way(arm: str, taught: Taught, rate: float) -> Iterator[tuple[nn.Module, torch.optim.Optimizer]]:
-    """Context with a copy of the model, and the optimizer of the parameters that an arm trains."""
+def way(arm: str, taught: Taught, rate: float) -> Iterator[tuple[nn.Module, torch.optim.Optimizer, int | None]]:
+    """Context with a copy of the model, the optimizer of the parameters that an arm trains, and the number of rows if
+    those are of the table.
+    """
     model = copy.deepcopy(taught.model)
     param_groups(model, tables="dense" if arm == "full" else "sparse")
     if arm == "full":
-        yield model, torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.0)
+        yield model, torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.0), None
     elif arm == "lora":
         import peft
 
@@ -111,16 +123,23 @@ def way(arm: str, taught: Taught, rate: float) -> Iterator[tuple[nn.Module, torc
             warnings.simplefilter("ignore", FutureWarning)
             adapted = peft.get_peft_model(model, peft.LoraConfig(r=8, lora_alpha=16, target_modules=names))
         added = [parameter for parameter in adapted.parameters() if parameter.requires_grad]
-        yield adapted, torch.optim.AdamW(added, lr=rate, weight_decay=0.0)
+        yield adapted, torch.optim.AdamW(added, lr=rate, weight_decay=0.0), None
     else:
-        generator = torch.Generator().manual_seed(0)
-        counts = count_reads(model, *read(lessons(taught, generator)))
-        drawn = torch.randint(taught.num_old, (BATCHES, 20), generator=generator)
-        background = Background.of(model, (read(told(taught.text, people, generator)) for people in drawn))
-        every = {pool: torch.arange(len(pool.values)) for pool in counts}
-        rows = every if arm == "table" else choose_rows(counts, background, int(arm.removeprefix("rows_")))
+        rows = {pool: torch.arange(len(pool.values)) for pool in {layer.pool for layer in readers(model)}}
+        if arm != "table":
+            rows = rows_for(model, taught, int(arm.removeprefix("rows_")))
         with only_rows(model, rows) as tables:
-            yield model, torch.optim.SGD(tables, lr=rate)
+            yield model, torch.optim.SGD(tables, lr=rate), sum(map(len, rows.values()))
+
+
+def rows_for(model: nn.Module, taught: Taught, top: int) -> Counts:
+    """Up to `top` rows of the table that the lessons read more than rows about old people do."""
+    generator = torch.Generator().manual_seed(0)
+    counts = count_reads(model, *read(lessons(taught, generator)))
+    length = float(read(told(taught.text, torch.arange(100), generator))[1].sum()) / 100
+    drawn = torch.randint(taught.num_old, (BATCHES, max(1, round(POSITIONS / length))), generator=generator)
+    background = Background.of(model, (read(told(taught.text, people, generator)) for people in drawn))
+    return choose_rows(counts, background, top)
 
 
 def read(documents: Documents) -> tuple[Tensor, Tensor]:

@@ -13,19 +13,19 @@ client read them (`rows`)? `alone`: nothing is merged. `warm`: a server first tr
 clients go on with their own; in `rows_only` with the table alone, all else frozen. One client holds all facts: the
 upper bound of its way.
 
-Recall, a mean over clients, in prose in words that training never uses: of a client's `own` facts, the `others`' and
-`shared` ones by the model after the last merge; of own ones `before` it. What gets out, as recall of a client's own
-facts by who holds none of them: by a stranger with the first model and all that the client sent in the last round
-(`stranger_all`), or only the rows that it read (`stranger_rows`); by another client before the last merge (`peer`), and
-with those rows (`peer_rows`). `bytes_up` and `bytes_down` are MB of a client and round, `bytes` MB of all, both ways;
-`rows_sent` is the share of the table."""
+Recall, a mean over clients: of a client's `own` facts, the `others`' and `shared` ones by the model after the last
+merge; of own ones `before` it. What gets out, as recall of a client's own facts by who holds none of them: by a
+stranger with the first model and all that the client sent in the last round (`stranger_all`), or only the rows that it
+read (`stranger_rows`); by another client before the last merge (`peer`), and with those rows (`peer_rows`). In prose
+all is asked in words that training never uses; asked in words of training, more may get out. `bytes_up` and
+`bytes_down` are MB of a client and round, `bytes` MB of all, both ways; `rows_sent` is the share of the table."""
 AXES = ["arm", "way", "clients"]
 
 
 def command(content: dict[str, Any]) -> str:
     """The command that writes the file."""
     runs = content["runs"]
-    several = sorted({run["clients"] for run in runs} - {1})
+    several = sorted({run["clients"] for run in runs} - {1}) or ["..."]  # in a file that is not finished
     given = {"world": content["world"]} | {name: f"{value:g}" for name, value in content["settings"].items()}
     given |= {"clients": ",".join(map(str, several)), "seeds": str(1 + max(run["seed"] for run in runs))}
     return "python scripts/federated.py " + " ".join(f"--{name} {value}" for name, value in given.items())

@@ -38,18 +38,31 @@ class Scripted:
 
     def load(self, results: Path) -> list[Content]:
         """What was measured, a world each. Raises ValueError for a file of another format."""
-        return [self.read(path) for path in sorted((results / self.name).glob("*.json"))]
+        contents = [self.read(path) for path in sorted((results / self.name).glob("*.json"))]
+        return [content for content in contents if content["runs"]]
 
     def read(self, path: Path) -> Content:
         """The content of a file. Raises ValueError for another format."""
         try:
             content = dict(json.loads(path.read_text()))
-            self.frame([content])
-            self.command(content)
-        except (ValueError, KeyError, TypeError) as error:
+            if content["runs"]:  # none while rates are searched
+                self.frame([content])
+                self.command(content)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             problem = f"{type(error).__name__}: {error}"
             raise ValueError(f"{path}: not written by scripts/{self.script}.py ({problem})") from None
         return content
+
+    def resumed(self, path: Path, fresh: Content) -> Content:
+        """The content of a file to go on with, or a fresh one. Raises ValueError for other settings."""
+        if not path.is_file():
+            return fresh
+        found = self.read(path)
+        if (found["world"], found["settings"]) != (fresh["world"], fresh["settings"]):
+            there = {"world": found["world"]} | found["settings"]
+            words = " ".join(f"--{name}={value}" for name, value in there.items())
+            raise ValueError(f"{path} has runs with {words}; accepted: these, or another --out")
+        return found
 
     def frame(self, contents: Sequence[Content]) -> pandas.DataFrame:
         """The runs of all worlds as a DataFrame, with floats in all read-outs."""
@@ -128,7 +141,7 @@ class Scripted:
                 own = rows[rows["world"] == world]
                 against(panel, own, self.x, self.y, colours)
                 panel.set_title(f"{world} (n = {own['n'].max()})", loc="left", fontsize=9)
-                panel.set_ylim(-0.02, 1.03)
+                panel.set_ylim(min(-0.02, own[[self.y, f"{self.y}_low"]].min(axis=None)) - 0.02, 1.03)
             return figure
 
         return saved(panels, path)
