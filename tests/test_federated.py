@@ -17,12 +17,15 @@ from hypothesis import strategies as st
 from memlayers import load
 from memlayers.config import RunConfig
 from memlayers.config.text import ContextConfig
-from memlayers.federated import WAYS, federate, laid_out, ways_of
+from memlayers.federated import WAYS, federate, laid_out, rounds, ways_of
 from memlayers.federated.clients import SHARED, Client, counted, owners
 from memlayers.federated.merging import average, by_reads, merge, message_bytes, received
 from memlayers.federated.rounds import beginning
 from memlayers.model import Transformer
+from memlayers.recall.ask import Answers
+from memlayers.recall.ask import ask as recall_of
 from memlayers.studies.federated import FEDERATED as shown
+from memlayers.text import Text
 from memlayers.training.learner import Batches
 from memlayers.training.record import record_path
 from memlayers.training.run import run
@@ -200,6 +203,20 @@ def test_one_client_is_a_plain_run_digit_for_digit(arm, tmp_path):
         assert torch.equal(expected, found), name
     found = federate(config, "alone", 1, 3, 0.2)  # 8 of 40 people are called shared
     assert (32 * found["own"] + 8 * found["shared"]) / 40 == pytest.approx(record["recall"]["exact"])
+
+
+@pytest.mark.parametrize(("world", "phrasing"), [("biographies", "training"), ("biographies_prose", "held_out")])
+def test_prose_is_asked_in_words_that_training_never_uses(world, phrasing, monkeypatch):
+    asked: list[str] = []
+
+    def ask(model: Transformer, text: Text, facts: torch.Tensor, phrasing: str) -> Answers:
+        asked.append(phrasing)
+        return recall_of(model, text, facts, phrasing)
+
+    monkeypatch.setattr(rounds, "ask", ask)
+    words = ["arm=memory", f"world={world}", "world.num_people=20", "training.steps=2", "training.batch_tokens=256"]
+    federate(unasked(*words, "model.d_model=8", "num_keys=16", "progress=none", "logger=none"), "average", 2, 1, 0.2)
+    assert set(asked) == {phrasing} and len(asked) == 1 + 2 * 5  # the merged model, and what gets out of each client
 
 
 def test_ways_differ():
