@@ -219,6 +219,14 @@ def test_prose_is_asked_in_words_that_training_never_uses(world, phrasing, monke
     assert set(asked) == {phrasing} and len(asked) == 1 + 2 * 5  # the merged model, and what gets out of each client
 
 
+def test_other_numbers_of_rounds_repeat_what_merges_from_the_start():
+    cells = runpy.run_path(str(ROOT / "scripts" / "federated.py"))["cells"]
+    done = [(one["arm"], one["way"], one["clients"], one["rounds"]) for one in cells([4], [8, 32], 1)]
+    assert len(done) == len(set(done)) == 2 + 3 + 3 + 6 + 3
+    more = {("dense", "average", 4, 32), ("memory", "average", 4, 32), ("memory", "rows", 4, 32)}
+    assert {one for one in done if one[-1] == 32} == more
+
+
 def test_ways_differ():
     assert ways_of("memory", 4) == list(WAYS)
     assert ways_of("dense", 4) == ["alone", "average", "warm_average"]
@@ -269,6 +277,7 @@ def digits(one: dict) -> dict:
     [
         (["--clients", "1"], "--clients=1 is too small; accepted: 2 or more"),
         (["--clients", "4,x"], "--clients=4,x: not understood; accepted: numbers, as in 4,16"),
+        (["--rounds", "8,0"], "--rounds=0 is too small; accepted: 1 or more"),
         (["--seeds", "0"], "--seeds=0 is too small; accepted: 1 or more"),
         (["--shared", "nan"], "--shared=nan is out of range; accepted: 0 to 1"),
         (
@@ -296,10 +305,10 @@ def found_of(seeds: int) -> dict:
         for way, own in (("average", 0.5), ("rows", 0.7), ("rows_only", 0.6)):
             recalls = dict.fromkeys(shown.shares, own + 0.01 * seed) | {"peer": None}
             costs = dict.fromkeys(shown.costs, 2e6 if way == "average" else 1e6)
-            runs.append({"arm": "memory", "way": way, "clients": 4, "seed": seed} | recalls | costs)
+            runs.append({"arm": "memory", "way": way, "clients": 4, "rounds": 2, "seed": seed} | recalls | costs)
     return {
         "world": "biographies",
-        "settings": {"people": 40, "exposures": 4.0, "rounds": 2, "shared": 0.2},
+        "settings": {"people": 40, "exposures": 4.0, "shared": 0.2},
         "runs": runs,
     }
 
@@ -308,7 +317,7 @@ def test_the_section_has_question_verdict_command_and_a_table_with_intervals_and
     text = shown.section([found_of(3)])
     assert "+0.200 over 3 paired seeds; for 0.50 times the bytes" in text
     assert "these are 0.610 [0.585, 0.635] and 0.610" in text and "Dense" not in text
-    settings = "--people 40 --exposures 4 --rounds 2 --shared 0.2 --clients 4 --seeds 3"
+    settings = "--people 40 --exposures 4 --shared 0.2 --clients 4 --rounds 2 --seeds 3"
     assert f"    python scripts/federated.py --world biographies {settings}" in text
     lines = [
         [cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")

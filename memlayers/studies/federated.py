@@ -19,7 +19,7 @@ stranger with the first model and all that the client sent in the last round (`s
 read (`stranger_rows`); by another client before the last merge (`peer`), and with those rows (`peer_rows`). In prose
 all is asked in words that training never uses; asked in words of training, more may get out. `bytes_up` and
 `bytes_down` are MB of a client and round, `bytes` MB of all, both ways; `rows_sent` is the share of the table."""
-AXES = ["arm", "way", "clients"]
+AXES = ["arm", "way", "clients", "rounds"]
 
 
 def command(content: dict[str, Any]) -> str:
@@ -27,34 +27,38 @@ def command(content: dict[str, Any]) -> str:
     runs = content["runs"]
     several = sorted({run["clients"] for run in runs} - {1}) or ["..."]  # in a file that is not finished
     given = {"world": content["world"]} | {name: f"{value:g}" for name, value in content["settings"].items()}
-    given |= {"clients": ",".join(map(str, several)), "seeds": str(1 + max(run["seed"] for run in runs))}
+    rounds = dict.fromkeys(run["rounds"] for run in runs)
+    given |= {"clients": ",".join(map(str, several)), "rounds": ",".join(map(str, rounds))}
+    given["seeds"] = str(1 + max(run["seed"] for run in runs))
     return "python scripts/federated.py " + " ".join(f"--{name} {value}" for name, value in given.items())
 
 
 def verdict(runs: pandas.DataFrame) -> str:
-    """For each number of clients: memory merged by rows against memory averaged, and what rows give away."""
+    """For each number of clients and rounds: memory merged by rows against memory averaged, and what rows give away."""
     cells = {key: group.set_index("seed") for key, group in runs.groupby(AXES)}
     sentences = []
-    for clients in sorted(set(runs["clients"]) - {1}):
-        averaged = cells.get(("memory", "average", clients))
-        merged = cells.get(("memory", "rows", clients))
+    several = runs[runs["clients"] > 1]
+    for key in sorted(set(zip(several["clients"], several["rounds"], strict=True))):
+        averaged = cells.get(("memory", "average", *key))
+        merged = cells.get(("memory", "rows", *key))
         if averaged is None or merged is None:
             continue
         paired = (merged["own"] - averaged["own"]).dropna()
         difference = estimate("difference", paired)
         unclear = difference["difference_low"] <= 0 <= difference["difference_high"]
         sentence = (
-            f"With {clients} clients, memory recalls {mean_of(merged, 'own')} of their own facts where rows are merged "
-            f"and {mean_of(averaged, 'own')} where all weights are averaged: {interval(difference, 'difference')} over "
-            f"{len(paired)} paired seeds{', no clear difference' if unclear else ''}; for "
+            f"With {key[0]} clients and {key[1]} rounds, memory recalls {mean_of(merged, 'own')} of their own facts "
+            f"where rows are merged and {mean_of(averaged, 'own')} where all weights are averaged: "
+            f"{interval(difference, 'difference')} over {len(paired)} paired seeds"
+            f"{', no clear difference' if unclear else ''}; for "
             f"{merged['bytes'].mean() / averaged['bytes'].mean():.2f} times the bytes. A stranger with the first model "
             f"and the rows that a client read recalls {mean_of(merged, 'stranger_rows')} of that client's facts."
         )
-        frozen = cells.get(("memory", "rows_only", clients))
+        frozen = cells.get(("memory", "rows_only", *key))
         if frozen is not None:
             both = f"{mean_of(frozen, 'own')} and {mean_of(frozen, 'stranger_rows')}"
             sentence += f" Where only rows are trained, after a common first model, these are {both}."
-        dense = cells.get(("dense", "average", clients))
+        dense = cells.get(("dense", "average", *key))
         if dense is not None:
             sentence += f" Dense recalls {mean_of(dense, 'own')} where all weights are averaged."
         sentences.append(sentence)
