@@ -25,7 +25,7 @@ from memlayers.training.process import locked, threads
 from memlayers.training.record import code_version, machine, write_json
 
 RESULTS = Path(__file__).resolve().parent.parent / "results"
-PEOPLE = {"biographies": 1050, "biographies_prose": 350}
+PEOPLE = {"biographies": 1050, "biographies_prose": 250}
 TUNING_SEED = 11
 RATES = {
     "context": [0.0],
@@ -36,7 +36,7 @@ RATES = {
     "rows_2000": [3.0, 10.0, 30.0, 100.0, 300.0, 1000.0],
 }
 BY_SGD = ("table", "rows_500", "rows_2000")
-OF_PROSE = 10  # times the rates of SGD: the loss is a mean over all tokens, of which few are answers
+OF_PROSE = 100  # times the rates of SGD: the loss is a mean over all tokens, of which few are answers
 SHOWN = ("steps", "new", "new_held_out", "forgotten", "forgotten_held_out")
 
 
@@ -84,7 +84,7 @@ def measure(found: dict[str, Any], seeds: int, out: Path, console: Console) -> N
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--world", default="biographies", choices=list(PEOPLE))
-    parser.add_argument("--people", type=int, help=f"the last {NEW} are new; default: 1050, in prose 350")
+    parser.add_argument("--people", type=int, help=f"the last {NEW} are new; default: 1050, in prose 250")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--out", type=Path, help="default: results/beyond_customisation/WORLD.json")
     given = parser.parse_args()

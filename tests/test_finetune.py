@@ -146,12 +146,12 @@ def test_what_is_shown_says_what_is_forgotten_and_what_is_not_learnt(tmp_path):
         for way, new, forgotten in (("context", 1.0, 0.0), ("full", 0.95, -0.02), ("lora", 0.5, 0.3)):
             found = dict.fromkeys((*CUSTOMISED.shares, *CUSTOMISED.costs), 0.5)
             runs.append(found | {"arm": way, "seed": seed, "new": new, "forgotten": forgotten + seed / 100})
-    contents = [{"world": world, "settings": {"people": 350}, "runs": runs} for world in SIZES]
+    contents = [{"world": world, "settings": {"people": 250}, "runs": runs} for world in SIZES]
     text = CUSTOMISED.section(contents)
     assert "all weights taught: -0.015 [-0.079, 0.049], 5e-07 MB, and 0.500" in text
     assert "low-rank changes: 0.305 [0.241, 0.369], 5e-07 MB, though only 0.500 of the new facts are learnt" in text
     assert "Told in the context: nothing, by construction" in text
-    assert "python scripts/finetune.py --world biographies_prose --people 350 --seeds 2" in text
+    assert "python scripts/finetune.py --world biographies_prose --people 250 --seeds 2" in text
     assert [path.suffix for path in CUSTOMISED.draw(contents, tmp_path / "figure")] == [".png", ".svg"]
 
 

@@ -5,7 +5,7 @@ full        AdamW on all parameters          lora    AdamW on LoRA of all matric
 table       SGD on the value table           rows    SGD on the 500 or 2000 rows that sparse memory finetuning chooses
 
 All ways that train are taught the same facts in the same words until they recall 95% of them in words of training, or
-for 200 steps. In terse text a step tells each new fact once, in prose a document of each new person in fresh words.
+for 400 steps. In terse text a step tells each new fact once, in prose a document of each new person in fresh words.
 """
 
 import copy
@@ -25,7 +25,7 @@ from memlayers.foreign.taught import Taught, loss_of, recall, told
 from memlayers.layers.pool import readers
 from memlayers.optim.sparse_finetuning import Background, Counts, choose_rows, count_reads, only_rows
 
-TARGET, MOST, EVERY = 0.95, 200, 5  # recall of new facts to be reached; steps; steps between two measurements of it
+TARGET, MOST, EVERY = 0.95, 400, 5  # recall of new facts to be reached; steps; steps between two measurements of it
 BATCHES, POSITIONS = 200, 120  # of the background, and tokens of each that are about old people
 
 

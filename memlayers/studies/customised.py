@@ -11,7 +11,7 @@ QUESTION = """A trained model is to know the facts of 50 new people. Is it told 
 a document of the person who is asked about, whom nobody has to search for; old facts are asked as before), or taught:
 all weights (`full`), low-rank changes of its matrices (`lora`), the value table of its one memory layer (`table`), or
 up to 500 or 2,000 rows of it that new facts read more than old ones do (`rows_500`, `rows_2000`)? Teaching ends when
-95% of the new facts are recalled in words of training, which is measured every five steps, or after 200 steps; its rate
+95% of the new facts are recalled in words of training, which is measured every five steps, or after 400 steps; its rate
 is the one, of six, that forgets least of those that get there on another seed.
 
 `new` and `old` are recall of new facts and of all old ones, `before` that of old ones at first, in words of training
@@ -44,7 +44,9 @@ def verdict(runs: pandas.DataFrame) -> str:
             sentence += f", and {shown(own, 'new_held_out')} of them are recalled in words that training never uses"
         sentences.append(sentence)
     n, text = runs["seed"].nunique(), "; ".join(sentences)
-    return f"share of old facts that is forgotten, and what is kept beside the first model (n = {n}). {text}."
+    once = runs.drop_duplicates("seed")  # all ways begin with the same models
+    knows = f"{shown(once, 'before')} are known before"
+    return f"share of old facts that is forgotten, and what is kept beside the first model (n = {n}; {knows}). {text}."
 
 
 def shown(runs: pandas.DataFrame, name: str) -> str:
