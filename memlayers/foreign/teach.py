@@ -136,7 +136,8 @@ def rows_for(model: nn.Module, taught: Taught, top: int) -> Counts:
     """Up to `top` rows of the table that the lessons read more than rows about old people do."""
     generator = torch.Generator().manual_seed(0)
     counts = count_reads(model, *read(lessons(taught, generator)))
-    length = float(read(told(taught.text, torch.arange(100), generator))[1].sum()) / 100
+    some = torch.arange(min(100, taught.num_old))
+    length = float(read(told(taught.text, some, generator))[1].sum()) / len(some)
     drawn = torch.randint(taught.num_old, (BATCHES, max(1, round(POSITIONS / length))), generator=generator)
     background = Background.of(model, (read(told(taught.text, people, generator)) for people in drawn))
     return choose_rows(counts, background, top)

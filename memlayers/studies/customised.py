@@ -16,8 +16,8 @@ is the one, of six, that forgets least of those that get there on another seed.
 
 `new` and `old` are recall of new facts and of all old ones, `before` that of old ones at first, in words of training
 and, in prose, in words that it never uses (`held_out`); `forgotten` is the relative fall in recall of old ones. `bytes`
-is what must be stored beside the first model, in MB, `tokens` the length of a question up to its answer; `seconds` have
-the choice of rows in them and no measurement."""
+is what must be stored beside the first model, in MB, `tokens` the length of a question up to its answer; `seconds` are
+those of steps and of choosing rows."""
 LITERATURE = """Sparse memory finetuning (Lin et al. 2025) of 1,000 facts: F1 on NaturalQuestions falls by 89% after
 full finetuning, 71% after LoRA, 11% where only rows are trained that the new facts read and other text does not."""
 TARGET = 0.95  # of foreign/teach.py
@@ -41,7 +41,9 @@ def verdict(runs: pandas.DataFrame) -> str:
         if own["new"].mean() < TARGET - 0.005:
             sentence += f", though only {shown(own, 'new')} of the new facts are learnt"
         if own["new_held_out"].notna().any():
-            sentence += f", and {shown(own, 'new_held_out')} of them are recalled in words that training never uses"
+            sentence += (
+                f", and {shown(own, 'new_held_out')} of the new facts are recalled in words that training never uses"
+            )
         sentences.append(sentence)
     n, text = runs["seed"].nunique(), "; ".join(sentences)
     once = runs.drop_duplicates("seed")  # all ways begin with the same models

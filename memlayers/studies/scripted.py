@@ -45,6 +45,7 @@ class Scripted:
         """The content of a file. Raises ValueError for another format."""
         try:
             content = dict(json.loads(path.read_text()))
+            dict(content["settings"], world=content["world"])  # raises for another shape
             if content["runs"]:  # none while rates are searched
                 self.frame([content])
                 self.command(content)
@@ -58,10 +59,14 @@ class Scripted:
         if not path.is_file():
             return fresh
         found = self.read(path)
-        if (found["world"], found["settings"]) != (fresh["world"], fresh["settings"]):
-            there = {"world": found["world"]} | found["settings"]
-            words = " ".join(f"--{name}={value}" for name, value in there.items())
-            raise ValueError(f"{path} has runs with {words}; accepted: these, or another --out")
+        there, own = (one["settings"] | {"world": one["world"]} for one in (found, fresh))
+        if other := [name for name in there | own if there.get(name) != own.get(name)]:
+            words = ", ".join(f"{name}={there.get(name)}" for name in other)
+            raise ValueError(f"{path} has runs with {words}; accepted: those of this command, or another --out")
+        if missing := fresh.keys() - found.keys():
+            raise ValueError(
+                f"{path}: not written by scripts/{self.script}.py (it has no {', '.join(sorted(missing))})"
+            )
         return found
 
     def frame(self, contents: Sequence[Content]) -> pandas.DataFrame:
