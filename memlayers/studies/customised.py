@@ -33,22 +33,21 @@ NAMES = {
 
 def verdict(runs: pandas.DataFrame) -> str:
     """Of each way: what is forgotten, what is kept, which new facts are not learnt, or recalled in other words."""
-    sentences = []
+    sentences, in_prose = [], bool(runs["new_held_out"].notna().any())
     for arm, own in runs.groupby("arm", sort=False):
         kept = f"{own['bytes'].mean() / 1e6:.3g} MB"
         lost = "nothing, by construction" if arm == "context" else shown(own, "forgotten")
         sentence = f"{NAMES[str(arm)]}: {lost}, {kept}"
         if own["new"].mean() < TARGET - 0.005:
             sentence += f", though only {shown(own, 'new')} of the new facts are learnt"
-        if own["new_held_out"].notna().any():
-            sentence += (
-                f", and {shown(own, 'new_held_out')} of the new facts are recalled in words that training never uses"
-            )
+        if in_prose:
+            sentence += f", {shown(own, 'new_held_out')}"
         sentences.append(sentence)
     n, text = runs["seed"].nunique(), "; ".join(sentences)
     once = runs.drop_duplicates("seed")  # all ways begin with the same models
     knows = f"{shown(once, 'before')} are known before"
-    return f"share of old facts that is forgotten, and what is kept beside the first model (n = {n}; {knows}). {text}."
+    other = ", and the share of new ones that is recalled in words that training never uses" if in_prose else ""
+    return f"share of old facts that is forgotten, what is kept beside the model{other} (n = {n}; {knows}). {text}."
 
 
 def shown(runs: pandas.DataFrame, name: str) -> str:
