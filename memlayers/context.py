@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from memlayers.config.text import ContextConfig
-from memlayers.documents import Documents, joined
+from memlayers.documents import Documents, after_context
 from memlayers.facts.world import PAD
 
 Write = Callable[[Tensor, torch.Generator], Documents]  # subjects (b,) -> a document of each
@@ -57,8 +57,7 @@ class Context:
         """Documents about `subject` (b,), after their context."""
         found = self.subjects_for(documents, subject)
         front = self.write(found[:, 0], generator).tokens if self.store is None else self.store.tokens[found].flatten(1)
-        empty = torch.zeros_like(front, dtype=torch.bool)
-        return joined(Documents(front, empty, front != PAD), documents)
+        return after_context(front, documents)
 
 
 class Store:

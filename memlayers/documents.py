@@ -46,6 +46,12 @@ def joined(front: Documents, back: Documents) -> Documents:
     return squeezed(Documents(*(torch.cat(pair, dim=1) for pair in zip(front, back, strict=True))))
 
 
+def after_context(front: Tensor, documents: Documents) -> Documents:
+    """Each row after one of `front` (b, s): a context, which is never learnt."""
+    nothing = torch.zeros_like(front, dtype=torch.bool)
+    return joined(Documents(front, nothing, front != PAD), documents)
+
+
 def widened(table: Tensor, width: int) -> Tensor:
     """A table of tokens with columns of padding on the right: (..., width)."""
     return nn.functional.pad(table, (0, width - table.shape[-1]), value=PAD)

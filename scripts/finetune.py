@@ -5,8 +5,8 @@ python scripts/finetune.py --world biographies_prose        in prose, also asked
 python scripts/finetune.py --people 300 --seeds 1 --out elsewhere.json
 
 The ways, context, full, lora, table and rows, are those of memlayers/foreign/teach.py. The rate of a way is the one
-that forgets least of those that reach 95% of the new facts in tuning. Each trial and run is written as it ends, and the
-same command goes on from there. Needs pip install -e ".[hf]".
+that forgets least of those that reach 95% of the new facts in tuning, or learns most where none does. Each trial and
+run is written as it ends, and the same command goes on from there. Needs pip install -e ".[hf]".
 """
 
 import argparse

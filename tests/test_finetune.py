@@ -18,7 +18,7 @@ from memlayers.foreign import taught as taught_module
 from memlayers.foreign import teach as teach_module
 from memlayers.foreign.taught import SIZES, facts_of, in_context, loss_of, pretrained
 from memlayers.foreign.teach import delta_bytes, teach
-from memlayers.studies.customised import CUSTOMISED
+from memlayers.studies.customised import CUSTOMISED, TARGET
 from memlayers.text import text_of
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -145,6 +145,7 @@ def test_the_rate_of_a_way_reaches_the_target_and_then_forgets_least():
     tuning = [trial(way, 1.0, 1.0, 0.5) for way in RATES if way != "full"]
     tuning += [trial("full", 1.0, 0.9, 0.0), trial("full", 2.0, 0.96, 0.2), trial("full", 3.0, 0.99, 0.3)]
     assert best_rates(tuning) == dict.fromkeys(RATES, 1.0) | {"full": 2.0}
+    assert TARGET == teach_module.TARGET == 0.95
     assert best_rates(tuning[:6])["full"] == 1.0  # where none reaches it, the one that learns most
 
 

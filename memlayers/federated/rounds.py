@@ -141,7 +141,7 @@ def beginning(
 def recalled(text: Text, models: list[Transformer], owner: Tensor) -> dict[str, float | None]:
     """The recalls own, others and shared of `federate`."""
     of_fact = owner[text.facts[:, 0]]
-    hit_by = {model: ask(model, text, text.facts, asked(text)).exact for model in set(models)}
+    hit_by = {model: ask(model, text, text.facts, phrasing_of(text)).exact for model in set(models)}
     hits = [hit_by[model] for model in models]
     own = [share(hit[of_fact == j]) for j, hit in enumerate(hits)]
     others = [share(hit[(of_fact != j) & (of_fact != SHARED)]) for j, hit in enumerate(hits)]
@@ -165,12 +165,12 @@ def strangers(text: Text, start: Transformer, group: list[Client], owner: Tensor
             if start.tables():
                 models["peer_rows"] = received(peer, client, whole=False, others=False)
         for name, model in models.items():
-            shares_by_name[name].append(share(ask(model, text, facts, asked(text)).exact))
+            shares_by_name[name].append(share(ask(model, text, facts, phrasing_of(text)).exact))
     return {name: mean(shares) for name, shares in shares_by_name.items()}
 
 
-def asked(text: Text) -> str:
-    """The phrasing of questions."""
+def phrasing_of(text: Text) -> str:
+    """In which words clients are asked."""
     return "held_out" if text.style == "prose" else "training"
 
 

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from memlayers.config import BiographiesConfig
 from memlayers.config.optim import OptimConfig, ScheduleConfig
 from memlayers.config.text import ProseConfig
-from memlayers.documents import Documents, joined
+from memlayers.documents import Documents, after_context
 from memlayers.facts.world import PAD
 from memlayers.foreign.swap import swap
 from memlayers.kernels import choose
@@ -143,8 +143,7 @@ def in_context(
 ) -> Documents:
     """Questions about facts (b, 2), each after a document of its person; `known` (n, r) replaces the world's facts."""
     front = text.stated(facts[:, 0], generator, known).tokens
-    nothing = torch.zeros_like(front, dtype=torch.bool)
-    return joined(Documents(front, nothing, front != PAD), text.probe(facts, phrasing, generator, known).documents)
+    return after_context(front, text.probe(facts, phrasing, generator, known).documents)
 
 
 def loss_of(model: nn.Module, documents: Documents, text: Text) -> Tensor:

@@ -12,7 +12,7 @@ a document of the person who is asked about, whom nobody has to search for; old 
 all weights (`full`), low-rank changes of its matrices (`lora`), the value table of its one memory layer (`table`), or
 up to 500 or 2,000 rows of it that new facts read more than old ones do (`rows_500`, `rows_2000`)? Teaching ends when
 95% of the new facts are recalled in words of training, which is measured every five steps, or after 400 steps; its rate
-is the one, of six, that forgets least of those that get there on another seed.
+is the one, of six, that forgets least of those that get there on another seed, or learns most where none does.
 
 `new` and `old` are recall of new facts and of all old ones, `before` that of old ones at first, in words of training
 and, in prose, in words that it never uses (`held_out`); `forgotten` is the relative fall in recall of old ones. `bytes`
