@@ -39,7 +39,8 @@ def test_sparse_memory_finetuning_learns_as_much_and_forgets_less():
     size = {arm: one["bytes"] for arm, one in runs.items()}
     assert size["context"] < size["rows_500"] == 500 * (64 * 4 + 4) < size["rows_2000"] < size["table"] < size["full"]
     forgotten = {arm: one["forgotten"] for arm, one in runs.items()}
-    assert max(forgotten["table"], forgotten["rows_2000"], forgotten["rows_500"]) < forgotten["lora"] / 5
+    assert max(forgotten["table"], forgotten["rows_2000"]) < forgotten["full"] / 2 < forgotten["lora"] / 2
+    assert forgotten["rows_500"] < forgotten["lora"] / 5, "about as many bytes; of full, three seeds cannot tell it"
 
 
 SMALL = ["--people", "120", "--seeds", "1"]
