@@ -21,6 +21,21 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     torch.manual_seed(0)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def arms_of_this_module() -> Iterator[None]:
+    """Arms that tests register from files of their own are unknown to the tests of the next module."""
+    from memlayers.studies.schemas import register
+
+    def copied(tree: dict) -> dict:
+        return {name: copied(node) if isinstance(node, dict) else node for name, node in tree.items()}
+
+    register()
+    store = ConfigStore.instance()
+    before = copied(store.repo)
+    yield
+    store.repo = before
+
+
 @pytest.fixture(params=[1, 2])
 def threads(request) -> Iterator[int]:
     before = torch.get_num_threads()
