@@ -15,10 +15,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))  # what is beside this 
 
 HEAD = """# Reliability
 
-Written by `python scripts/reliability.py`, on {machine}, from `results/reliability.json`. A case is survived if nothing
-computed is lost and no digit is another: a killed sweep is started again by the same command until it has all of its
-records, which are compared with those of a sweep that nobody touched; what is damaged is refused in one line, or read
-as what it was.
+Written by `python scripts/reliability.py`, on {machine}, from `results/reliability.json`. A case counts as
+survived if no computed result is lost and no digit changes: a killed sweep is restarted by the same command until it
+has all its records, which are compared with those of an undisturbed sweep; a damaged record is refused in one line, or
+has the same content; a damaged file of facts or a random configuration is refused in one line, or accepted for what it
+now says.
 
 """
 

@@ -316,7 +316,7 @@ def found_of(seeds: int) -> dict:
 def test_the_section_has_question_verdict_command_and_a_table_with_intervals_and_n():
     text = shown.section([found_of(3)])
     assert "+0.200 over 3 paired seeds; for 0.50 times the bytes" in text
-    assert "these are 0.610 [0.585, 0.635] and 0.610" in text and "Dense" not in text
+    assert "clients recall 0.610 [0.585, 0.635] of their own facts and a stranger 0.610" in text and "Dense" not in text
     settings = "--people 40 --exposures 4 --shared 0.2 --clients 4 --rounds 2 --seeds 3"
     assert f"    python scripts/federated.py --world biographies {settings}" in text
     lines = [

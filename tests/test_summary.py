@@ -99,7 +99,8 @@ def test_a_study_of_one_table_size_has_a_section_too(results):
 def test_the_headline_has_a_row_a_world(results):
     head, _, line = headline([results / "s"], ("memory", "dense", "dense_4x")).splitlines()
     assert [cell.strip() for cell in head.strip("|").split("|")] == [
-        "world", "memory", "dense", "dense_4x", "memory: times the FLOPs of dense", "memory: AUROC", "dense: AUROC", "n"
+        "world", "recall: memory", "recall: dense", "recall: dense_4x", "dense FLOPs / memory FLOPs", "AUROC: memory",
+        "AUROC: dense", "n"
     ]  # fmt: skip
     assert line.startswith("| w") and "at least 4.1" in line and line.rstrip(" |").endswith("3")
 

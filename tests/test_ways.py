@@ -112,10 +112,10 @@ def test_a_question_costs_all_its_tokens_in_all_its_wordings(tmp_path):
     asked = costs["dense, asked in more wordings, which vote"]
     assert asked == {2 * 12 * FORWARD: pytest.approx(0.5), 4 * 12 * FORWARD: pytest.approx(0.6)}
     assert costs["dense, told in fewer wordings"] == {12 * FORWARD: pytest.approx(0.3)}, "asked in one"
-    searched = costs["dense, with a document that is searched"]
+    searched = costs["dense, with a retrieved document"]
     assert searched == {100 * FORWARD: pytest.approx(0.8)}, "not that of other names"
     stored = found.set_index("way")["bytes"]
-    assert stored["dense, with a document that is searched"] == 150
+    assert stored["dense, with a retrieved document"] == 150
     assert stored["dense, facts shown more often"] == 100
 
 

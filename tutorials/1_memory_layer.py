@@ -6,10 +6,9 @@
 # **Question.** A feed-forward block multiplies every token by every one of its weights, so that what it can store and
 # what it costs grow together. Can a layer have many more parameters than it computes with?
 #
-# **Idea.** Keep a large table of values and let each token read a few rows of it. Which rows, a *query* decides, which
-# is compared with one *key* for each row. The comparison must not cost as much as the table is large. That is what
-# product keys are for (Lample et al. 2019), on which [Memory Layers at Scale](https://arxiv.org/abs/2412.09764) is
-# built.
+# **Idea.** Keep a large table of values and let each token read a few rows of it. A *query* decides which: it is
+# compared with one *key* per row. That comparison must cost far less than the size of the table, which is what product
+# keys are for (Lample et al. 2019). [Memory Layers at Scale](https://arxiv.org/abs/2412.09764) is built on them.
 #
 # We write the layer in plain torch, look at one lookup, check that the layer is the library's, and let it learn a table
 # of random facts beside a dense block of the same FLOPs.

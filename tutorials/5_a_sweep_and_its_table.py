@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 5. A sweep and its table
 #
-# *12 minutes to read, a minute to run.*
+# *12 minutes to read, a minute and a half to run.*
 #
 # **Question.** Memory recalls more than dense at equal FLOPs. *How much is that worth?* "20 points of recall" depends
 # on where one looks: given enough showings, every arm knows everything. A better unit: how many times the FLOPs would

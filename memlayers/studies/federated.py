@@ -56,8 +56,9 @@ def verdict(runs: pandas.DataFrame) -> str:
         )
         frozen = cells.get(("memory", "rows_only", *key))
         if frozen is not None:
-            both = f"{mean_of(frozen, 'own')} and {mean_of(frozen, 'stranger_rows')}"
-            sentence += f" Where only rows are trained, after a common first model, these are {both}."
+            own, stranger = mean_of(frozen, "own"), mean_of(frozen, "stranger_rows")
+            sentence += f" Where only rows are trained, after a common first model, clients recall {own} of their own "
+            sentence += f"facts and a stranger {stranger}."
         dense = cells.get(("dense", "average", *key))
         if dense is not None:
             sentence += f" Dense recalls {mean_of(dense, 'own')} where all weights are averaged."

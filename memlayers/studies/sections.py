@@ -125,14 +125,19 @@ def headline_of(frame: pandas.DataFrame, arms: tuple[str, ...], layout: dict[str
     reference, y = layout["reference"]["arm"], layout["y"]
     runs, times = main_runs(frame, reference, y), curves(frame, "training_flops", reference, y)
     there = [arm for arm in arms if arm in runs]
-    row: dict[str, Any] = {"world": ""} | {arm: mean_of(runs[arm], y) + longer(runs[arm]) for arm in there}
-    row |= {f"{arm}: times the FLOPs of {reference}": quoted(times[arm]) for arm in arms if arm in times}
-    row |= {f"{arm}: AUROC": mean_of(runs[arm], "unknown_auroc") for arm in there if family(arm, reference) == arm}
-    n = min(len(runs[arm]) for arm in there)
-    for arm in arms:
-        if (seeds := seeds_at(times.get(arm, []))) not in (None, n):
-            row[f"{arm}: times the FLOPs of {reference}"] += f", n = {seeds}"
+    n = max(len(runs[arm]) for arm in there)
+    row: dict[str, Any] = {"world": ""}
+    for arm in there:
+        row[f"recall: {arm}"] = mean_of(runs[arm], y) + longer(runs[arm]) + fewer(len(runs[arm]), n)
+    for arm in (arm for arm in arms if arm in times):
+        row[f"{reference} FLOPs / {arm} FLOPs"] = quoted(times[arm]) + fewer(seeds_at(times[arm]), n)
+    row |= {f"AUROC: {arm}": mean_of(runs[arm], "unknown_auroc") for arm in there if family(arm, reference) == arm}
     return row | {"n": n}
+
+
+def fewer(seeds: int | None, n: int) -> str:
+    """The seeds of a cell, where they are not those of its row."""
+    return "" if seeds in (None, n) else f", n = {seeds}"
 
 
 def longer(runs: pandas.DataFrame) -> str:

@@ -49,7 +49,7 @@ WAYS = (
     Way("dense, asked in more wordings, which vote",
         ("beyond_test_time",), "arm == 'dense' and asked > 1", GREY, "D"),
     Way("dense, blocks passed several times", ("beyond_loops",), "arm == 'dense' and loops > 1", GREY, "h"),
-    Way("dense, with a document that is searched", ("beyond_grounding",), "arm == 'dense' and searched", GREY, "P"),
+    Way("dense, with a retrieved document", ("beyond_grounding",), "arm == 'dense' and searched", GREY, "P"),
     Way("memory, facts shown more often", MAIN, "arm == 'memory'", PALETTE[0]),
     Way("memory, table rounded to fewer bits",
         ("beyond_quantization",), "arm == 'memory' and tables != 'float32'", PALETTE[0], "v"),
@@ -62,7 +62,7 @@ WAYS = (
     Way("memory, asked in more wordings, which vote",
         ("beyond_test_time",), "arm == 'memory' and asked > 1", PALETTE[0], "D"),
     Way("memory, blocks passed several times", ("beyond_loops",), "arm == 'memory' and loops > 1", PALETTE[0], "h"),
-    Way("memory, with a document that is searched",
+    Way("memory, with a retrieved document",
         ("beyond_grounding",), "arm == 'memory' and searched", PALETTE[0], "P"),
     Way("table of hashed n-grams, shown more often", MAIN, "arm == 'ngram'", PALETTE[4]),
 )  # fmt: skip

@@ -15,11 +15,11 @@ HEAD = """# Scaling
 
 Written by `python scripts/bench.py shards`, on {processor}.
 
-    torchrun --standalone --nproc-per-node=2 scripts/train.py trainer=ddp     # each its part of every batch
-    torchrun --standalone --nproc-per-node=2 scripts/train.py trainer=ddp shard_tables=true   # and of tables
-    python scripts/show_cost.py --processes 2,4,8 arm=memory     # what each holds and sends
+    torchrun --standalone --nproc-per-node=2 scripts/train.py trainer=ddp     # splits every batch
+    torchrun --standalone --nproc-per-node=2 scripts/train.py trainer=ddp shard_tables=true   # and the tables
+    python scripts/show_cost.py --processes 2,4,8 arm=memory     # what each process holds and sends
 
-On several nodes, the same on each of them, or once by `srun` within a Slurm job:
+On several nodes, run the same command on each, or once with `srun` inside a Slurm job:
 
     torchrun --nnodes=4 --nproc-per-node=8 --rdzv-backend=c10d --rdzv-endpoint=HOST:29500 \\
         --signals-to-handle=SIGTERM,SIGINT,SIGUSR1,SIGUSR2 \\
@@ -31,8 +31,8 @@ A batch is the same whatever the number of processes, and so is the curve, but f
 normalisation, the load of experts and the norms of clipping (optim.clip, optim.clip_values) are those of all processes.
 With save_model=true the first one writes the whole model, some rows of a table at a time, and one process reads it
 (scripts/ask.py). Rounding (quantize) is refused. All processes write to one folder, which the nodes have to share.
-A run that is stopped goes on by the same command, with another number of processes if need be; torchrun gives it 30
-seconds to save, and what takes longer goes back to the last checkpoint. Only gloo, on CPUs, has been tried.
+A stopped run is continued by the same command, on another number of processes if need be; torchrun allows 30 seconds
+to save, and a run that needs longer falls back to its last checkpoint. Only gloo, on CPUs, has been tried.
 
 Tables are cut into columns (layers/sharded_pool.py). The alternative cuts them into rows: its messages depend on what
 is read, and every owner sends a sum as wide as the model for each token. The last column is the time of a step by rows
@@ -43,9 +43,10 @@ PAPER = """
 ## On paper
 
 A model of Memory Layers at Scale with {parameters:.0f} billion parameters in one table: {slots:.0f} million slots,
-{width} wide, read by {layers} layers with {reads} reads a token. Of {tokens:,} tokens a GPU and step; rows in bfloat16,
-Adagrad with a number a row. Held are table and state alone; sent is what reads exchange. Computed from the formula that
-the bytes above follow, and the rates in the column heads; none of it was run. A GPU has 80 GB.
+{width} wide, read by {layers} layers with {reads} reads a token. Each GPU takes {tokens:,} tokens a step; rows are
+bfloat16, and Adagrad keeps one number a row. "Held" is the table and its state alone; "sent" is what reads exchange.
+Computed from the formula that the bytes above follow, and the rates in the column heads; none of it was run. A GPU has
+80 GB.
 
 """
 

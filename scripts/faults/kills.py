@@ -112,7 +112,7 @@ def damaged_checkpoints(cases: int, seed: int = 0) -> list[Result]:
             survived += process.returncode == 0 and digits(folder) == whole
             for path in [*folder.rglob("*.json"), *folder.rglob("*.damaged")]:
                 path.unlink()
-    name = f"a bit flipped in a checkpoint ({told} told, the others outside of what is read)"
+    name = f"a bit flipped in a checkpoint ({told} reported, the others in bytes that are never read)"
     return [{"name": name, "tried": cases, "survived": survived, "lost": cases - survived}]
 
 
