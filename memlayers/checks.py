@@ -9,7 +9,7 @@ def one_of(key: str, value: str, accepted: tuple[str, ...]) -> None:
 
 def at_least(key: str, value: float, least: float) -> None:
     """Raises ValueError for a value below `least`."""
-    if value < least:
+    if not value >= least:  # also for nan
         raise ValueError(f"{key}={value} is too small; accepted: {least} or more")
 
 

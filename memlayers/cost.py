@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -133,9 +133,24 @@ def refuse_too_large(
 
 
 def available_memory() -> int:
-    """Bytes of memory that are available, from Linux; elsewhere all memory of the machine."""
+    """Bytes of memory that are available, from Linux: on the machine, and in the process's control groups, which is
+    where Slurm's --mem and a container's limit are. Elsewhere all memory of the machine.
+    """
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
-        return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
-    except (OSError, StopIteration):
+        free = 1024 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
+        group = Path("/proc/self/cgroup").read_text().splitlines()[-1].partition("::/")[2]
+    except (OSError, StopIteration, IndexError):
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return min([free, *below_limits(Path("/sys/fs/cgroup"), group)])
+
+
+def below_limits(root: Path, group: str) -> Iterator[int]:
+    """What the limits of a control group (version 2) below `root`, and of those that contain it, leave, in bytes."""
+    for folder in (root / group, *(root / group).parents):
+        try:
+            most, held = (int((folder / f"memory.{name}").read_text()) for name in ("max", "current"))
+            stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+            yield most - held + int(stat["file"])  # the cache of files gives way
+        except (OSError, ValueError, KeyError):  # no such group, or one without a limit, which is "max"
+            continue

@@ -1,6 +1,7 @@
 """Memory and traffic of one process of a run whose tables are sharded."""
 
 import dataclasses
+import math
 
 import torch
 from torch import Tensor
@@ -65,7 +66,8 @@ def reads_of(model: Transformer, pool: MemoryPool) -> list[tuple[int, int]]:
         return MemoryPool.rows(pool, slots)
 
     def record_sum(_: object, given: tuple[Tensor, ...]) -> None:
-        reads.append((len(given[0]) // tokens.numel(), given[0].shape[1]))
+        *sums, rows_each = given[0].shape
+        reads.append((math.prod(sums) // tokens.numel(), rows_each))
 
     hook = pool.register_forward_pre_hook(record_sum)
     pool.rows = rows  # type: ignore[method-assign]

@@ -26,14 +26,13 @@ def arms_of_this_module() -> Iterator[None]:
     """Arms that tests register from files of their own are unknown to the tests of the next module."""
     from memlayers.studies.schemas import register
 
-    def copied(tree: dict) -> dict:
-        return {name: copied(node) if isinstance(node, dict) else node for name, node in tree.items()}
-
     register()
-    store = ConfigStore.instance()
-    before = copied(store.repo)
+    groups = [ConfigStore.instance().repo[name] for name in ("arm", "ffn", "extra")]
+    before = [set(group) for group in groups]
     yield
-    store.repo = before
+    for group, names in zip(groups, before, strict=True):
+        for name in set(group) - names:
+            del group[name]
 
 
 @pytest.fixture(params=[1, 2])

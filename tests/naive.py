@@ -14,9 +14,8 @@ from torch import Tensor, nn
 from memlayers.layers.attention import Attention
 from memlayers.layers.dense import MLP, SwiGLU
 from memlayers.layers.feedforward import FeedForward
-from memlayers.layers.gated_memory import GatedMemory
 from memlayers.layers.lookup import ProductKeyLookup
-from memlayers.layers.memory import ProductKeyMemory
+from memlayers.layers.memory import GatedMemory, ProductKeyMemory
 from memlayers.layers.short_conv import ShortConvolution
 from memlayers.model import Transformer
 

@@ -6,8 +6,9 @@ import pytest
 from stubs import changed, run_config
 
 from memlayers.config import AtlasConfig, MatchConfig, ModelConfig, OptimConfig, RunConfig, TriplesConfig
+from memlayers.config.optim import RoleConfig
 from memlayers.layers import Dense, Engram, Memory, NGram, Oracle, Peer, ShortConv
-from memlayers.optim import DenseAdamW, LazyAdam
+from memlayers.optim import DenseAdamW, LazyAdam, RowwiseAdagrad
 
 NUMBERS = {  # lowest and highest accepted, None where there is no limit
     "seed": (0, 2**31 - 1),
@@ -150,6 +151,12 @@ COMBINATIONS = [
     ({"optim.muon_lr": 0.0}, "optim.muon_lr=0.0 is not positive; accepted: a number above 0, or null"),
     ({"optim.clip": 0.0}, "optim.clip=0.0 is not positive; accepted: a number above 0, or null"),
     ({"optim.clip_values": -1.0}, "optim.clip_values=-1.0 is not positive"),
+    ({"optim.eps": 0.0}, "optim.eps=0.0 is not positive; accepted: a number above 0"),
+    ({"optim.values": LazyAdam(eps=-1e-8)}, "optim.values.eps=-1e-08 is not positive; accepted: a number above 0"),
+    ({"optim.values": RowwiseAdagrad(eps=0.0)}, "optim.values.eps=0.0 is not positive"),
+    ({"optim.values": DenseAdamW(eps=-1.0)}, "optim.values.eps=-1.0 is not positive"),
+    ({"optim.roles": {"matrix": RoleConfig(lr_mul=-1.0)}}, "optim.roles.matrix.lr_mul=-1.0 is too small; accepted: 0"),
+    ({"optim.roles": {"bias": RoleConfig(weight_decay=-0.1)}}, "optim.roles.bias.weight_decay=-0.1 is too small"),
     (
         {"quantize.tables": "int8", "model.ffn.value_dtype": "bfloat16"},
         "model.ffn.value_dtype=bfloat16: quantize rounds tables in float32; accepted: float32",

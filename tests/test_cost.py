@@ -16,9 +16,8 @@ from memlayers.layers.attention import Attention
 from memlayers.layers.dense import MLP, SwiGLU
 from memlayers.layers.engram import GatedNGrams
 from memlayers.layers.feedforward import Cost, FeedForward, Workload, matrix_cost
-from memlayers.layers.gated_memory import GatedMemory
 from memlayers.layers.lookup import NORMS, SCORES, ProductKeyLookup
-from memlayers.layers.memory import Memory, ProductKeyMemory
+from memlayers.layers.memory import GatedMemory, Memory, ProductKeyMemory
 from memlayers.layers.ngram import NGramTable
 from memlayers.layers.peer import Peer
 from memlayers.layers.pool import MemoryPool

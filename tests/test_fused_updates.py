@@ -194,6 +194,13 @@ def test_of_two_pools_the_one_with_two_readers_alone_is_left_to_the_step():
         assert len(model.pools) == 3
 
 
+def test_a_frozen_table_is_left_alone():
+    model, optim = build_model(ModelConfig(SMALL), 50, seeded()), OptimConfig(values=RULES["sgd"])
+    model.pools[0].values.requires_grad_(False)
+    with fused_updates(model, build_optimizers(model, optim), optim):
+        assert model.pools[0].update is None
+
+
 def test_it_ends_with_an_error_too():
     model, optim = build_model(ModelConfig(SMALL), 50, seeded()), OptimConfig(values=RULES["sgd"])
     with pytest.raises(KeyError), fused_updates(model, build_optimizers(model, optim), optim):

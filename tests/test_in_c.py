@@ -177,3 +177,9 @@ def test_fifty_steps_are_the_references(compiled, threads, rule, width, dtype):
     for mine, theirs in zip(*ended, strict=True):
         assert mine.dtype == theirs.dtype
         torch.testing.assert_close(mine, theirs, **near)
+
+
+def test_rows_of_another_dtype_are_refused_and_not_read_as_numbers_of_64_bits(compiled):
+    values, rows, grad = torch.randn(5, 4), torch.tensor([1, 3], dtype=torch.int32), torch.ones(2, 4)
+    with pytest.raises(ValueError, match=r"^kernels=native: rows of torch.int32 on cpu; accepted: torch.int64 on cpu"):
+        kernels.choose("native").sgd_rows(values, rows, grad, rate=1.0)

@@ -8,8 +8,8 @@ import torch
 from contract import D_MODEL, SMALL, build, drawn, random_tokens, site
 
 from memlayers.layers import Memory, NGram, Peer
-from memlayers.layers.gated_memory import GatedMemory
 from memlayers.layers.lookup import SCORES, ProductKeyLookup
+from memlayers.layers.memory import GatedMemory
 from memlayers.layers.pool import MemoryPool, weighted_read
 
 

@@ -173,7 +173,9 @@ def test_an_assertion_of_omegaconf_about_a_null_node_is_a_mistake_of_the_user():
     assert refusal("logger=none", "logger.save_dir=x").startswith("logger.save_dir=x: unknown key")
 
 
-@pytest.mark.parametrize("words", [[], ["-m", "seed=1,2"], ["model.d_model=64"], ["experiment=spend"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "words", [[], ["-m", "seed=1,2"], ["model.d_model=64"], ["experiment=heads_and_k"]], ids=" ".join
+)
 @pytest.mark.parametrize("where", ["to_run_config", "validate", "flatten"])
 def test_an_assertion_of_ours_is_no_mistake_of_the_user(words, where, monkeypatch):
     """Also with words that would be blamed for it."""

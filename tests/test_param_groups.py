@@ -123,6 +123,15 @@ def test_plain_adamw_says_that_it_takes_no_sparse_gradients():
         optimizer.step()
 
 
+def test_a_rule_of_rows_says_that_it_takes_no_dense_gradients():
+    model = swapped()
+    *_, values = memlayers.param_groups(model, "dense")
+    optimizer = SGD().build(values["params"])
+    backward(model)
+    with pytest.raises(ValueError, match=r"^a value table has a dense gradient; accepted: sparse ones [^\n]*$"):
+        optimizer.step()
+
+
 @pytest.mark.parametrize("ffn", [SMALL, Peer(5, 2, 3), NGram(2, 30, 2)], ids=["memory", "peer", "ngram"])
 def test_it_is_of_use_for_our_own_models(ffn):
     model, tokens = build(ffn), random_tokens(4, 5)

@@ -8,8 +8,7 @@ from contract import D_MODEL, NUM_TOKENS, SMALL, build
 from memlayers.layers import Dense, NGram, ShortConv
 from memlayers.layers.beside import Beside
 from memlayers.layers.dense import MLP, SwiGLU
-from memlayers.layers.gated_memory import GatedMemory
-from memlayers.layers.memory import ProductKeyMemory
+from memlayers.layers.memory import GatedMemory, ProductKeyMemory
 from memlayers.layers.ngram import NGramTable
 from memlayers.layers.short_conv import ShortConvolution
 

@@ -91,6 +91,23 @@ def test_gradient_of_the_weights_by_finite_differences():
         )
 
 
+def test_a_second_derivative_through_rows_is_refused_and_not_wrong():
+    values = torch.randn(7, 3, requires_grad=True)
+    weights = torch.randn(4, 5, requires_grad=True)
+    loss = weighted_read(values, torch.randint(7, (4, 5)), weights).square().sum()
+    (rows,) = torch.autograd.grad(loss, values, create_graph=True)
+    with pytest.raises(RuntimeError):
+        rows.to_dense().square().sum().backward()
+
+
+def test_reads_may_have_any_axes_before_the_last():
+    pool = MemoryPool(9, 5)
+    torch.nn.init.normal_(pool.values)
+    slots, weights = torch.randint(9, (2, 3, 4, 6)), torch.rand(2, 3, 4, 6)
+    assert pool(slots, weights).flatten(0, 2).equal(weighted_read(pool.values, slots.view(24, 6), weights.view(24, 6)))
+    assert pool(slots[:0], weights[:0]).shape == (0, 3, 4, 5)
+
+
 @pytest.mark.parametrize("sparse", [True, False])
 def test_a_table_in_bfloat16_is_read_into_the_dtype_of_the_weights(sparse):
     values, slots, weights = torch.randn(9, 5).bfloat16(), torch.randint(9, (6, 4)), torch.rand(6, 4)

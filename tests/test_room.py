@@ -9,7 +9,7 @@ from contract import NUM_TOKENS, RULES
 
 from memlayers import cost as cost_module
 from memlayers.config import ModelConfig
-from memlayers.cost import available_memory, refuse_too_large
+from memlayers.cost import available_memory, below_limits, refuse_too_large
 from memlayers.kernels import REFERENCE
 from memlayers.layers import Memory, NGram
 from memlayers.optim import SGD, DenseAdamW
@@ -59,3 +59,15 @@ def test_the_state_that_is_counted_is_the_state_that_is_made(rule):
 
 def test_available_memory_is_some_and_no_more_than_there_is():
     assert 2**20 < available_memory() <= os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def test_the_limits_of_all_groups_that_contain_the_process_count(tmp_path):
+    """As in a Slurm job: the limit is on the job, above the group of its step, and the cache of files gives way."""
+    step = tmp_path / "job_7/step_0/task_0"
+    step.mkdir(parents=True)
+    for folder, most in ((step, "max"), (tmp_path / "job_7", "1000"), (tmp_path, "5000")):
+        (folder / "memory.max").write_text(f"{most}\n")
+        (folder / "memory.current").write_text("700\n")
+        (folder / "memory.stat").write_text("anon 600\nfile 100\n")
+    assert list(below_limits(tmp_path, "job_7/step_0/task_0")) == [400, 4400]
+    assert list(below_limits(tmp_path / "none", "")) == [4400]

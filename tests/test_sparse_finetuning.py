@@ -34,9 +34,12 @@ def counted(model: nn.Module, tokens: Tensor, where: Tensor) -> dict[int, Counte
 @pytest.mark.parametrize("case", TABLES)
 def test_counts_are_those_of_the_reads_one_by_one(case):
     model, tokens = build(TABLES[case]).train(), random_tokens(3, 6)
+    model.blocks[0].eval()
+    modes = [module.training for module in model.modules()]
     where = torch.rand(3, 6) < 0.6
     counts = count_reads(model, tokens, where)
-    assert model.training and not any(one._forward_hooks for one in model.modules())
+    assert [module.training for module in model.modules()] == modes
+    assert not any(one._forward_hooks for one in model.modules())
     found = counted(model, tokens, where)
     assert {id(pool) for pool in counts} == set(found)
     for pool, count in counts.items():

@@ -57,6 +57,27 @@ def test_dtype_and_device_are_those_of_what_was_there(dtype, ffn):
     assert {p.device.type for p in empty.parameters()} == {"meta"}
 
 
+class Fused(torch.nn.Module):
+    """A feed-forward whose gate and up-projection are one matrix."""
+
+    def __init__(self, hidden: int):
+        super().__init__()
+        self.gate_up = torch.nn.Linear(D_MODEL, 2 * hidden, bias=False)
+        self.down = torch.nn.Linear(hidden, D_MODEL, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        gate, up = self.gate_up(x).chunk(2, dim=-1)
+        return self.down(torch.nn.functional.silu(gate) * up)
+
+
+@pytest.mark.parametrize("hidden", [3, 44])
+def test_a_dense_layer_has_as_many_parameters_as_what_was_there(hidden):
+    model = torch.nn.Sequential(Fused(hidden))
+    before = sum(p.numel() for p in model.parameters())
+    memlayers.swap(model, "0", Dense())
+    assert sum(p.numel() for p in model.parameters()) == before
+
+
 def test_a_table_may_be_narrower_than_its_model():
     model = foreign()
     memlayers.swap(model, "blocks.*.mlp", Memory(5, 2, 3, value_dtype="bfloat16"))

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from memlayers.checks import one_of, within
+from memlayers.checks import at_least, one_of, within
 
 
 class Rule(Protocol):
@@ -35,6 +35,10 @@ class RoleConfig:
     lr_mul: float = 1.0
     weight_decay: float = 0.0
 
+    def validate(self, key: str) -> None:
+        at_least(f"{key}.lr_mul", self.lr_mul, 0)
+        at_least(f"{key}.weight_decay", self.weight_decay, 0)
+
 
 # Roles of parameters, declared by their modules (layers/feedforward.py), without value tables, which have a rule.
 ROLES = ("matrix", "output", "vector", "bias", "filter", "embedding", "memory_key")
@@ -58,12 +62,15 @@ class OptimConfig:
         if not self.lr > 0:
             raise ValueError(f"optim.lr={self.lr} is not positive; accepted: a number above 0")
         valid_betas("optim", self.betas)
+        valid_eps("optim", self.eps)
         if self.muon_lr is not None and not self.muon_lr > 0:
             raise ValueError(f"optim.muon_lr={self.muon_lr} is not positive; accepted: a number above 0, or null")
         for key, clip in (("optim.clip", self.clip), ("optim.clip_values", self.clip_values)):
             if clip is not None and not clip > 0:
                 raise ValueError(f"{key}={clip} is not positive; accepted: a number above 0, or null")
         self.schedule.validate("optim.schedule")
+        for name, role in self.roles.items():
+            role.validate(f"optim.roles.{name}")
         if self.values is not None:
             if not hasattr(self.values, "build"):
                 raise ValueError(f"optim.values={self.values!r} is no rule; accepted: a choice such as values=sgd")
@@ -73,3 +80,8 @@ class OptimConfig:
 def valid_betas(key: str, betas: list[float]) -> None:
     if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
         raise ValueError(f"{key}.betas={betas} is not accepted; accepted: two numbers from 0 to below 1")
+
+
+def valid_eps(key: str, eps: float) -> None:
+    if not eps > 0:
+        raise ValueError(f"{key}.eps={eps} is not positive; accepted: a number above 0")

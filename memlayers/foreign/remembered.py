@@ -1,7 +1,7 @@
 """Stores swaps in the config of a model of transformers, so that save_pretrained writes them beside the weights.
 
 config.json   "model_type": "memlayers_llama"                   a type that plain transformers refuses
-              "transformers_weights": "memlayers.load_swapped"  a missing file, for a class that is loaded by name
+              "transformers_weights": "memlayers.load_swapped"  names no file, so that Llama...from_pretrained fails too
               "memlayers": {"format": 1, "swaps": [...]}        which layers are in which modules
 """
 
@@ -31,10 +31,8 @@ class Remembers:
         return plain | {"model_type": kind, "transformers_weights": "memlayers.load_swapped"}
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return remembering, (
-            type(self).__mro__[2],
-            self.__dict__,
-        )  # the class cannot be imported, so pickle has to rebuild it
+        # The class cannot be imported, so pickle has to rebuild it.
+        return remembering, (type(self).__mro__[2], self.__dict__)
 
 
 def remembering(kind: type, content: dict[str, Any]) -> Any:

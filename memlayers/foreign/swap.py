@@ -32,7 +32,7 @@ def swap(
     The pattern is fnmatch's: `*` matches any text, dots too. `pool` overrides the setting of that name: "own" is a
     table for each layer, "shared" one for all layers of this call. `freeze` freezes all parameters but those of swapped
     layers. New parameters have the device and dtype of the modules that they replace, except tables of
-    value_dtype="bfloat16", and are drawn by `model.init_parameters`.
+    value_dtype="bfloat16", and are drawn by `model.init_parameters`. Calls with one seed draw the same numbers.
 
     In a model of transformers, the swap is stored in the config: save_pretrained writes it, and `load_swapped` rebuilds
     it. So swap the whole model that will be saved, before it is wrapped or compiled.
@@ -48,7 +48,8 @@ def swap(
         if width != d_model:
             raise ValueError(f"{first} is {d_model} wide and {name} {width}; accepted: modules of one width a call")
     validate_layer("ffn", ffn, d_model)
-    new_swap = Swap(list(replaced), ffn, d_model, max(axes(replaced[first])))
+    matrices = sum(parameter.numel() for parameter in replaced[first].parameters() if parameter.ndim > 1)
+    new_swap = Swap(list(replaced), ffn, d_model, max(1, matrices // (3 * d_model)))
     config = config_with(model, new_swap)
     new_swap.put_into(model, init=True, seed=seed)
     if config is not None:

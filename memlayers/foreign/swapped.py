@@ -39,7 +39,7 @@ class Swap:
     modules: list[str]
     ffn: Settings
     d_model: int
-    hidden: int  # width inside the modules that were replaced, for a dense layer
+    hidden: int  # width of a dense layer with as many parameters as a module that was replaced
 
     def put_into(self, model: nn.Module, init: bool = False, seed: int = 0) -> None:
         """Replace the modules. With `init`, parameters are drawn as in our models; else they are left uninitialised."""

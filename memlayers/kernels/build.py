@@ -15,7 +15,7 @@ HERE = Path(__file__).parent
 SOURCES = [HERE / name for name in ("look_up.c", "look_up_back.c", "reads.c", "reads_back.c", "updates.c")]
 HEADERS = sorted(HERE.glob("*.h"))
 # Without errno, sqrtf is one instruction. No flag assumes finite numbers or lets sums be reordered; visit_numbers
-# allows that for its own.
+# opts in to reordering, for its own sums.
 FLAGS = ("-D_GNU_SOURCE", "-O3", "-march=native", "-fno-math-errno", "-Wno-psabi", "-shared", "-fPIC")
 
 POINTER, INT, LONG, REAL = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64, ctypes.c_double

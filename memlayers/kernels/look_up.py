@@ -51,10 +51,8 @@ class _LookUp(torch.autograd.Function):
         eps = torch.finfo(query.dtype).eps
         results = pointer(key_inverses), pointer(ready), torch.get_num_threads()
         library().ready_keys(pointer(keys), pointer(key_gain), 2 * h * n, c, eps, c**-0.5, *results)
-        inputs, outputs = (
-            (pointer(query), pointer(query_gain), pointer(ready)),
-            (pointer(inverses), pointer(scores), pointer(slots)),
-        )
+        inputs = pointer(query), pointer(query_gain), pointer(ready)
+        outputs = pointer(inverses), pointer(scores), pointer(slots)
         if library().look_up(*inputs, t, h, c, n, k, eps, *outputs, torch.get_num_threads()):
             raise MemoryError("the lists of a few tokens do not fit into memory")
         weights = scores.exp_()  # torch's, for the same digits as the reference

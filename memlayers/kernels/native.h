@@ -31,7 +31,7 @@ INLINE void store_vec(float *to, vec x)
     *(vec *)to = x;
 }
 
-/* Half a dozen kernels have rows as short as this, of which compilers make single numbers if they are let. */
+/* Eight floats whatever the machine: left alone, compilers turn rows this short into scalar code. */
 typedef float eight __attribute__((vector_size(32), aligned(4), may_alias));
 
 typedef float four __attribute__((vector_size(16), aligned(4), may_alias));
@@ -120,7 +120,7 @@ INLINE void adagrad_row(void *restrict values, int64_t at, int bf16, int d, floa
         narrow(values, at + i, bf16, widen(values, at + i, bf16) - scale * g[i]);
 }
 
-/* A row to the first cache (level 3, which has to be a literal) or the second (2). */
+/* A row into L1 (level 3, which has to be a literal) or L2 (2). */
 #define FETCH(table, row, d, bf16, level)                                                                             \
     for (int64_t byte = 0, size = (d) * ((bf16) ? 2 : 4); byte < size; byte += 64)                                    \
         __builtin_prefetch((const char *)(table) + (row) * size + byte, 0, level)
@@ -131,7 +131,7 @@ INLINE void fetch(const void *table, int64_t row, int d, int bf16)
     FETCH(table, row, d, bf16, 3);
 }
 
-/* A row that is needed AHEAD: for so many the first cache is too small, and too few lines can be on their way to it. */
+/* A row needed AHEAD rows later: L1 is too small for so many, and allows too few outstanding misses. */
 INLINE void fetch_early(const void *table, int64_t row, int d, int bf16)
 {
     FETCH(table, row, d, bf16, 2);

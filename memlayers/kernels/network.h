@@ -7,7 +7,7 @@
  *   NAME(x)  what this type's functions are called
  */
 
-#ifdef __AVX512F__ /* what compilers do not find by themselves in the general form */
+#ifdef __AVX512F__ /* the general form below does not compile to these instructions */
 #define OF_BITS(before, after) JOIN(JOIN(before, BITS), after)
 INLINE T NAME(larger)(T a, T b)
 {

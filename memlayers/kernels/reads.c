@@ -19,9 +19,9 @@ INLINE void sum_rows(const void *values, int bf16, int d, const int64_t *slots, 
     memcpy(out, sum, sizeof sum);
 }
 
-enum { SECOND_CACHE = 1 << 20 }; /* bytes: of many processors, and of others at least */
+enum { L2_BYTES = 1 << 20 }; /* bytes: of many processors, and of others at least */
 
-/* The same of n vectors of float32 rows, in registers. A table that the second cache holds is fetched to the first one. */
+/* The same of n vectors of float32 rows, in registers. A table that L2 holds is fetched to L1. */
 INLINE void sum_block(const float *values, int d, int n, const int64_t *slots, int64_t left, const float *weights,
                       int reads, int is_small, float *out)
 {
@@ -45,7 +45,7 @@ INLINE void sum_block(const float *values, int d, int n, const int64_t *slots, i
 int read_forward(const void *values, int bf16, int64_t num_slots, int d, const int64_t *slots, const float *weights,
                  int64_t tokens, int reads, float *out, int threads)
 {
-    int wrong = 0, is_small = num_slots * d * (int64_t)sizeof(float) <= SECOND_CACHE;
+    int wrong = 0, is_small = num_slots * d * (int64_t)sizeof(float) <= L2_BYTES;
     #pragma omp parallel for num_threads(threads) schedule(static) reduction(| : wrong) if (threads > 1)
     for (int64_t t = 0; t < tokens; t++) {
         const int64_t *mine = slots + t * reads, left = (tokens - t) * reads;
@@ -107,7 +107,7 @@ int64_t sort_reads(const int64_t *slots, int64_t count, int64_t num_slots, uint6
     free(place);
     free(other);
     int64_t found = 0;
-    for (int64_t i = 0; i < count; i++) { /* all are put down: the processor could not guess which ones are to stay */
+    for (int64_t i = 0; i < count; i++) { /* written unconditionally: the branch would be unpredictable */
         rows[found] = (int64_t)(order[i] >> 32);
         first[found] = i;
         found += i == 0 || order[i] >> 32 != order[i - 1] >> 32;

@@ -3,7 +3,7 @@
  */
 #include "native.h"
 
-enum { NEAR = 6 }; /* reads whose gradients are fetched before they are needed: they are in the second cache */
+enum { NEAR = 6 }; /* reads whose gradients are fetched before they are needed: they are in L2 */
 enum { MOST = 256 }; /* numbers of a row that is kept in vectors, and these in registers as far as they go */
 
 /* Where the gradient of a read's token is; that of one that comes NEAR after it is fetched. `left` reads are left. */

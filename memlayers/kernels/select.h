@@ -2,7 +2,7 @@
 /* Of the ranks of all keys the k best, and of the pairs of two halves the k best sums. */
 #include "best.h"
 
-enum { FEW = 8 }; /* keys that are put down at a time */
+enum { FEW = 8 }; /* keys written at a time */
 
 /* Ranks that at least k keys reach: of the k-th best of groups of `size` keys, each of which counts by its best. */
 INLINE ivec bounds_of(const ivec *ranks, int n, int size, int k, int blocks, ivec *most, ivec *list)
@@ -23,7 +23,7 @@ INLINE void put(wide *const *found, int lane, int at, int64_t value)
 }
 
 /* Keys that reach the bounds, each token's own, to `found`; returns how many, filled up where others have more. A token
- * puts down FEW at a time, also if it has fewer: to guess wrong how many it has takes as long as to put down a dozen. */
+ * writes FEW at a time even if it has fewer: a mispredicted count costs as much as a dozen writes. */
 INLINE int keys_that_reach(ivec bounds, const ivec *ranks, int n, wide *const *found)
 {
     int count[LANES] = {0}, most = 0;

@@ -67,9 +67,8 @@ class _Read(torch.autograd.Function):
         if ctx.update and ctx.needs_input_grad[0]:
             total, rate, eps = ctx.update()
             weight_grad = backward_with_update(values, slots, weights, grad, total, rate, eps)
-            increment_version(
-                [values] if total is None else [values, total]
-            )  # autograd then refuses another read of old rows
+            # Autograd then refuses another read of old rows.
+            increment_version([values] if total is None else [values, total])
             return None, None, weight_grad, None
         (n, d), r = values.shape, slots.shape[1]
         grad_rows = grad_weights = None

@@ -73,6 +73,7 @@ def accept_rows(values: Tensor, *state: Tensor) -> None:
 def _accept(values: Tensor, rows: Tensor, grad: Tensor, *state: Tensor) -> None:
     accept_rows(values, *state)
     accept_on_gpu("grad", grad, values.dtype)
+    accept_on_gpu("rows", rows, torch.int64)
     if grad.shape != (len(rows), values.shape[1]) or not (rows.is_contiguous() and grad.is_contiguous()):
         raise Unsupported(f"{len(rows)} rows and gradient {tuple(grad.shape)}; accepted: (u, d), without gaps")
     accept_range("rows", rows, len(values))

@@ -56,6 +56,7 @@ def _update(values: Tensor, rows: Tensor, grad: Tensor, *state: Tensor) -> tuple
             raise Unsupported(f"state {tuple(moment.shape)} of values {tuple(values.shape)}; accepted: as many rows")
     if grad.shape != (len(rows), values.shape[1]) or not (rows.is_contiguous() and grad.is_contiguous()):
         raise Unsupported(f"{len(rows)} rows and gradient {tuple(grad.shape)}; accepted: (u, d), without gaps")
+    accept("rows", rows, torch.int64)
     accept_indices("rows", rows, len(values))
     increment_version([values, *state])  # autograd then refuses a later backward through the old values
     pointers = (tensor.data_ptr() for tensor in (*state, rows, grad))

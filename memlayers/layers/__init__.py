@@ -6,14 +6,13 @@ Read in this order; files marked * are parts that layers are built from, and hav
     dense          the baseline: SwiGLU or MLP
     attention      * causal self-attention
     block          * a transformer block, and where in it layers may stand
-    rows           * RMS norm and softmax of short rows
+    rows           * softmax of short rows
     product_keys   * exact top-k over n * n slots
     batch_norm     * batch normalisation that leaves out padding
     lookup         * which slots a token reads, with what weights
     pool           * the value table and its weighted read
     updates        * in-place Adam, Adagrad and SGD of the rows that were read
-    gated_memory   * the module of Memory+
-    memory         the settings of Memory and Memory+, and the module of Memory
+    memory         Memory and Memory+, which gates what is read
     site           * what a layer is built from; which layers share a pool
     beside         * a layer added to the dense feed-forward
     ngram          a table addressed by hashes of the last n tokens

@@ -3,6 +3,9 @@
 tokens   ... 17 4 9     (4, 9) and (17, 4, 9), hashes of each  ->  rows side by side: e
 gate     how well RMSNorm(e W_k) agrees with RMSNorm(x)        ->  u = gate * e W_v
 out      u + silu(convolution of RMSNorm(u) over earlier positions)
+
+The gate is sigmoid(sign(s) * sqrt|s|) with s = RMSNorm(e W_k) . RMSNorm(x) / sqrt(d_model), as in the authors' demo.
+Not as published: tokens are hashed as they are, all hashes have tables of one size, and the hash is another.
 """
 
 from dataclasses import dataclass, field
@@ -27,9 +30,7 @@ class Engram:
 
     orders: list[int] = field(default_factory=lambda: [2, 3])  # the n of the n-grams
     hashes: int = 4  # rows that a token reads for each order
-    num_slots: int = (
-        16_384  # counted in rows of width d_model, so that the table is as large as a memory's of so many slots
-    )
+    num_slots: int = 16_384  # counted in rows of width d_model; rows are d_model / (orders * hashes) wide, rounded down
     gate: bool = True
     convolution: bool = True
     pool: str = "own"  # own, or shared by all layers of the model that ask for one of this size
@@ -70,8 +71,8 @@ class GatedNGrams(nn.Module):
         part = len(self.pool.values) // self.rows
         slots = torch.cat([ngram_slots(tokens, order, self.hashes, part) for order in self.orders], dim=-1)
         slots = slots + part * torch.arange(self.rows, device=slots.device)
-        weights = torch.ones(slots.numel(), 1, device=slots.device)
-        read = self.pool(slots.view(-1, 1), weights).to(x.dtype).view(*slots.shape[:2], self.to_value.in_features)
+        weights = torch.ones(slots.shape, device=slots.device)
+        read = self.pool(slots[..., None], weights[..., None]).to(x.dtype).flatten(2)
         out = self.to_value(read).to(x.dtype)
         if self.to_key is not None and self.key_norm is not None and self.norm is not None:
             key = self.to_key(read).to(x.dtype)
@@ -79,7 +80,7 @@ class GatedNGrams(nn.Module):
             out = out * torch.sigmoid(score.sign() * score.abs().clamp(min=1e-6).sqrt())
         if self.taps is not None and self.conv_norm is not None:
             out = out + F.silu(self.taps(self.conv_norm(out), max(self.orders)))
-        return FFNOutput(out, reads=Reads(slots, weights.view(slots.shape)))
+        return FFNOutput(out, reads=Reads(slots, weights))
 
     def cost(self, work: Workload) -> Cost:
         """The reads, the matrices, the gate's dot product and the convolution."""

@@ -53,12 +53,12 @@ class Cost:
         )
 
 
-def matrix_cost(*shape: int, bytes_each: int = 4) -> Cost:
+def matrix_cost(*shape: int) -> Cost:
     """The cost of applying a matrix of this shape once to each token: y = W x, then dL/dx and dL/dW."""
     size = 1
     for length in shape:
         size *= length
-    return Cost(forward=2 * size, backward=4 * size, bytes_read=bytes_each * size, params=size)
+    return Cost(forward=2 * size, backward=4 * size, bytes_read=4 * size, params=size)
 
 
 class FeedForward(Protocol):

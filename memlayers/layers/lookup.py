@@ -15,7 +15,6 @@ from memlayers.layers.product_keys import (
     look_up,
     normed_and_scaled,
     selection_flops,
-    staircase,
 )
 from memlayers.layers.rows import softmax_with_sink
 
@@ -99,7 +98,7 @@ class ProductKeyLookup(nn.Module):
     def cost(self, work: Workload) -> Cost:
         """The query projection, the half scores, and the comparisons of both top-k selections."""
         n = self.keys.shape[-2]
-        pairs = len(staircase(self.topk, torch.device("cpu"))[0])
+        pairs = sum(self.topk // rank for rank in range(1, self.topk + 1))  # of the staircase
         comparisons = self.heads * (2 * selection_flops(n, self.topk) + selection_flops(pairs, self.topk))
         matrices = matrix_cost(*self.to_query.weight.shape) + matrix_cost(*self.keys.shape)
         vectors = sum(parameter.numel() for parameter in self.parameters()) - matrices.params

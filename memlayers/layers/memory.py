@@ -4,12 +4,13 @@ token -> query -> the topk best of n * n slots in each head -> softmax of their 
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from memlayers.checks import at_least, one_of, within
-from memlayers.layers.feedforward import Cost, FFNOutput, Workload
-from memlayers.layers.gated_memory import GatedMemory
+from memlayers.layers.feedforward import Cost, FFNOutput, Workload, matrix_cost
 from memlayers.layers.lookup import NORMS, SCORES, ProductKeyLookup
 from memlayers.layers.pool import MemoryPool
 from memlayers.layers.site import Site, validate_pool
@@ -26,7 +27,7 @@ class Memory:
     norm: str = "rms"  # rms (queries and keys), batch (queries) or none: layers/lookup.py
     score: str = "softmax"  # how scores become weights: softmax, sink, sigmoid or relu
     pool: str = "own"  # own, or shared by all layers of the model that ask for one of this size
-    gate: bool = False  # layers/gated_memory.py
+    gate: bool = False  # GatedMemory, below
     learned: bool = True  # false: queries and keys stay as they were drawn, and only values are trained
     value_dtype: str = "float32"
 
@@ -73,9 +74,39 @@ class ProductKeyMemory(nn.Module):
     def forward(self, x: Tensor, tokens: Tensor | None = None) -> FFNOutput:
         """x (b, s, d_model) -> hidden (b, s, d_model) and the reads."""
         reads = self.lookup(x, tokens)
-        hidden = self.pool(reads.slots.flatten(0, 1), reads.weights.flatten(0, 1))
-        return FFNOutput(hidden.to(x.dtype).view_as(x), reads=reads)
+        return FFNOutput(self.pool(reads.slots, reads.weights).to(x.dtype), reads=reads)
 
     def cost(self, work: Workload) -> Cost:
         """The lookup and the read."""
         return self.lookup.cost(work) + self.pool.read_cost(self.lookup.heads * self.lookup.topk, work)
+
+
+class GatedMemory(nn.Module):
+    """The module of "Memory+" (section 3.3): (y * silu(x W1)) W2, where y is what ProductKeyMemory would return.
+
+    W1 (d_model, d_value) is the gate; W2 (d_value, d_model) projects to the residual stream.
+    """
+
+    param_roles: ClassVar[dict[str, str]] = {"out.weight": "output"}
+
+    def __init__(self, d_model: int, lookup: ProductKeyLookup, pool: MemoryPool):
+        super().__init__()
+        self.lookup, self.pool = lookup, pool
+        d_value = pool.d_value
+        self.gate = nn.Linear(d_model, d_value, bias=False)
+        self.out = nn.Linear(d_value, d_model, bias=False)
+
+    def forward(self, x: Tensor, tokens: Tensor | None = None) -> FFNOutput:
+        """x (b, s, d_model) -> hidden (b, s, d_model) and the reads."""
+        reads = self.lookup(x, tokens)
+        read = self.pool(reads.slots, reads.weights).to(x.dtype)
+        return FFNOutput(self.out(F.silu(self.gate(x)) * read), reads=reads)
+
+    def cost(self, work: Workload) -> Cost:
+        """The lookup, the read, the gate and the output projection."""
+        return (
+            self.lookup.cost(work)
+            + self.pool.read_cost(self.lookup.heads * self.lookup.topk, work)
+            + matrix_cost(*self.gate.weight.shape)
+            + matrix_cost(*self.out.weight.shape)
+        )

@@ -53,9 +53,9 @@ class MoE:
 class MixtureOfExperts(nn.Module):
     """Letters: b batch, s sequence, t = b * s tokens, e experts, k = topk, d d_model, f hidden.
 
-    Biases affect which experts are chosen, not their gates. In each training step a bias falls by balance_step if its
-    expert had more tokens than the mean, and rises if it had fewer. Biases and loss count the tokens of all processes,
-    without padding (token 0).
+    Biases affect which experts are chosen, not their gates. In each pass of training a bias falls by balance_step if
+    its expert had more tokens than the mean, and rises if it had fewer. Biases and loss count the tokens of all
+    processes, without padding (token 0).
     """
 
     param_roles: ClassVar[dict[str, str]] = {"down": "output"}

@@ -52,8 +52,7 @@ class NGramTable(nn.Module):
         """x (b, s, d_model) for its shape, tokens (b, s) -> hidden (b, s, d_model) and the reads."""
         slots = ngram_slots(tokens, self.n, self.hashes, len(self.pool.values)) if self.by_hash else tokens[..., None]
         weights = torch.full(slots.shape, 1 / self.hashes, device=slots.device)
-        hidden = self.pool(slots.flatten(0, 1), weights.flatten(0, 1))
-        return FFNOutput(hidden.to(x.dtype).view_as(x), reads=Reads(slots, weights))
+        return FFNOutput(self.pool(slots, weights).to(x.dtype), reads=Reads(slots, weights))
 
     def cost(self, work: Workload) -> Cost:
         """The reads; hashes are integer arithmetic, a few operations a token."""

@@ -58,8 +58,7 @@ class FactTable(nn.Module):
         latest = position.cummax(dim=1).values if position.numel() else position
         slots = self.slot[place].gather(1, latest.clamp(min=0)).where(latest >= 0, 0)[..., None]
         weights = (slots > 0).to(torch.float32)
-        hidden = self.pool(slots.flatten(0, 1), weights.flatten(0, 1))
-        return FFNOutput(hidden.to(x.dtype).view_as(x), reads=Reads(slots, weights))
+        return FFNOutput(self.pool(slots, weights).to(x.dtype), reads=Reads(slots, weights))
 
     def cost(self, work: Workload) -> Cost:
         """The read; finding the address is counted as free."""

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from memlayers.layers.feedforward import Cost, Workload
@@ -38,14 +39,19 @@ class MemoryPool(nn.Module):
         self.is_silent = False  # true: every read is zero; recall/usage.py measures recall without the table
 
     def forward(self, slots: Tensor, weights: Tensor) -> Tensor:
-        """Weighted sums of rows: slots (t, r) and weights (t, r) -> (t, d_value) in the dtype of the weights.
+        """Weighted sums of rows: slots and weights (..., r) -> (..., d_value) in the dtype of the weights.
 
         With an `update`, which an optimizer sets during training, backward updates rows as it visits them: values then
         have no gradient to clip, accumulate or inspect. A read that cannot do so leaves the gradient, and with it the
         same step, to the optimizer.
         """
+        shape = *weights.shape[:-1], self.d_value
         if self.is_silent:
-            return weights.new_zeros(len(slots), self.d_value)
+            return weights.new_zeros(shape)
+        return self.sums(slots.flatten(0, -2), weights.flatten(0, -2)).view(shape)
+
+    def sums(self, slots: Tensor, weights: Tensor) -> Tensor:
+        """The same of slots and weights (t, r): (t, d_value)."""
         return self.read(self.values, slots, weights, sparse=self.sparse, update=self.update)
 
     def rows(self, slots: Tensor) -> Tensor:
@@ -55,9 +61,8 @@ class MemoryPool(nn.Module):
         return F.embedding(slots, self.values, sparse=self.sparse)
 
     def read_cost(self, reads: int, work: Workload, learned: bool = True) -> Cost:
-        """The cost of reading `reads` rows per token: sum, gradients and backward's sort; without the table's params.
-
-        Weights that are not learned have no gradient.
+        """The cost of reading `reads` rows per token: their sum, the gradients of rows and of learned weights, and
+        backward's sort; without the table's params.
         """
         size = reads * self.d_value
         sort = reads * math.ceil(math.log2(max(2, reads * work.tokens))) if self.sparse else 0
@@ -75,7 +80,6 @@ def weighted_read(
     """sum over r of weights[t, r] * values[slots[t, r]]: (t, d_value). `update` is left to the optimizer.
 
     With sparse=True the gradient of `values` is a sparse tensor of the rows that were read, each once and in order.
-    (Autograd clears is_coalesced when it stores that gradient in .grad.)
     """
     per_read = weights.to(values.dtype)
     if not sparse:
@@ -99,6 +103,7 @@ class _RowGradient(torch.autograd.Function):
         return read.view_as(read)
 
     @staticmethod
+    @once_differentiable  # weights are saved without their graph
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
         if not ctx.needs_input_grad[1]:
             return grad, None, None, None

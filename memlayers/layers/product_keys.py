@@ -13,8 +13,9 @@ from collections.abc import Sequence
 import torch
 from einops import einsum, rearrange
 from torch import Tensor
+from torch.nn import functional as F
 
-from memlayers.layers.rows import rms_norm, softmax_of_sorted
+from memlayers.layers.rows import softmax_of_sorted
 
 
 def product_key_topk(query: Tensor, keys: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -55,7 +56,7 @@ def best_slots(query: Tensor, keys: Tensor, gains: Sequence[Tensor] | None, k: i
 def normed_and_scaled(query: Tensor, keys: Tensor, gains: Sequence[Tensor] | None) -> tuple[Tensor, Tensor]:
     """Query and keys, each half RMS-normed if there are gains, and keys divided by sqrt(c)."""
     if gains:
-        query, keys = rms_norm(query, gains[0]), rms_norm(keys, gains[1])
+        query, keys = (F.rms_norm(x, gain.shape, gain) for x, gain in zip((query, keys), gains, strict=True))
     return query, keys * query.shape[-1] ** -0.5  # scaled once, not for every token
 
 

@@ -1,13 +1,7 @@
-"""Norm and softmax over short rows: query and key halves, and the scores of a head."""
+"""Softmax over short rows: the scores of a head."""
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
-
-
-def rms_norm(x: Tensor, gain: Tensor) -> Tensor:
-    """RMS norm (Zhang and Sennrich 2019): x (..., c) over the root mean square of its last axis, times gain (c,)."""
-    return F.rms_norm(x, gain.shape, gain)
 
 
 def softmax_of_sorted(score: Tensor) -> Tensor:

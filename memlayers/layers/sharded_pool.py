@@ -32,20 +32,14 @@ class ShardedPool(MemoryPool):
         super().__init__(num_slots, d_value // self.ranks, **settings)
         self.d_value = d_value
 
-    def forward(self, slots: Tensor, weights: Tensor) -> Tensor:
+    def sums(self, slots: Tensor, weights: Tensor) -> Tensor:
         """slots (t, r) and weights (t, r) of this process -> weighted sums of whole rows (t, d_value)."""
-        if self.is_silent:
-            return weights.new_zeros(len(slots), self.d_value)
         all_reads = all_gather(slots, self.ranks), _Gather.apply(weights, self.ranks)
-        columns = self.read(self.values, *all_reads, sparse=self.sparse, update=self.update)
-        return _Exchange.apply(columns, self.ranks)
+        return _Exchange.apply(super().sums(*all_reads), self.ranks)
 
     def rows(self, slots: Tensor) -> Tensor:
         """slots (...) -> whole rows (..., d_value)."""
-        single_slots = slots.reshape(-1, 1)
-        return self(single_slots, torch.ones(single_slots.shape, device=slots.device)).reshape(
-            *slots.shape, self.d_value
-        )
+        return self(slots[..., None], torch.ones(*slots.shape, 1, device=slots.device))
 
     @torch.no_grad()
     def draw(self, std: float, generator: torch.Generator, rows: int = 4096) -> None:

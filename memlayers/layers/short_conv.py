@@ -1,6 +1,6 @@
 """A short causal convolution over positions, channel by channel, before attention and before the feed-forward.
 
-It mixes the preceding tokens into each position (Poli et al. 2023, Hyena, arXiv 2302.10866, section 3.1).
+It mixes the preceding tokens into each position: Canon layers A and C (Allen-Zhu 2025, arXiv 2512.17351).
 """
 
 from dataclasses import dataclass

@@ -12,19 +12,6 @@ from memlayers.layers.pool import MemoryPool
 from memlayers.layers.sharded_pool import ShardedPool
 
 
-class Implementation(Protocol):
-    """The functions that kernels may replace; memlayers.kernels.Kernels implements this."""
-
-    @property
-    def look_up(self) -> Any: ...
-
-    @property
-    def weighted_read(self) -> Any: ...
-
-    @property
-    def huge_pages(self) -> Any: ...
-
-
 @dataclass
 class Site:
     """What `build` of a layer's settings gets: the sizes of the model, and the tables made so far."""
@@ -32,7 +19,7 @@ class Site:
     d_model: int
     hidden: int  # width of the model's dense feed-forwards
     num_tokens: int  # of the vocabulary
-    kernels: Implementation
+    kernels: Any  # memlayers.kernels.Kernels
     sparse: bool = True  # whether gradients of tables hold only the rows that were read
     gated: bool = True  # whether the dense feed-forwards have a gate
     sharded: bool = False  # whether tables are cut by columns over the processes of a run

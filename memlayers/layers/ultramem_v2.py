@@ -1,6 +1,6 @@
 """UltraMemV2 (Huang et al. 2025, arXiv 2508.18756): product keys, scores combined by a small matrix, no softmax.
 
-score of slot (i, j)    sum over ranks a, b of  row_a[i] * core[a, b] * column_b[j]
+score of slot (i, j)    sum over ranks a, b of  row_a[i] * core[a, b] * column_b[j] / rank
 token x                 the topk best slots, each with a row (p, v) of the table   ->   (sum of score * (p . P x) * v) W
 
 Not as published: in conf/ a row is as wide as the model, not a quarter of it, so that the table is as large as a
@@ -82,7 +82,9 @@ class TuckerMemory(nn.Module):
         return FFNOutput(hidden.to(x.dtype), reads=Reads(slots, weights))
 
     def cost(self, work: Workload) -> Cost:
-        """The matrices, the top-k selections, the scores of the chosen slots, and the products with their rows."""
+        """The matrices, the top-k selections, the scores of the chosen slots, and the products with their rows, whose
+        sort is the optimizer's and is not counted.
+        """
         n, k, r, size = self.keys.shape[2], self.topk, self.rank, self.topk * self.pool.d_value
         selection = 4 * r * n + 2 * selection_flops(n, k) + 2 * k * r * (r + k) + selection_flops(k * k, k)
         total = Cost(selection + 2 * k * r * r, 4 * k * r * r, params=r * r + 2 * self.keys.shape[3])

@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def mean_squares(grad: Tensor) -> Tensor:
-    """(u, d) -> mean squares of rows (u, 1). For sharded tables, optim/rows.py takes the mean over all processes."""
+    """(u, d) -> mean squares of rows (u, 1). Over all processes for sharded tables (training/ranks.py)."""
     return grad.square().mean(dim=1, keepdim=True)
 
 

@@ -18,10 +18,8 @@ from memlayers.optim.muon import Muon
 from memlayers.optim.rows import RowOptimizer
 from memlayers.optim.rules import rule_name
 
-MATRICES = (
-    "matrix",
-    "output",
-)  # roles for Muon (Jordan et al. 2024); memory keys are lists of vectors, not linear maps
+# Roles for Muon (Jordan et al. 2024). Memory keys are lists of vectors, not linear maps.
+MATRICES = ("matrix", "output")
 
 
 def build_optimizers(model: nn.Module, config: OptimConfig, kernels: Kernels = REFERENCE) -> list[Optimizer]:
@@ -30,14 +28,13 @@ def build_optimizers(model: nn.Module, config: OptimConfig, kernels: Kernels = R
     Raises ValueError for a role without settings, and for tables without a rule.
     """
     groups: dict[str, list[nn.Parameter]] = {}
-    learning = [entry for entry in parameters_with_roles(model) if entry[2].requires_grad]
-    for name, role, parameter in learning:
+    for name, role, parameter in parameters_with_roles(model):
+        if not parameter.requires_grad:
+            continue
         if role != "memory_value" and role not in config.roles:
             raise ValueError(f"optim.roles has no {role!r}, the role of {name}; known: {sorted(config.roles)}")
         groups.setdefault(role, []).append(parameter)
     values = groups.pop("memory_value", [])
-    grouped = [id(p) for params in groups.values() for p in params] + [id(p) for p in values]
-    assert sorted(grouped) == sorted(id(p) for _, _, p in learning), "each parameter belongs to exactly one group"
 
     def settings(roles: Iterable[str]) -> list[dict[str, Any]]:
         return [
@@ -95,7 +92,7 @@ def fused_updates(model: nn.Module, optimizers: list[Optimizer], config: OptimCo
     """
     pools = [layer.pool for layer in readers(model)]
     once = getattr(model, "loops", 1) == 1 and config.clip_values is None
-    alone = [pool for pool in pools if pools.count(pool) == 1 and once]
+    alone = [pool for pool in pools if pools.count(pool) == 1 and once and pool.values.requires_grad]
     try:
         for rule in optimizers:
             for pool in alone:

@@ -94,8 +94,13 @@ def rows_and_gradients(grad: Tensor) -> tuple[Tensor, Tensor]:
     """Distinct rows (u,) of a sparse gradient and their gradients (u, d).
 
     A pool's gradient has each row once and in order, but autograd clears is_coalesced. Rows that ascend need no second
-    sort.
+    sort. Raises ValueError for a dense gradient.
     """
+    if not grad.is_sparse:
+        raise ValueError(
+            "a value table has a dense gradient; accepted: sparse ones (MemoryPool.sparse, param_groups with "
+            "tables='sparse')"
+        )
     rows = grad._indices()[0]
     if not grad.is_coalesced() and not bool((rows[1:] > rows[:-1]).all()):
         grad = grad.coalesce()

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from memlayers.checks import at_least
-from memlayers.config.optim import ScheduleConfig, valid_betas
-from memlayers.kernels import Kernels
+from memlayers.config.optim import ScheduleConfig, valid_betas, valid_eps
+from memlayers.kernels import REFERENCE, Kernels
 from memlayers.optim.rows import RowOptimizer
 
 State = dict[str, Any]  # of a table: "step", and tensors (n, columns)
@@ -25,10 +25,9 @@ class ValueRule:
     def validate(self, key: str) -> None:
         if not self.lr > 0:
             raise ValueError(f"{key}.lr={self.lr} is not positive; accepted: a number above 0")
-        valid_betas(key, getattr(self, "betas", [0.0, 0.0]))
         self.schedule.validate(f"{key}.schedule")
 
-    def build(self, values: list[nn.Parameter], kernels: Kernels) -> Optimizer:
+    def build(self, values: list[nn.Parameter], kernels: Kernels = REFERENCE) -> Optimizer:
         return RowOptimizer(values, self, kernels)
 
     @property
@@ -58,6 +57,11 @@ class LazyAdam(ValueRule):
     eps: float = 1e-8
     rowwise: bool = False
 
+    def validate(self, key: str) -> None:
+        super().validate(key)
+        valid_betas(key, self.betas)
+        valid_eps(key, self.eps)
+
     def columns(self, width: int) -> dict[str, int]:
         return {"mean": width, "square": 1 if self.rowwise else width}
 
@@ -73,6 +77,10 @@ class RowwiseAdagrad(ValueRule):
 
     lr: float = 5.0
     eps: float = 1e-8
+
+    def validate(self, key: str) -> None:
+        super().validate(key)
+        valid_eps(key, self.eps)
 
     @property
     def fused_eps(self) -> float:
@@ -111,9 +119,11 @@ class DenseAdamW(ValueRule):
 
     def validate(self, key: str) -> None:
         super().validate(key)
+        valid_betas(key, self.betas)
+        valid_eps(key, self.eps)
         at_least(f"{key}.weight_decay", self.weight_decay, 0)
 
-    def build(self, values: list[nn.Parameter], kernels: Kernels) -> Optimizer:
+    def build(self, values: list[nn.Parameter], kernels: Kernels = REFERENCE) -> Optimizer:
         return AdamW(values, self.lr, (self.betas[0], self.betas[1]), self.eps, self.weight_decay, fused=True)
 
     def state_bytes(self, d_value: int, bytes_each: int) -> int:

@@ -43,9 +43,10 @@ def count_reads(model: nn.Module, tokens: Tensor, where: Tensor | None = None) -
         read = chosen.flatten().bincount(minlength=len(pool.values))
         counts[pool] = counts[pool] + read if pool in counts else read
 
-    was_training = model.training
+    modes = [(module, module.training) for module in model.modules()]
     with ExitStack() as stack:
-        stack.callback(model.train, was_training)
+        for module, training in modes:
+            stack.callback(setattr, module, "training", training)
         model.eval()
         for layer in layers:
             stack.callback(layer.register_forward_hook(add).remove)
