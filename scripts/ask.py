@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import memlayers
+from memlayers.checks import at_least
 from memlayers.studies.cli import fail, verb
 from memlayers.studies.files import settings_in
 from memlayers.trained import Trained
@@ -42,18 +43,13 @@ def main() -> int:
     )
     parser.add_argument("--layer", action="append", default=[], metavar="FILE", help="of an arm of your own")
     given = parser.parse_args()
-    try:
-        if given.top < 1:
-            raise ValueError(f"--top={given.top} is not positive; accepted: 1 or more")
-        model = memlayers.load(given.run, tuple(settings_in(Path(file).resolve()) for file in given.layer))
-        relations = model.text.world.relations
-        if given.subject is not None:
-            for relation in [given.relation] if given.relation else relations:
-                print(answer_lines(model, given.subject, relation, given.top, given.phrasing))
-            return 0
-    except ValueError as error:
-        fail(error)
-        return 2
+    at_least("--top", given.top, 1)
+    model = memlayers.load(given.run, tuple(settings_in(Path(file).resolve()) for file in given.layer))
+    relations = model.text.world.relations
+    if given.subject is not None:
+        for relation in [given.relation] if given.relation else relations:
+            print(answer_lines(model, given.subject, relation, given.top, given.phrasing))
+        return 0
     if sys.stdin.isatty():
         print(f"{len(model.text.world.subjects)} subjects, relations {', '.join(relations)}; Ctrl-D ends")
     wrong = 0

@@ -81,11 +81,7 @@ def main() -> int:
     code = execute(overrides)
     if code == 2:
         return code
-    try:
-        written, memories = show(overrides)
-    except ValueError as error:
-        fail(error)
-        return 2
+    written, memories = show(overrides)
     if written:
         print("\nwritten:", *(f"  {path}" for path in written), sep="\n")
     if memories:

@@ -16,7 +16,7 @@ import os
 from pathlib import Path
 
 import memlayers
-from memlayers.studies.cli import fail, verb
+from memlayers.studies.cli import verb
 
 
 def main() -> int:
@@ -28,13 +28,8 @@ def main() -> int:
     try:
         from memlayers.exported import export
     except ImportError as error:
-        fail(ValueError(f'export needs transformers ({error}); accepted: pip install "memlayers[hf]"'))
-        return 2
-    try:
-        names = export(memlayers.load(given.run), given.folder)
-    except ValueError as error:
-        fail(error)
-        return 2
+        raise ValueError(f'export needs transformers ({error}); accepted: pip install "memlayers[hf]"') from None
+    names = export(memlayers.load(given.run), given.folder)
     print(f"{given.folder}: {', '.join(names)}")
     return 0
 

@@ -21,7 +21,7 @@ from memlayers.checks import at_least, within
 from memlayers.config import RunConfig
 from memlayers.config.digest import digest
 from memlayers.federated import federate, laid_out, ways_of
-from memlayers.studies.cli import fail, jobs_from, verb
+from memlayers.studies.cli import jobs_from, verb
 from memlayers.studies.federated import FEDERATED
 from memlayers.studies.workers import keep_freed_memory
 from memlayers.training.process import locked, threads
@@ -89,30 +89,26 @@ def main() -> int:
     out = given.out or FEDERATED.path(RESULTS, given.world)
     settings = {name: getattr(given, name) for name in ("people", "exposures", "shared")}
     console = Console(highlight=False, markup=False)
-    try:
-        clients, rounds = numbers("clients", given.clients), numbers("rounds", given.rounds)
-        for count in clients:
-            at_least("--clients", count, 2)
-        for name, count in (("seeds", given.seeds), ("rounds", min(rounds))):
-            at_least(f"--{name}", count, 1)
-        within("--shared", given.shared, 0, 1)
-        for count in clients:  # whatever is wrong is said before any run begins
-            laid_out(configured(ARMS[0], 0, given.world, settings), count, max(rounds), given.shared)
-        keep_freed_memory()
-        with locked(out), threads(1):
-            fresh = {"world": given.world, "settings": settings, "runs": []}
-            found = FEDERATED.resumed(out, fresh)
-            for cell in cells(clients, rounds, given.seeds):
-                if any(cell.items() <= one.items() for one in found["runs"]):
-                    continue
-                found["runs"].append(run(cell, found))
-                write_json(out, found)
-                last = {name: found["runs"][-1][name] for name in SHOWN}
-                console.print(" ".join(f"{key}={value}" for key, value in cell.items()), end=": ")
-                console.print(", ".join(f"{name} {value:.4g}" for name, value in last.items() if value is not None))
-    except (ValueError, OSError, FloatingPointError) as error:
-        fail(error if isinstance(error, FloatingPointError) else ValueError(error))
-        return 2
+    clients, rounds = numbers("clients", given.clients), numbers("rounds", given.rounds)
+    for count in clients:
+        at_least("--clients", count, 2)
+    for name, count in (("seeds", given.seeds), ("rounds", min(rounds))):
+        at_least(f"--{name}", count, 1)
+    within("--shared", given.shared, 0, 1)
+    for count in clients:  # whatever is wrong is said before any run begins
+        laid_out(configured(ARMS[0], 0, given.world, settings), count, max(rounds), given.shared)
+    keep_freed_memory()
+    with locked(out), threads(1):
+        fresh = {"world": given.world, "settings": settings, "runs": []}
+        found = FEDERATED.resumed(out, fresh)
+        for cell in cells(clients, rounds, given.seeds):
+            if any(cell.items() <= one.items() for one in found["runs"]):
+                continue
+            found["runs"].append(run(cell, found))
+            write_json(out, found)
+            last = {name: found["runs"][-1][name] for name in SHOWN}
+            console.print(" ".join(f"{key}={value}" for key, value in cell.items()), end=": ")
+            console.print(", ".join(f"{name} {value:.4g}" for name, value in last.items() if value is not None))
     print(out)
     return 0
 

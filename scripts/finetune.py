@@ -19,7 +19,7 @@ from rich.console import Console
 from memlayers.checks import at_least
 from memlayers.foreign.taught import NEW, Taught, pretrained
 from memlayers.foreign.teach import MOST, TARGET, teach
-from memlayers.studies.cli import fail, verb
+from memlayers.studies.cli import verb
 from memlayers.studies.customised import CUSTOMISED
 from memlayers.training.process import locked, threads
 from memlayers.training.record import code_version, machine, write_json
@@ -105,9 +105,8 @@ def main() -> int:
             fresh = {"world": given.world, "settings": settings, "tuning": [], "runs": []}
             found = CUSTOMISED.resumed(out, fresh)
             measure(found, given.seeds, out, Console(highlight=False, markup=False))
-    except (ValueError, OSError, ImportError, FloatingPointError) as error:
-        fail(ValueError(error))
-        return 2
+    except ImportError as error:
+        raise ValueError(f'finetune needs transformers ({error}); accepted: pip install "memlayers[hf]"') from None
     print(out)
     return 0
 

@@ -17,7 +17,7 @@ from typing import Any
 from benches import report as speed
 from rich.console import Console
 
-from memlayers.studies.cli import fail, verb
+from memlayers.studies.cli import verb
 from memlayers.studies.customised import CUSTOMISED
 from memlayers.studies.federated import FEDERATED
 from memlayers.studies.files import settings_in
@@ -121,27 +121,23 @@ def main() -> int:
     parser.add_argument("--model", metavar="RUN", help="whose slots the page shows: the name of its record")
     parser.add_argument("--layer", action="append", default=[], metavar="FILE", help="of an arm of your own")
     given = parser.parse_args()
-    try:
-        if given.html and given.folders[:1] != ["commit"]:
-            written = show_page([Path(one) for one in given.folders], given.out, given.model, given.layer)
-        elif given.html or given.model or given.layer:
-            name = "--html" if given.html else "--model" if given.model else "--layer"
-            raise ValueError(f"{name} does not go with that; accepted: [FOLDER ...] --html [--model RUN]")
-        elif given.folders[:1] == ["commit"]:
-            if len(given.folders) != 2 or given.out:
-                raise ValueError("commit takes one folder: scripts/report.py commit results/local/STUDY")
-            written = [commit(Path(given.folders[1]), RESULTS), *redraw_all()]
-        elif given.folders:
-            if given.out and len(given.folders) > 1:
-                raise ValueError(f"--out={given.out} is for one folder, and {len(given.folders)} are named")
-            written = [path for folder in given.folders for path in show(Path(folder), given.out)]
-        elif given.out:
-            raise ValueError(f"--out={given.out} needs a folder of records; accepted: FOLDER --out DIR")
-        else:
-            written = redraw_all()
-    except (ValueError, OSError) as error:
-        fail(ValueError(str(error)))
-        return 2
+    if given.html and given.folders[:1] != ["commit"]:
+        written = show_page([Path(one) for one in given.folders], given.out, given.model, given.layer)
+    elif given.html or given.model or given.layer:
+        name = "--html" if given.html else "--model" if given.model else "--layer"
+        raise ValueError(f"{name} does not go with that; accepted: [FOLDER ...] --html [--model RUN]")
+    elif given.folders[:1] == ["commit"]:
+        if len(given.folders) != 2 or given.out:
+            raise ValueError("commit takes one folder: scripts/report.py commit results/local/STUDY")
+        written = [commit(Path(given.folders[1]), RESULTS), *redraw_all()]
+    elif given.folders:
+        if given.out and len(given.folders) > 1:
+            raise ValueError(f"--out={given.out} is for one folder, and {len(given.folders)} are named")
+        written = [path for folder in given.folders for path in show(Path(folder), given.out)]
+    elif given.out:
+        raise ValueError(f"--out={given.out} needs a folder of records; accepted: FOLDER --out DIR")
+    else:
+        written = redraw_all()
     print("\n".join(str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path) for path in written))
     return 0
 

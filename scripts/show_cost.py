@@ -13,7 +13,7 @@ from rich.table import Table
 from memlayers.config import RunConfig
 from memlayers.layers import Dense
 from memlayers.shares import share_of
-from memlayers.studies.cli import fail, jobs_from, verb
+from memlayers.studies.cli import jobs_from, verb
 from memlayers.training.plan import Plan, plan
 
 COLUMNS = ("arm", "d_model", "depth", "hidden", "steps", "forward", "backward", "training FLOPs/token", "of target")
@@ -80,22 +80,18 @@ def processes_of(words: list[str]) -> list[int]:
 
 def main() -> int:
     words = sys.argv[1:]
-    try:
-        processes = processes_of(words)
-        jobs = jobs_from(words)
-        if jobs is None:
-            print(__doc__)
-            return 0
-        arms = list({job.arm: job for job in jobs}.values())
-        if arms and not processes and arms[0].match.reference is not None:
-            arms += ways_to_spend(arms[0])
-        if processes:
-            show(shares(arms, processes))
-            return 0
-        rows = [line(arm.arm, plan(arm)) for arm in arms]
-    except ValueError as error:
-        fail(error)
-        return 2
+    processes = processes_of(words)
+    jobs = jobs_from(words)
+    if jobs is None:
+        print(__doc__)
+        return 0
+    arms = list({job.arm: job for job in jobs}.values())
+    if arms and not processes and arms[0].match.reference is not None:
+        arms += ways_to_spend(arms[0])
+    if processes:
+        show(shares(arms, processes))
+        return 0
+    rows = [line(arm.arm, plan(arm)) for arm in arms]
     title = f"{arms[0].study}, {arms[0].world.name}"
     for which in HALVES if on_screen().width < NARROW else (range(len(COLUMNS)),):
         table = Table(box=None, pad_edge=False, title=title)

@@ -13,7 +13,7 @@ from rich.table import Table
 from memlayers.documents import Documents
 from memlayers.facts import World
 from memlayers.facts.world import PAD
-from memlayers.studies.cli import fail, jobs_from, verb
+from memlayers.studies.cli import jobs_from, verb
 from memlayers.text import text_of
 
 
@@ -42,15 +42,13 @@ def lines(documents: Documents, vocabulary: tuple[str, ...]) -> list[str]:
 
 
 def main() -> int:
-    try:
-        jobs = jobs_from(sys.argv[1:])
-        if jobs is None:
-            print(__doc__)
-            return 0
-        text = text_of(jobs[0].world)
-    except ValueError as error:
-        fail(error)
-        return 2
+    jobs = jobs_from(sys.argv[1:])
+    if jobs is None:
+        print(__doc__)
+        return 0
+    if len({str(job.world) for job in jobs}) > 1:
+        raise ValueError(f"{' '.join(sys.argv[1:])}: several worlds; accepted: one")
+    text = text_of(jobs[0].world)
     world = text.world
     console = Console(highlight=False, markup=False, soft_wrap=True)
     console.print(statistics(world))

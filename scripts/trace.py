@@ -14,7 +14,8 @@ from rich.table import Table
 
 import memlayers
 from memlayers import tracing
-from memlayers.studies.cli import fail, verb
+from memlayers.checks import at_least
+from memlayers.studies.cli import verb
 from memlayers.studies.files import settings_in
 
 
@@ -31,23 +32,20 @@ def main() -> int:
     parser.add_argument("--layer", action="append", default=[], metavar="FILE", help="of an arm of your own")
     given = parser.parse_args()
     console = Console(highlight=False, markup=False)
-    try:
-        model = memlayers.load(given.run, tuple(settings_in(Path(file).resolve()) for file in given.layer))
-        if given.measure is not None:
-            if given.measure < 1:
-                raise ValueError(f"--measure={given.measure} is not positive; accepted: 1 or more")
-            print(json.dumps({"run": Path(given.run).stem} | tracing.measured(model, given.measure), indent=1))
-            return 0
-        if given.relation is None:
-            raise ValueError("no question; accepted: RUN SUBJECT RELATION, or RUN --measure FACTS")
-        reads = tracing.trace(model, given.subject, given.relation, given.phrasing)
-        if given.figure is not None:
-            from memlayers.studies.trace_figure import draw
+    model = memlayers.load(given.run, tuple(settings_in(Path(file).resolve()) for file in given.layer))
+    if given.measure is not None:
+        at_least("--measure", given.measure, 1)
+        if given.subject is not None or given.figure is not None:
+            raise ValueError(f"{given.subject or given.figure} has no effect; accepted: RUN --measure FACTS alone")
+        print(json.dumps({"run": Path(given.run).stem} | tracing.measured(model, given.measure), indent=1))
+        return 0
+    if given.relation is None:
+        raise ValueError("no question; accepted: RUN SUBJECT RELATION, or RUN --measure FACTS")
+    reads = tracing.trace(model, given.subject, given.relation, given.phrasing)
+    if given.figure is not None:
+        from memlayers.studies.trace_figure import draw
 
-            draw(model, reads, f"{given.subject}, {given.relation}", given.figure)
-    except ValueError as error:
-        fail(error)
-        return 2
+        draw(model, reads, f"{given.subject}, {given.relation}", given.figure)
     table = Table(box=None, pad_edge=False)
     for name in ("layer", "slot", "weight", "heads", "other facts"):
         table.add_column(name, justify="right" if name in ("slot", "weight", "other facts") else "left")

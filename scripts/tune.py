@@ -17,7 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from memlayers.checks import at_least
-from memlayers.studies.cli import fail, verb, words_of
+from memlayers.studies.cli import verb, words_of
 from memlayers.studies.compose import composing, split_sweep
 from memlayers.studies.files import CONF
 from memlayers.studies.workers import keep_freed_memory
@@ -53,22 +53,20 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=os.cpu_count())
     parser.add_argument("--commit", action="store_true")
     options = parser.parse_args()
-    try:
-        from memlayers.studies.tune import FINALISTS, Search, commit
+    from memlayers.studies.tune import FINALISTS, Search, commit
 
-        if options.commit:
-            written, left_out = commit(FOLDER, ROOT / "results" / "tune", CONF / "rates")
-            print(*written, *(f"left out, as it is not finished: {search}" for search in left_out), sep="\n")
-            return 0
-        at_least("--trials", options.trials, FINALISTS)
-        at_least("--workers", options.workers, 1)
-        with composing():
-            searches, _ = split_sweep(words_of(options.words), multirun=True)
-        for words in searches:
-            Search(words, FOLDER)  # raises for a mistake in any search before the first one starts
-    except ValueError as error:
-        fail(error)
-        return 2
+    if options.commit:
+        if options.words:
+            raise ValueError(f"{' '.join(options.words)} has no effect; accepted: --commit alone, for all searches")
+        written, left_out = commit(FOLDER, ROOT / "results" / "tune", CONF / "rates")
+        print(*written, *(f"left out, as it is not finished: {search}" for search in left_out), sep="\n")
+        return 0
+    at_least("--trials", options.trials, FINALISTS)
+    at_least("--workers", options.workers, 1)
+    with composing():
+        searches, _ = split_sweep(words_of(options.words), multirun=True)
+    for words in searches:
+        Search(words, FOLDER)  # raises for a mistake in any search before the first one starts
     starts = [worker * len(searches) // options.workers for worker in range(options.workers)]
     workers = [
         multiprocessing.Process(target=work, args=(searches, options.trials, first), daemon=True) for first in starts

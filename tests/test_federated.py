@@ -24,6 +24,7 @@ from memlayers.federated.rounds import beginning
 from memlayers.model import Transformer
 from memlayers.recall.ask import Answers
 from memlayers.recall.ask import ask as recall_of
+from memlayers.studies.cli import verb
 from memlayers.studies.federated import FEDERATED as shown
 from memlayers.text import Text
 from memlayers.training.learner import Batches
@@ -291,7 +292,9 @@ def digits(one: dict) -> dict:
 def test_a_mistake_is_one_line(words, said, tmp_path, monkeypatch, capsys):
     script = runpy.run_path(str(ROOT / "scripts" / "federated.py"))
     monkeypatch.setattr(sys, "argv", ["federated.py", *words, "--out", str(tmp_path / "federated.json")])
-    assert script["main"]() == 2 and capsys.readouterr().err == f"memlayers: {said}\n"
+    with pytest.raises(SystemExit) as ended:
+        verb(script["main"])
+    assert ended.value.code == 2 and capsys.readouterr().err == f"memlayers: {said}\n"
     assert not (tmp_path / "federated.json").exists()
 
 

@@ -86,8 +86,10 @@ def test_the_command_teaches_in_every_way_and_goes_on_from_what_is_there(world, 
     out.write_text(json.dumps(kept))
     assert script["main"]() == 0 and capsys.readouterr().out.count("seed ") == 1
     monkeypatch.setattr(sys, "argv", ["finetune.py", "--people", "130", "--world", world, "--out", str(out)])
-    assert script["main"]() == 2
-    assert "people=120; accepted: those of this command, or another --out" in capsys.readouterr().err
+    with pytest.raises(
+        ValueError, match=r"has runs with people=120; accepted: those of this command, or another --out$"
+    ):
+        script["main"]()
 
 
 def test_a_delta_is_the_rows_that_differ_and_what_the_first_model_lacks():
@@ -167,7 +169,9 @@ def test_what_is_shown_says_what_is_forgotten_and_what_is_not_learnt(tmp_path):
     assert [path.suffix for path in CUSTOMISED.draw(contents, tmp_path / "figure")] == [".png", ".svg"]
 
 
-def test_a_mistake_is_one_line():
+def test_a_mistake_is_one_line(tmp_path):
+    done = called("finetune.py", "--out", str(tmp_path))
+    assert done.returncode == 2 and done.stderr == f"memlayers: --out={tmp_path} is a folder; accepted: a file\n"
     done = called("finetune.py", "--seeds", "12")
     assert done.returncode == 2 and "--seeds=12: seed 11 is for tuning; accepted: up to 11" in done.stderr
     done = called("finetune.py", "--people", "5")

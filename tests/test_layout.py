@@ -56,6 +56,23 @@ def test_a_verdict_stays_when_more_runs_are_to_come(tmp_path):
     assert read_layout(tmp_path / "mine")["verdict"] == "It holds."
 
 
+def test_a_run_that_declares_no_layout_leaves_the_one_that_is_there(tmp_path):
+    declared = tiny(tmp_path, study="one")
+    declared.report = ReportConfig(question="Why?", rows=["arm"])
+    (tmp_path / "one").mkdir()
+    write_layout([declared], ["experiment=one"])
+    write_layout([tiny(tmp_path, study="one")], ["study=one"])
+    found = read_layout(tmp_path / "one")
+    assert (found["question"], found["rows"], len(found["commands"])) == ("Why?", ["arm"], 2)
+
+
+@pytest.mark.parametrize("content", ["rows: arm", "foo: 3", "reference: [dense]"])
+def test_a_key_or_a_type_that_no_layout_has_is_one_line(tmp_path, content):
+    (tmp_path / FILE).write_text(content)
+    with pytest.raises(ValueError, match=r"study.yaml: [^\n]* is no part of a layout; accepted: [^\n]*$"):
+        read_layout(tmp_path)
+
+
 def test_each_study_of_a_sweep_has_a_layout_of_its_own(tmp_path):
     jobs = [tiny(tmp_path, study=name, seed=seed) for name in ("one", "two") for seed in (0, 1)]
     for name in ("one", "two"):

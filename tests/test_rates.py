@@ -110,6 +110,12 @@ def test_of_the_words_of_its_kind_an_arm_leaves_out_what_its_file_says(monkeypat
     assert job("arm=ultramem_v2").optim.lr == 0.05
 
 
+def test_the_settings_of_an_arm_that_is_not_there_are_refused(tables):
+    wanted = r"^rates.arm=memroy is not tuned; accepted: [^\n]*memory[^\n]*, or null$"
+    with composing(), pytest.raises(ValueError, match=wanted):
+        compose_one(["arm=memory", "rates.arm=memroy"])
+
+
 def test_without_an_arm_or_a_world_or_a_file_nothing_is_tuned(tables):
     plain = job("arm=dense", "rates.arm=null")
     for words in (["rates.world=null"], ["rates.world=nowhere"]):

@@ -54,6 +54,7 @@ def test_runs_are_taken_in_sorted_once_and_whole(tmp_path):
             r"memory seed 5 on w was run with uncommitted code \(diff d1\)",
         ),
         ({"code": {"commit": None, "dirty": None, "diff": None}}, "uncommitted code"),
+        ({"earlier": [{"code": {"commit": "a", "dirty": True, "diff": "d2"}}]}, r"uncommitted code \(diff d2\)"),
         ({"study": "other"}, r"records of other, s; accepted: those of one study"),
     ],
 )

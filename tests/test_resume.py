@@ -13,8 +13,10 @@ from lightning.pytorch.loggers import CSVLogger
 
 from memlayers.kernels import selected_implementation
 from memlayers.training import checkpoint_files
+from memlayers.training import run as run_module
 from memlayers.training.checkpoint import Checkpointer, Interrupted, step_kept
 from memlayers.training.checkpoint_files import checkpoint_path, damage
+from memlayers.training.probe import FinalMeasurement
 from memlayers.training.progress import PlainLines
 from memlayers.training.record import read_record, record_path
 from memlayers.training.run import run
@@ -69,6 +71,34 @@ def test_a_run_that_fails_goes_on_from_its_last_checkpoint(tmp_path, monkeypatch
     failed = read_record(record_path(config))
     assert failed is not None and failed["status"] == "failed" and step_kept(config) == 12
     assert digits(run(config)) == digits(whole) and step_kept(config) is None
+
+
+def test_a_run_that_fails_after_its_last_step_is_measured_again_and_keeps_its_seconds(tmp_path, monkeypatch):
+    whole = run(small(tmp_path / "whole"))
+    config = small(tmp_path / "half", "checkpoint_minutes=0")
+    with monkeypatch.context() as patch:
+        patch.setattr(FinalMeasurement, "measured", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            run(config)
+    assert step_kept(config) == whole["training"]["steps"]
+    resumed = run(config)
+    assert digits(resumed) == digits(whole)
+    assert resumed["timing"]["seconds"] > 0 and resumed["timing"]["tokens_per_second"] > 0
+
+
+def test_a_record_names_the_code_and_the_machine_of_every_process_that_trained_it(tmp_path, monkeypatch):
+    config = small(tmp_path, "checkpoint_minutes=0")
+    stops = ((5, {"commit": "a", "dirty": True}), (9, {"commit": "b", "dirty": False}))
+    for step, code in stops:
+        with monkeypatch.context() as patch:
+            stop_at(patch, step)
+            patch.setattr(run_module, "code_version", lambda code=code: code)
+            with pytest.raises(Interrupted):
+                run(config)
+    resumed = run(config)
+    assert [one["code"] for one in resumed["earlier"]] == [code for _, code in stops]
+    assert resumed["code"] not in [one["code"] for one in resumed["earlier"]]
+    assert "earlier" not in run(small(tmp_path, "checkpoint_minutes=0", "seed=7"))
 
 
 def test_a_short_run_keeps_nothing_and_a_run_may_keep_nothing_at_all(tmp_path, monkeypatch):

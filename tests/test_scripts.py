@@ -64,6 +64,8 @@ def test_why_runs_failed_is_told_whether_or_not_they_show_progress(overrides: li
     [
         (["arm=memroy"], "arm=memroy: no such choice; did you mean memory?"),
         (["arm=memory", "--trials", "2"], "--trials=2 is too small; accepted: 4 or more"),
+        (["arm=memory", "seed=3"], "seed=3: every search sets that itself; accepted: without it"),
+        (["arm=memory", "--commit"], "arm=memory has no effect; accepted: --commit alone, for all searches"),
         (["arm=memory", "--workers", "0"], "--workers=0 is too small; accepted: 1 or more"),
     ],
 )

@@ -18,6 +18,9 @@ from memlayers.studies.table import estimate, interval, markdown, pivot, screen,
 DENSE, MEMORY = (0.10, 0.14, 0.11), (0.50, 0.62, 0.55)
 
 
+MIXED = ((4, 0, 0.5), (8, 0, 0.6), (8, 1, 0.7))  # topk, seed, recall
+
+
 def runs(arm="memory", values=MEMORY, **changes):
     return [record(arm, seed, value, **changes) for seed, value in enumerate(values)]
 
@@ -169,6 +172,19 @@ def test_declared_rows_are_the_axes():
         framed([one for one in swept() if one["arm"] == "memory"]), layout(rows=["topk"], reference={"topk": 4})
     )
     assert list(rows.columns[:3]) == ["study", "world", "topk"]
+
+
+def test_a_cell_never_mixes_configurations_whatever_rows_are_declared():
+    made = [record("memory", seed, value, digest=f"d{topk}", config={"topk": topk}) for topk, seed, value in MIXED]
+    rows = table(framed([*made, record("dense", 0, 0.1, config={"topk": 4})]), layout(rows=["arm"]))
+    memory = rows[rows["arm"] == "memory"]
+    assert dict(zip(memory["topk"], memory["recall"], strict=True)) == {"4": 0.5, "8": pytest.approx(0.65)}
+    assert sorted(memory["n"]) == [1, 2]
+
+
+def test_an_unknown_readout_to_compare_by_is_one_line():
+    with pytest.raises(ValueError, match=r"recal is in no record"):
+        table(framed(runs()), layout(y="recal"))
 
 
 @pytest.mark.parametrize(

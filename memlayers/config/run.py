@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from memlayers.checks import at_least, one_of, within
@@ -136,9 +135,6 @@ class RunConfig:
                 "accepted: null, or model.tied_head=true"
             )
         self.training.validate()
-        for source in self.world.corpus.sources if self.world.corpus.share > 0 else ():
-            if Path(self.results).resolve().is_relative_to(Path(source).resolve()):  # its text decides the digest
-                raise ValueError(f"results={self.results} lies in the corpus {source}; accepted: a folder elsewhere")
         if self.world.corpus.share > 0 and self.training.loss != "all":
             raise ValueError(
                 f"training.loss={self.training.loss} learns nothing from world.corpus; accepted: training.loss=all"

@@ -28,24 +28,30 @@ from memlayers.studies.workers import end_with_study, keep_freed_memory, wait_fo
 from memlayers.training import ranks
 from memlayers.training.record import Record, check_writable, ended, finished, record_path
 
+MISTAKES = (ValueError, OSError, FloatingPointError)  # of the user, of the file system, or divergence: one line
+
 
 def fail(error: Exception) -> None:
-    """Report an error: in one line if it is a user's mistake (ValueError) or divergence, else with its traceback."""
-    if isinstance(error, ValueError | FloatingPointError):
-        if not ranks.is_first():
-            return  # rank 0 reports it
-        print(f"memlayers: {error}", file=sys.stderr, flush=True)
-    else:
+    """Report an error: one of MISTAKES in one line, any other with its traceback."""
+    if not isinstance(error, MISTAKES):
         traceback.print_exc()
+    elif ranks.is_first():  # which reports for all
+        path = getattr(error, "filename", None)  # of an OSError
+        print(f"memlayers: {f'{path}: {error.args[1]}' if path else error}", file=sys.stderr, flush=True)
 
 
 def verb(main: Callable[[], int]) -> None:
-    """Run a script's main and exit with its code. Ctrl-C gives one line, and a closed pipe is no error."""
+    """Run a script's main and exit with its code, or with 2 for one of MISTAKES, in one line. Ctrl-C gives one line
+    too, and a closed pipe is no error.
+    """
     sys.stdout = cast(TextIO, Unread(sys.stdout))
     if not sys.stdout.isatty():  # else Rich redraws displays in logs where FORCE_COLOR is set, as in notebooks and CI
         os.environ.setdefault("TTY_COMPATIBLE", "0")
     try:
         sys.exit(main())
+    except MISTAKES as error:
+        fail(error)
+        sys.exit(2)
     except KeyboardInterrupt:
         print("\nmemlayers: interrupted", file=sys.stderr)
         sys.exit(130)
@@ -72,8 +78,11 @@ def job(config: DictConfig) -> None:
 
 
 def words_of(arguments: list[str]) -> list[str]:
-    """The command line in the form that Hydra takes: flags first, user's layers registered, file names quoted."""
-    return quote_paths(load_layers(flags_first(arguments)))
+    """The command line in the form that Hydra takes: -m first, wherever it was, user's layers registered, file names
+    quoted.
+    """
+    flags_first = sorted(arguments, key=lambda word: word not in ("-m", "--multirun"))
+    return quote_paths(load_layers(flags_first))
 
 
 def jobs_from(arguments: list[str]) -> list[RunConfig] | None:
@@ -91,11 +100,6 @@ def tuned_overrides(arguments: list[str]) -> list[str]:
     swept = [override for override in overrides if override.is_sweep_override()]
     several = parsed.multirun or swept
     return [] if several else tuned_words(compose("train", parsed.overrides), parsed.overrides)
-
-
-def flags_first(arguments: list[str]) -> list[str]:
-    """The arguments with -m first, as argparse needs it, so that users may write it anywhere."""
-    return sorted(arguments, key=lambda word: word not in ("-m", "--multirun"))
 
 
 def execute(arguments: list[str]) -> int:
@@ -118,7 +122,7 @@ def execute(arguments: list[str]) -> int:
             insert_overrides(tuned_overrides(sys.argv[1:]))  # so that --cfg shows the settings of a run
         application()
         return 0
-    except ValueError as error:
+    except MISTAKES as error:
         fail(error)
         return 2
     except KeyboardInterrupt as stop:

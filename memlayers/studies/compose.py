@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
@@ -32,6 +33,9 @@ def to_run_config(config: DictConfig, overrides: list[str]) -> RunConfig:
     run.axes = {key: given.get(key) for key in run.axes or ()}
     run.report.reference = {axis: value for axis, value in run.report.reference.items() if value is not None}
     run.validate()
+    for source in run.world.corpus.sources if run.world.corpus.share > 0 else ():
+        if Path(run.results).resolve().is_relative_to(Path(source).resolve()):  # its text decides the digest
+            raise ValueError(f"results={run.results} lies in the corpus {source}; accepted: a folder elsewhere")
     return run
 
 
@@ -53,11 +57,10 @@ def jobs_of(overrides: list[str], multirun: bool) -> list[RunConfig]:
     with composing():
         batches, swept = split_sweep(overrides, multirun)
         jobs = compose_all([[*batch, axes_override(swept)] for batch in batches] if swept else batches)
+        if not jobs:
+            words = " ".join(overrides)
+            raise ValueError(f"{words}: a sweep over no value; accepted: one value or more, as in seed=range(2)")
         refuse_without_effect(overrides, batches, jobs)
-    if not jobs:
-        raise ValueError(
-            f"{' '.join(overrides)}: a sweep over no value; accepted: one value or more, as in seed=range(2)"
-        )
     return jobs
 
 

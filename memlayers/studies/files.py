@@ -10,6 +10,7 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError  # type: ignore[import-untyped]
 
 from memlayers.config.model import PLACES
 
@@ -72,8 +73,8 @@ def load_layer(name: str) -> str:
     store = ConfigStore.instance()
     try:
         node = OmegaConf.merge(OmegaConf.structured(settings), OmegaConf.load(values))
-    except OmegaConfBaseException as error:
-        raise ValueError(f"{values}: {str(error).splitlines()[0]}") from None
+    except (OmegaConfBaseException, YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{values}: {str(error).splitlines()[0]}; accepted: YAML of the layer's settings") from None
     for group in ("ffn", "extra"):
         package = "model.ffn" if group == "ffn" else None
         store.store(group=group, name=path.stem, node=node, package=package)

@@ -1,6 +1,6 @@
 """Records as a DataFrame, with a row for each run."""
 
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -111,14 +111,14 @@ def row(record: Record, swept: set[str]) -> dict[str, Any]:
     return flat | missing | {short: flat.get(long) for short, long in READOUTS.items()}
 
 
-def axes_of(frame: pandas.DataFrame) -> list[str]:
-    """The columns that identify a row of a table: the arm, each axis with several values except world and seed, and
-    settings that differ, as many as it takes until the runs of each cell have one digest.
+def axes_of(frame: pandas.DataFrame, declared: Sequence[str] = ()) -> list[str]:
+    """The columns that identify a row of a table: those declared, else the arm and each axis with several values except
+    world and seed; and settings that differ, as many as it takes until the runs of each cell have one digest.
 
     Raises ValueError if no setting separates two digests.
     """
     swept = [name for name in frame if name.startswith("axes.") and label(name) not in ("arm", "world", "seed")]
-    axes = ["arm", *(name for name in swept if texts(frame[name]).nunique() > 1)]
+    axes = list(declared) or ["arm", *(name for name in swept if texts(frame[name]).nunique() > 1)]
     settings = [name for name in frame if name.startswith("config.") and texts(frame[name]).nunique() > 1]
     while mixed := mixed_cells(frame, axes):
         gains = {name: mixed - mixed_cells(frame, [*axes, name]) for name in settings if name not in axes}

@@ -20,6 +20,8 @@ def tuned_words(config: DictConfig, overrides: list[str]) -> list[str]:
     untuned arm has the settings of memory if it has a table, else of dense, without keys that its file sets.
     """
     table = table_of(config.rates.world) if config.rates.world is not None and config.rates.arm is not None else {}
+    if table and config.rates.arm not in {*table, config.arm}:
+        raise ValueError(f"rates.arm={config.rates.arm} is not tuned; accepted: {', '.join(sorted(table))}, or null")
     kin = "memory" if has_table(config) else "dense"
     entries = table.get(config.rates.arm) or table.get(kin) or []
     if not entries or config.match.times <= 0 or config.training.exposures <= 0:

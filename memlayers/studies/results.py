@@ -5,15 +5,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from memlayers.config.digest import flatten
 from memlayers.studies.figure import draw
 from memlayers.studies.frame import RECORDS, framed, read_all
 from memlayers.studies.frontier_figure import draw_frontiers
-from memlayers.studies.layout import FILE, read_layout
+from memlayers.studies.layout import read_layout, save_layout
 from memlayers.studies.table import markdown, table
-from memlayers.training.record import Record
+from memlayers.training.record import Record, write_text
 
 
 def commit(folder: Path, results: Path) -> Path:
@@ -27,9 +25,10 @@ def commit(folder: Path, results: Path) -> Path:
     if len(studies) != 1:
         raise ValueError(f"{folder}: records of {', '.join(studies) or 'no study'}; accepted: those of one study")
     for record in fresh:
-        if record["code"]["dirty"] or record["code"]["commit"] is None:
+        codes = [record["code"], *(one["code"] for one in record.get("earlier", ()))]
+        if dirty := [code for code in codes if code["dirty"] or code["commit"] is None]:
             raise ValueError(
-                f"{folder}: {name_of(record)} was run with uncommitted code (diff {record['code']['diff']}); accepted: "
+                f"{folder}: {name_of(record)} was run with uncommitted code (diff {dirty[0]['diff']}); accepted: "
                 "records of committed code: commit it, delete the record and run again"
             )
     target = results / studies[0]
@@ -52,9 +51,9 @@ def commit(folder: Path, results: Path) -> Path:
     commands = [*before["commands"], *layout["commands"]]
     target.mkdir(parents=True, exist_ok=True)
     lines = [json.dumps(kept[key], sort_keys=True, allow_nan=False) for key in sorted(kept)]
-    (target / RECORDS).write_text("\n".join(lines) + "\n")
+    write_text(target / RECORDS, "\n".join(lines) + "\n")
     written = {"verdict": before["verdict"] or layout["verdict"]}
-    OmegaConf.save(layout | written | {"commands": list(dict.fromkeys(commands))}, target / FILE)
+    save_layout(target, layout | written | {"commands": list(dict.fromkeys(commands))})
     return target
 
 

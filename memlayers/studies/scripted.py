@@ -55,7 +55,9 @@ class Scripted:
         return content
 
     def resumed(self, path: Path, fresh: Content) -> Content:
-        """The content of a file to go on with, or a fresh one. Raises ValueError for other settings."""
+        """The content of a file to go on with, or a fresh one. Raises ValueError for other settings and a folder."""
+        if path.is_dir():
+            raise ValueError(f"--out={path} is a folder; accepted: a file")
         if not path.is_file():
             return fresh
         found = self.read(path)

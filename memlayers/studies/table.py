@@ -34,8 +34,8 @@ def table(frame: pandas.DataFrame, layout: dict[str, Any]) -> pandas.DataFrame:
     the others by numeric axes and lists of numbers, training FLOPs to a fifth, and layout["y"], the best first.
     """
     known = {label(name): name for kind in ("config.", "axes.", "arm") for name in frame if name.startswith(kind)}
-    frame = with_missing(frame, layout["rows"], layout["readouts"], known)
-    axes = [known.get(axis, axis) for axis in layout["rows"]] or axes_of(frame)
+    frame = with_missing(frame, layout["rows"], [*layout["readouts"], layout["y"]], known)
+    axes = axes_of(frame, [known.get(axis, axis) for axis in layout["rows"]])
     frame = frame.assign(**{label(axis): texts(frame[axis]) for axis in axes})
     keys = [*INDEX, *map(label, axes)]
     cells = {key: cell.set_index("seed").sort_index() for key, cell in frame.groupby(keys, sort=False)}

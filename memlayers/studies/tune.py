@@ -19,12 +19,14 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, TrialState
 
 from memlayers.studies.compose import compose_one, composing
+from memlayers.studies.files import quote_paths
 from memlayers.studies.rates import table_of
 from memlayers.studies.space import Space, edges, space_of, start_of, suggest, widened
 from memlayers.training.record import code_version
 
 SEEDS = (11, 12, 13)  # the first for all trials, the others for finalists; no comparison uses them
 FINALISTS = 4
+FIXED = ("seed=", "study=", "results=", "logger", "progress=", "training.probes=", "training.steps=", "rates.")
 DEAD = timedelta(hours=1)  # a trial that runs longer counts as that of a killed process
 
 HEAD = """# Settings of each arm at each budget that was searched, as words of a command; recall on three tuning seeds.
@@ -42,6 +44,8 @@ class Search:
     """The search for one arm in one world at one budget, named by its overrides."""
 
     def __init__(self, words: list[str], folder: Path):
+        if own := [word for word in words if word.startswith(FIXED)]:
+            raise ValueError(f"{own[0]}: every search sets that itself; accepted: without it")
         self.words, self.folder = sorted(words), folder
         folder.mkdir(parents=True, exist_ok=True)
         with composing():
@@ -103,7 +107,7 @@ class Search:
         fixed = [f"seed={seed}", "study=trials", f"results={self.folder}", "logger=none", "progress=none"]
         fixed += ["training.probes=1", "rates.arm=null"]
         with composing():
-            config = compose_one([*self.words, *words, *fixed])
+            config = compose_one([*self.words, *words, *quote_paths(fixed)])
         try:
             recall = run(config)["recall"]
             return float(recall["exact"] if recall["held_out"] is None else recall["held_out"])
@@ -140,11 +144,10 @@ class Search:
     def entry(self) -> dict[str, Any]:
         """The entry of the best trial for conf/rates/."""
         match, showings = self.config.match, self.config.training.exposures
-        best = self.best()
         return {
             "budget": {"times": match.times, "exposures": showings},
-            "recall": round(self.mean(best), 4),
-            "words": best.user_attrs["words"],
+            "recall": round(self.mean(self.best()), 4),
+            "words": self.best().user_attrs["words"],
         }
 
     def lines(self) -> list[dict[str, Any]]:

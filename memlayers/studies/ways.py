@@ -19,6 +19,7 @@ COSTS = {  # the panels
     "asking": "FLOPs of a question",
     "bytes": "bytes stored",
 }
+APART = 0.012
 READ = {"biographies": "recall", "biographies_prose": "held_out"}  # the worlds, and which recall
 
 
@@ -75,7 +76,7 @@ What does each way to recall more cost in training, for a question, and in stora
 `frontier`, of `language` (larger or longer trained dense models) or of a `beyond_` study that measures the same recall.
 FLOPs of a question count all its tokens: documents in front of it, and all its wordings. They are counted at the
 cost of a token in training, which is somewhat too high, as the output head then runs on more tokens. A search counts as
-none.
+none. Points are moved along the axis by up to 11%, so that ways of one cost do not hide each other.
 
 ![beyond](results/beyond/figure.png)"""
 
@@ -156,14 +157,17 @@ def prepared(folder: Path) -> pandas.DataFrame:
 
 
 def against(panel: Axes, points: pandas.DataFrame, cost: str) -> None:
-    for way in WAYS:
+    """Recall against a cost. Ways at one cost stand APART of it from each other; else they would hide each other."""
+    there = [way for way in WAYS if way.name in set(points["way"])]
+    for place, way in enumerate(there):
         own = points[points["way"] == way.name].sort_values(cost)
-        if own.empty:
-            continue
         spread = [(own["recall"] - own["recall_low"]).fillna(0), (own["recall_high"] - own["recall"]).fillna(0)]
         joined = "shown more often" in way.name and cost == "training_flops_with_teacher"
-        look: dict[str, Any] = {"fmt": way.marker + "-" * joined, "ms": 4, "lw": 1, "capsize": 1.5, "elinewidth": 0.6}
-        panel.errorbar(own[cost], own["recall"], spread, color=way.colour, mfc="none", label=way.name, **look)
+        look: dict[str, Any] = {"fmt": way.marker + "-" * joined, "ms": 4.5, "lw": 1, "elinewidth": 0.8, "mfc": "white"}
+        aside = own[cost] * (1 + APART) ** (place - len(there) / 2)
+        _, _, bars = panel.errorbar(aside, own["recall"], spread, color=way.colour, label=way.name, **look)
+        for bar in bars:
+            bar.set_alpha(0.25)
     panel.set(xscale="log", ylim=(0, 1.04))
     panel.xaxis.set_major_locator(LogLocator(10, (1, 2, 5)))
     panel.xaxis.set_major_formatter(EngFormatter(sep=" "))

@@ -58,9 +58,9 @@ class Checkpointer(lightning.Callback):
     Slurm and exits.
     """
 
-    def __init__(self, config: RunConfig, seconds: float | None, first: int = 0):
+    def __init__(self, config: RunConfig, seconds: float | None, first: int, processes: list[dict[str, Any]]):
         self.path, self.seconds = checkpoint_path(config), seconds
-        self.identity = identity(config)
+        self.saved = identity(config) | {"processes": processes}  # code and machine of each, this one last
         self.step, self.kept = first, first or None
         self.asked = 0  # number of the signal to stop; 0: none
         self.theirs: dict[int, Any] = {
@@ -137,7 +137,7 @@ class Checkpointer(lightning.Callback):
         self.last = time.monotonic()
 
     def on_save_checkpoint(self, trainer: lightning.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
-        checkpoint[KEY] = self.identity | {"step": self.step}
+        checkpoint[KEY] = self.saved | {"step": self.step}
         if pl_module.shards:
             folder = tables_path(self.path, self.step)
             shards.keep(checkpoint, pl_module.value_parameters, folder)
@@ -175,3 +175,11 @@ def step_kept(config: RunConfig) -> int | None:
                 + (f"kernels={saved[key]}, or without that file" if key == "kernels" else "without that file")
             )
     return int(saved["step"])
+
+
+def processes_kept(config: RunConfig) -> list[dict[str, Any]]:
+    """Code and machine of each process that trained a run up to its checkpoint, which is there."""
+    processes: list[dict[str, Any]] = torch.load(
+        checkpoint_path(config), map_location="cpu", weights_only=True, mmap=True
+    )[KEY]["processes"]
+    return processes

@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 import tempfile
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -30,23 +31,23 @@ def model_path(config: RunConfig) -> Path:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write JSON atomically: readers see the old file or the new one. Raises ValueError for an unwritable folder."""
-    text = json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n"
+    """Write JSON as `write_text` does."""
+    write_text(path, json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file atomically: readers see the old one or the new one. Raises ValueError for an unwritable folder."""
+    scratch = path.parent / f".{uuid.uuid4().hex}.tmp"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".", suffix=".tmp", delete=False) as file:
-            try:
-                file.write(text)
-                file.flush()
-                os.fchmod(file.fileno(), 0o644)
-                os.replace(file.name, path)
-            except BaseException:
-                os.unlink(file.name)
-                raise
+        try:
+            scratch.write_text(text, encoding="utf-8")
+            os.replace(scratch, path)
+        finally:
+            scratch.unlink(missing_ok=True)
     except OSError as error:
-        raise ValueError(
-            f"results={path.parent}: cannot be written ({error.strerror}); accepted: a writable folder"
-        ) from None
+        why = f"cannot be written ({error.strerror}); accepted: a writable folder"
+        raise ValueError(f"results={path.parent}: {why}") from None
 
 
 def with_checksum(record: Record) -> Record:
@@ -67,9 +68,8 @@ def keep_record(path: Path, record: Record) -> None:
 
 def check_writable(folder: Path) -> None:
     """Raises ValueError for a folder in which no record can be written."""
-    probe = folder / ".writable"
-    write_json(probe, None)
-    probe.unlink(missing_ok=True)  # another run may check the same folder
+    write_json(folder / ".writable", None)
+    (folder / ".writable").unlink(missing_ok=True)  # another run may check the same folder
 
 
 def read_record(path: Path) -> Record | None:
@@ -196,5 +196,5 @@ def processor() -> str:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return next(iter(names), platform.machine())
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.machine())

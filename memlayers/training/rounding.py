@@ -24,12 +24,12 @@ SAME = ("facts", "model", "match", "cost", "training", "optimizer", "timing", "t
 
 def trained_already(config: RunConfig) -> Record | None:
     """The record of the finished run whose model can be taken; None if this one has to train."""
-    quantize, is_alone = config.quantize, config.trainer["accelerator"] == "cpu" and ranks.count() == 1
+    quantize, is_alone = config.quantize, config.trainer.get("accelerator") == "cpu" and ranks.count() == 1
     if quantize.when == "trained" or not quantize.touches_any or not is_alone:
         return None
     plain = replace(config, quantize=QuantizeConfig(), save_model=True)
     record = finished(plain)
-    if record is None or record["code"] != code_version():
+    if record is None or record["code"] != code_version() or "earlier" in record:
         return None
     ran_on, kernels = record["machine"], set(record["machine"]["kernels"].values())
     if not machine(config.threads).items() <= ran_on.items() or kernels - {selected_implementation(config.kernels)}:

@@ -1,6 +1,7 @@
 """One run from its configuration to its record."""
 
 import dataclasses
+import json
 import math
 from contextlib import nullcontext
 from pathlib import Path
@@ -18,7 +19,7 @@ from memlayers.optim.groups import peak_rate, rule_of
 from memlayers.recall.plateau import left_plateau
 from memlayers.training import ranks
 from memlayers.training.ahead import Ahead
-from memlayers.training.checkpoint import Checkpointer, step_kept
+from memlayers.training.checkpoint import Checkpointer, processes_kept, step_kept
 from memlayers.training.checkpoint_files import checkpoint_path, delete_checkpoint, tables_path
 from memlayers.training.divergence import Diverged, noticed
 from memlayers.training.learner import Batches, FactLearner
@@ -83,6 +84,10 @@ def run_alone(config: RunConfig, path: Path) -> Record:
         # Before a world is built: raises for kernels that this machine lacks, and for a checkpoint of other kernels.
         selected_implementation(config.kernels)
         first = ranks.broadcast_from_rank0(lambda: step_kept(config))
+        here = json.loads(json.dumps({"code": record["code"], "machine": record["machine"]}))  # as a checkpoint has it
+        earlier = [] if first is None else ranks.broadcast_from_rank0(lambda: processes_kept(config))
+        if any(one != here for one in earlier):  # else the record's code and machine are those of the whole run
+            record["earlier"] = [one for one in earlier if one != here]
         chosen = plan(config)
         if config.optim.values is not None:
             ranks.broadcast_from_rank0(lambda: refuse_too_large(*room_for(config, chosen)))
@@ -90,7 +95,7 @@ def run_alone(config: RunConfig, path: Path) -> Record:
             for note in chosen.text.world.notes:
                 print(f"note: {note}", flush=True)
         with threads(config.threads), RunProgress(path, config, chosen.steps) as progress:
-            record |= train(config, chosen, progress, first or 0)
+            record |= train(config, chosen, progress, first or 0, [*earlier, here])
         record["machine"]["kernels"] = record.pop("kernels")
         record["status"] = "ok"
     except Exception as error:
@@ -106,8 +111,12 @@ def run_alone(config: RunConfig, path: Path) -> Record:
     return record
 
 
-def train(config: RunConfig, chosen: Plan, progress: RunProgress, first: int) -> dict[str, Any]:
-    """Train from step `first` on and measure; returns the record's blocks with the results."""
+def train(
+    config: RunConfig, chosen: Plan, progress: RunProgress, first: int, processes: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """Train from step `first` on and measure; returns the record's blocks with the results. `processes` are the code
+    and the machine of each process that trains this run, this one last.
+    """
     text, matched = chosen.text, chosen.matched
     kernels = choose(config.kernels)
     teacher = teacher_of(config, text, kernels)
@@ -123,7 +132,7 @@ def train(config: RunConfig, chosen: Plan, progress: RunProgress, first: int) ->
     learner = FactLearner(model, config.optim, config.training.loss, chosen.steps, kernels, config.quantize, teacher)
     learner.shards_at = tables_path(checkpoint_path(config), first)
     minutes = config.checkpoint_minutes
-    keeper = Checkpointer(config, None if minutes is None else 60 * minutes, first)
+    keeper = Checkpointer(config, None if minutes is None else 60 * minutes, first, processes)
     callbacks: list[lightning.Callback] = [probe, progress, keeper]
     if config.progress == "auto" and ranks.is_first():
         callbacks.append(terminal_bar(round(chosen.work.tokens)))
@@ -133,6 +142,7 @@ def train(config: RunConfig, chosen: Plan, progress: RunProgress, first: int) ->
     refuse_device(device, config.kernels, model)
     fit(trainer, learner, Ahead(batches, pinned=True) if device == "cuda" else batches, keeper)
     recall = end.recall or end.measured(model)
+    seconds = end.seconds or probe.before - probe.seconds  # the latter where the last step was that of a checkpoint
     if not math.isfinite(recall["stored_bits"]):
         about = noticed(model, chosen.steps - 1, learner.logged_loss)
         raise Diverged("the model is not finite after its last step", about)
@@ -172,9 +182,9 @@ def train(config: RunConfig, chosen: Plan, progress: RunProgress, first: int) ->
         "recall": recall | {"bits_per_parameter": recall["stored_bits"] / matched.cost.params},
         "storage": storage(model, config.quantize, recall),
         "timing": {
-            "seconds": end.seconds,
+            "seconds": seconds,
             "probe_seconds": probe.seconds,
-            "tokens_per_second": tokens / end.seconds if end.seconds else None,
+            "tokens_per_second": tokens / seconds if seconds > 0 else None,
         },
     }
 

@@ -88,12 +88,19 @@ def load(
     if metadata.get("schema") != str(SCHEMA):
         version = metadata.get("memlayers", "something else")
         raise ValueError(f"{file}: saved by memlayers {version}; accepted: a model of schema {SCHEMA}, trained anew")
-    config = restored(json.loads(metadata["settings"]), layers)
+    try:
+        config = restored(json.loads(metadata["settings"]), layers)
+    except (KeyError, TypeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{file}: damaged settings ({error}); accepted: the file as it was written") from None
     rebuilt = plan(config)
     if fingerprint(rebuilt.text) != metadata["text"]:
         raise ValueError(f"{file}: the facts of world {config.world.name} have changed since; accepted: as they were")
     questions = rebuilt.text.questions()
     kernels = kernels or choose("auto")
     model = build_model(rebuilt.matched.model, len(rebuilt.text.vocabulary), None, kernels, True, questions)
-    load_model(model, str(file))
+    try:
+        load_model(model, str(file))
+    except (RuntimeError, SafetensorError) as error:
+        why = str(error).splitlines()[0]
+        raise ValueError(f"{file}: damaged parameters ({why}); accepted: the file as it was written") from None
     return config, rebuilt.text, model
