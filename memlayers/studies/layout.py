@@ -35,8 +35,8 @@ def save_layout(folder: Path, layout: dict[str, Any]) -> None:
 
 
 def read_layout(folder: Path) -> dict[str, Any]:
-    """The layout in a folder, with defaults for missing keys. Raises ValueError for a file that is no YAML mapping of
-    the layout's keys, as an empty one is not.
+    """The layout in a folder, with defaults for missing keys. Raises ValueError for a file that is no YAML mapping, and
+    for keys or types that no layout has.
     """
     layout: dict[str, Any] = {"verdict": "", **asdict(ReportConfig()), "commands": []}
     path = folder / FILE

@@ -19,7 +19,7 @@ COSTS = {  # the panels
     "asking": "FLOPs of a question",
     "bytes": "bytes stored",
 }
-APART = 0.012
+APART = 0.012  # of a cost, between one way and the next
 READ = {"biographies": "recall", "biographies_prose": "held_out"}  # the worlds, and which recall
 
 
