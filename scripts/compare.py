@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from memlayers.studies.cli import execute, fail, jobs_from, verb
+from memlayers.studies.cli import execute, jobs_from, verb
 from memlayers.studies.figure import draw
 from memlayers.studies.frame import framed, read_all
 from memlayers.studies.table import screen, table, verdict
@@ -74,8 +74,7 @@ def main() -> int:
         return 0
     flags = [argument for argument in sys.argv[1:] if argument.startswith("-")]
     if flags:
-        fail(ValueError(f"{flags[0]} is not known here; accepted: key=value, or --help; train.py takes Hydra's flags"))
-        return 2
+        raise ValueError(f"{flags[0]} is not known here; accepted: key=value, or --help; train.py takes Hydra's flags")
     given = {argument.partition("=")[0] for argument in sys.argv[1:]}
     overrides = [line for line in STUDY if line.partition("=")[0] not in given] + sys.argv[1:]
     code = execute(overrides)
