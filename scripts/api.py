@@ -6,7 +6,7 @@ python scripts/api.py FOLDER     needs pip install -e ".[api]" -c constraints.tx
 import argparse
 from pathlib import Path
 
-from memlayers.studies.cli import fail, verb
+from memlayers.studies.cli import verb
 
 PARTS = ("exported", "layers", "optim", "trained", "tracing")  # beside memlayers itself
 
@@ -20,11 +20,9 @@ def main() -> int:
 
         pdoc.pdoc("memlayers", rf"!memlayers\.(?!({'|'.join(PARTS)})$)", output_directory=folder)
     except ImportError as error:
-        fail(ValueError(f'pages need pdoc ({error}); accepted: pip install -e ".[api]" -c constraints.txt'))
-        return 2
+        raise ValueError(f'pages need pdoc ({error}); accepted: pip install -e ".[api]" -c constraints.txt') from None
     except OSError as error:
-        fail(ValueError(f"{folder}: cannot be written ({error.strerror}); accepted: a writable folder"))
-        return 2
+        raise ValueError(f"{folder}: cannot be written ({error.strerror}); accepted: a writable folder") from None
     print(folder / "index.html")
     return 0
 

@@ -25,7 +25,7 @@ from benches import flat, gpu, level, limit, parts, peers, scaling, shards, trac
 from rich.console import Console
 from rich.table import Table
 
-from memlayers.studies.cli import fail, verb
+from memlayers.studies.cli import verb
 from memlayers.studies.workers import keep_freed_memory
 from memlayers.training.record import code_version, machine, write_json
 
@@ -88,8 +88,7 @@ def main() -> int:
     given = parser.parse_args()
     unknown = [part for part in given.parts if part not in PARTS]
     if unknown:
-        fail(ValueError(f"part {unknown[0]!r} is not known; accepted: {', '.join(PARTS)}"))
-        return 2
+        raise ValueError(f"part {unknown[0]!r} is not known; accepted: {', '.join(PARTS)}")
     torch.set_num_threads(1)
     keep_freed_memory()  # as a run does
     chosen = [part for part in PARTS if not given.parts or part in given.parts]
