@@ -85,7 +85,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", metavar="part", help=", ".join(PARTS))
     parser.add_argument("--quick", action="store_true", help="for function, not for speed")
-    given = parser.parse_args()
+    given = parser.parse_intermixed_args()
     unknown = [part for part in given.parts if part not in PARTS]
     if unknown:
         raise ValueError(f"part {unknown[0]!r} is not known; accepted: {', '.join(PARTS)}")

@@ -120,7 +120,7 @@ def main() -> int:
     parser.add_argument("--html", action="store_true", help="write one page of all, with figures to look into")
     parser.add_argument("--model", metavar="RUN", help="whose slots the page shows: the name of its record")
     parser.add_argument("--layer", action="append", default=[], metavar="FILE", help="of an arm of your own")
-    given = parser.parse_args()
+    given = parser.parse_intermixed_args()
     if given.html and given.folders[:1] != ["commit"]:
         written = show_page([Path(one) for one in given.folders], given.out, given.model, given.layer)
     elif given.html or given.model or given.layer:

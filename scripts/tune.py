@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "results" / "local" / "tune"
 
 
-def work(searches: list[list[str]], trials: int, first: int) -> None:
+def work(searches: list[list[str]], out: Path, trials: int, first: int) -> None:
     """Finish all searches, starting with number `first`; the work of one process."""
     from memlayers.studies.space import edges
     from memlayers.studies.tune import Search
@@ -34,7 +34,7 @@ def work(searches: list[list[str]], trials: int, first: int) -> None:
     keep_freed_memory()
     with suppress(KeyboardInterrupt):  # which the parent reports
         for words in [*searches[first:], *searches[:first]]:
-            search = Search(words, FOLDER)
+            search = Search(words, out)
             while search.step(trials):
                 pass
             best = search.best()
@@ -52,13 +52,14 @@ def main() -> int:
     parser.add_argument("--trials", type=int, default=32)
     parser.add_argument("--workers", type=int, default=os.cpu_count())
     parser.add_argument("--commit", action="store_true")
-    options = parser.parse_args()
+    parser.add_argument("--out", type=Path, default=FOLDER, help="folder of the trials; default: results/local/tune")
+    options = parser.parse_intermixed_args()
     from memlayers.studies.tune import FINALISTS, Search, commit
 
     if options.commit:
         if options.words:
             raise ValueError(f"{' '.join(options.words)} has no effect; accepted: --commit alone, for all searches")
-        written, left_out = commit(FOLDER, ROOT / "results" / "tune", CONF / "rates")
+        written, left_out = commit(options.out, ROOT / "results" / "tune", CONF / "rates")
         print(*written, *(f"left out, as it is not finished: {search}" for search in left_out), sep="\n")
         return 0
     at_least("--trials", options.trials, FINALISTS)
@@ -66,10 +67,11 @@ def main() -> int:
     with composing():
         searches, _ = split_sweep(words_of(options.words), multirun=True)
     for words in searches:
-        Search(words, FOLDER)  # raises for a mistake in any search before the first one starts
+        Search(words, options.out)  # raises for a mistake in any search before the first one starts
     starts = [worker * len(searches) // options.workers for worker in range(options.workers)]
     workers = [
-        multiprocessing.Process(target=work, args=(searches, options.trials, first), daemon=True) for first in starts
+        multiprocessing.Process(target=work, args=(searches, options.out, options.trials, first), daemon=True)
+        for first in starts
     ]
     for worker in workers:
         worker.start()

@@ -73,7 +73,7 @@ def fitting(steps: int, overrides: tuple[str, ...]) -> Callable[[Callable[[int],
             build_trainer(config, steps, 0, []),
             learner,
             Watched(chosen.text, chosen.batch_size, steps, seeds, told=told),
-            Checkpointer(config, None),
+            Checkpointer(config, None, 0, []),
         )
 
     return run
