@@ -23,6 +23,7 @@ CHOICES = {group: sorted(path.stem for path in (CONF / group).glob("*.yaml")) fo
 ARMS = sorted({*CHOICES["arm"], *CHOICES["ffn"]})
 DENSE_ARMS = [arm for arm in ARMS if arm.startswith("dense")]
 STUDY = "experiment=frontier"
+GATED = "ffn=memory model.ffn.gate=true model.ffn.pool=shared"  # the paper's Memory+
 
 
 @cache

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from commands import called, unasked
+from commands import GATED, called, unasked
 
 import memlayers
 from memlayers.facts.world import PAD, known_facts
@@ -27,7 +27,7 @@ PROSE = [*SMALL, "world=biographies_prose", "world.num_people=40", "training.ste
 PROSE += ["world.prose.pieces=400", "world.cardinalities=[2,3,2,3,2,3]"]
 RUNS = {
     "memory": (*TERSE, "arm=memory"),
-    "shared": (*TERSE, "arm=memory_plus", "model.depth=4", "model.blocks=[1,3]"),
+    "shared": (*TERSE, *GATED.split(), "model.depth=4", "model.blocks=[1,3]"),
     "half": (*TERSE, "arm=memory", "model.ffn.value_dtype=bfloat16"),
     "buffers": (*TERSE, "arm=moe"),
     "tokens": (*TERSE, "arm=engram", "model.loops=2"),

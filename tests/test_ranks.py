@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import called, one, refusal, small
+from commands import GATED, called, one, refusal, small
 
 import memlayers
 from memlayers.recall.ask import ask, sample_facts
@@ -55,7 +55,7 @@ KINDS = [
     "ffn=memory values=adamw optim.clip_values=1e-4 shard_tables=true",
     "ffn=memory values=adamw",
     "ffn=peer shard_tables=true",
-    "ffn=memory_plus shard_tables=true",
+    f"{GATED} shard_tables=true",
     "ffn=stem shard_tables=true",
     "ffn=ngram",  # does not look at what the norm before it makes
     "ffn=pkm training.batch_tokens=41 shard_tables=true",

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 import torch
-from commands import one
+from commands import GATED, one
 from test_trained import WORDS, one_line
 
 import memlayers
@@ -15,12 +15,13 @@ from memlayers.recall.ask import ask
 from memlayers.training.record import model_path
 from memlayers.training.run import run
 
-KINDS = ["memory", "ngram", "memory_plus"]
+SURE = "rates.arm=null optim.lr=2e-3 optim.roles.vector.lr_mul=30 optim.values.lr=60"  # with which it is sure
+KINDS = ["ffn=memory", "ffn=ngram", f"{GATED} {SURE}"]
 
 
 @pytest.fixture(scope="module", params=KINDS)
 def model(request, tmp_path_factory):
-    config = one(*WORDS, f"arm={request.param}", f"results={tmp_path_factory.mktemp('traced')}")
+    config = one(*WORDS, *request.param.split(), f"results={tmp_path_factory.mktemp('traced')}")
     run(config)
     found = memlayers.load(model_path(config))
     found.config.results = config.results

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 import torch
-from commands import one, small
+from commands import GATED, one, small
 from safetensors.torch import load_file, save_file
 
 import memlayers
@@ -46,10 +46,11 @@ def test_a_run_that_ended_is_run_again_for_the_sake_of_its_model(kept, tmp_path)
     assert again["recall"] == first["recall"] and finished(config) == again and model_path(config).is_file()
 
 
-@pytest.mark.parametrize("arm", ["dense", "memory_plus", "engram", "oracle"])
-def test_every_parameter_is_kept_once_and_comes_back(arm, tmp_path):
-    shared = ["model.depth=4", "model.blocks=[1,3]"] if arm == "memory_plus" else []
-    config = small(tmp_path, f"arm={arm}", "save_model=true", *shared)
+@pytest.mark.parametrize(
+    "words", ["arm=dense", f"{GATED} model.depth=4 model.blocks=[1,3]", "arm=engram", "arm=oracle"]
+)
+def test_every_parameter_is_kept_once_and_comes_back(words, tmp_path):
+    config = small(tmp_path, *words.split(), "save_model=true")
     record = run(config)
     model = memlayers.load(record_path(config)).model
     assert sum(p.numel() for p in model.parameters()) == record["cost"]["params"]

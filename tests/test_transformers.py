@@ -32,7 +32,7 @@ CONFIGS = {
 }
 SETTINGS = {
     "memory": (Memory(num_keys=8, topk=4), "shared"),
-    "memory_plus": (Memory(num_keys=8, topk=4, gate=True, value_dtype="bfloat16"), "shared"),
+    "gated": (Memory(num_keys=8, topk=4, gate=True, value_dtype="bfloat16"), "shared"),
     "peer": (Peer(num_keys=8, topk=4), "own"),
     "dense": (Dense(), None),
 }

@@ -30,9 +30,7 @@ def explored(model: Trained, run: str, most: int = MOST_FACTS) -> dict[str, Any]
     places = {place: lookup_at(model, place) for place in others.reads}
     lookups = {place: lookup for place, lookup in places.items() if lookup is not None}
     if not lookups:
-        raise ValueError(
-            f"arm {model.config.arm} has no product keys; accepted: a run of memory, memory_plus and the like"
-        )
+        raise ValueError(f"arm {model.config.arm} has no product keys; accepted: a run of memory or another that has")
     world, names = model.text.world, model.text.world.names()
     sizes = {place: lookup.keys.shape[-2] for place, lookup in lookups.items()}
     left = MOST_BYTES - sum(2 * n**2 for n in sizes.values())
