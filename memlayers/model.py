@@ -151,6 +151,13 @@ def parameters_with_roles(model: nn.Module) -> Iterator[tuple[str, str, nn.Param
                 yield name, "matrix", parameter
 
 
+def trained_roles(config: ModelConfig) -> set[str]:
+    """The roles of what is trained in a model of these settings."""
+    with torch.device("meta"):
+        model = build_model(config, num_tokens=1, questions=torch.zeros(1, 1, dtype=torch.long))
+    return {role for _, role, parameter in parameters_with_roles(model) if parameter.requires_grad}
+
+
 @torch.no_grad()
 def init_parameters(model: nn.Module, generator: torch.Generator, embedding_std: float, depth: int) -> None:
     """Draw all parameters: gains of norms are 1, biases and filters 0, all others normal, with a std for each role.

@@ -38,7 +38,12 @@ HAS_NO_EFFECT = "has no effect here; accepted: without it, or with the setting t
         ["optim.values.lr=1", "arm=dense"],
         ["optim.values.schedule.warmup=0.1", "arm=dense"],
         ["optim.clip_values=1", "arm=dense"],
+        ["values=sgd", "arm=dense"],
         ["optim.roles.memory_key.lr_mul=2", "arm=dense"],
+        ["optim.roles.memory_key.lr_mul=2", "arm=ngram"],  # without keys
+        ["optim.roles.memory_key.lr_mul=2", "arm=random"],  # whose keys are never trained
+        ["optim.roles.filter.lr_mul=2", "arm=memory", "rates.arm=null"],  # nor convolutions, as its tuned settings have
+        ["optim.roles.bias.weight_decay=1", "arm=memory"],
         ["model.placement=add", "arm=dense", "match.reference=null", "rates.arm=null"],
         ["model.blocks=[1]", "arm=dense", "match.reference=null", "rates.arm=null"],
         ["model.blocks=[1]", "arm=dense", "ffn@match.reference=dense"],
@@ -72,6 +77,8 @@ def test_a_setting_of_another_choice_is_refused(words, begins):
 def test_a_word_with_an_effect_in_one_job_of_a_sweep_is_accepted():
     jobs = composed("-m", "arm=dense,memory", "optim.values.lr=3")
     assert [job.optim.values.lr for job in jobs] == [3.0, 3.0]
+    assert composed("-m", "arm=dense,memory", "values=sgd")
+    assert composed("arm=pkm", "optim.roles.bias.lr_mul=2") and composed("arm=engram", "optim.roles.filter.lr_mul=2")
     assert digest(jobs[0]) == digest(one("arm=dense")) and digest(jobs[1]) != digest(one("arm=memory"))
     assert refusal("-m", "arm=dense,dense_2x", "optim.values.lr=3") == f"optim.values.lr=3: {HAS_NO_EFFECT}"
 

@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from memlayers.config import RunConfig
 from memlayers.config.digest import NOT_DECISIVE, decisive, flatten, settings
+from memlayers.model import trained_roles
 from memlayers.studies.files import CONF
 from memlayers.studies.mistakes import ERRORS, explain, is_mistake, one_line, options
 from memlayers.studies.rates import tuned_words
@@ -162,7 +163,8 @@ def refuse_without_effect(overrides: list[str], batches: list[list[str]], jobs: 
     distinct = {tuple(line for line in batch if not line.startswith("seed=")): job for batch, job in pairs}
     for word in overrides:
         key = parser.parse_override(word).key_or_group
-        if "." not in key or key == "world.name" or key.partition(".")[0] in (*NOT_DECISIVE, "hydra", "trainer"):
+        first, dot, _ = key.partition(".")
+        if not (dot or key == "values") or key == "world.name" or first in (*NOT_DECISIVE, "hydra", "trainer"):
             continue
         if not any(has_effect(key, list(batch), job) for batch, job in distinct.items()):
             raise ValueError(f"{word}: has no effect here; accepted: without it, or with the setting that uses it")
@@ -180,4 +182,8 @@ def has_effect(key: str, batch: list[str], job: RunConfig) -> bool:
     def deciding(config: RunConfig) -> dict[str, Any]:
         return {name: value for name, value in settings(config).items() if name not in NOT_DECISIVE}
 
-    return deciding(without) == deciding(job) or decisive(without) != decisive(job)
+    if deciding(without) == deciding(job):
+        return True
+    if key.startswith("optim.roles.") and key.split(".")[2] not in trained_roles(job.model):
+        return False
+    return decisive(without) != decisive(job)
