@@ -57,8 +57,10 @@ def test_what_no_run_has_but_runs_may_is_an_empty_column_and_other_keys_are_refu
     for key, changes in (("topc", {"rows": ["topc"]}), ("model.bef", {"rows": ["model.bef"]})):
         with pytest.raises(ValueError, match=rf"report\.rows: {key} is in no record"):
             table(frame, layout(**changes))
-    with pytest.raises(ValueError, match=r"report\.readouts: recal is in no record"):
-        table(frame, layout(readouts=["recal"]))
+    for place, value in (("readouts", ["recal"]), ("x", "topc"), ("columns", "topc")):
+        with pytest.raises(ValueError, match=rf"report\.{place}: (recal|topc) is in no record"):
+            table(frame, layout(**{place: value}))
+    assert "recall" in table(frame, layout(x="topk", columns="topk"))
 
 
 def test_pairs_are_of_seeds_that_both_have():

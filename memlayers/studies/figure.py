@@ -47,9 +47,12 @@ def lines_of(frame: pandas.DataFrame, layout: dict[str, Any]) -> tuple[pandas.Da
     """The rows of the table with the name of their `line` and its short `label` in the figure; what is on the x axis,
     an axis of the study or a read-out; and the axes that name a line.
     """
-    readouts = list(dict.fromkeys([*layout["readouts"], layout["y"], "training_flops", "recall"]))
-    rows = table(frame, layout | {"readouts": readouts})
     x = layout["x"] or "training_flops"
+    of_runs = [x] if x in frame and not {f"config.{x}", f"axes.{x}"} & set(frame) and x != "arm" else []
+    readouts = list(dict.fromkeys([*layout["readouts"], layout["y"], *of_runs, "training_flops", "recall"]))
+    rows = table(frame, layout | {"readouts": readouts})
+    if x not in rows:
+        raise ValueError(f"report.x: {x} is no axis of the table; accepted: one, as in report.rows, or a read-out")
     axes = [name for name in rows.columns[: list(rows.columns).index("n")] if name not in INDEX and name != x]
     lines = [axis for axis in axes if rows[axis].nunique() > 1] or axes[:1]
     rows = rows.assign(line=[naming(row, lines) for _, row in rows.iterrows()])

@@ -162,12 +162,18 @@ def with_missing(
     """
     empty = [key for key in rows if key not in known]
     parts = [key for key in readouts if key not in frame]
+    sections = {name for name in (key.rpartition(".")[0] for key in frame) if "." in name}
     for name, keys in (("rows", empty), ("readouts", parts)):
-        for key in keys:
-            above = key.rpartition(".")[0]
-            if above not in known and not (above.count(".") and any(one.startswith(f"{above}.") for one in frame)):
-                raise ValueError(f"report.{name}: {key} is in no record; accepted: a setting, or a read-out of a run")
+        unknown = [key for key in keys if (above := key.rpartition(".")[0]) not in known and above not in sections]
+        refuse_unknown(name, unknown, ())
     return frame.assign(**dict.fromkeys(empty), **dict.fromkeys(parts, float("nan")))
+
+
+def refuse_unknown(place: str, keys: list[str], known: Container[str]) -> None:
+    """Raises ValueError for a key of the layout that is in no record."""
+    for key in keys:
+        if key not in known:
+            raise ValueError(f"report.{place}: {key} is in no record; accepted: a setting, or a read-out of a run")
 
 
 def records_on_the_way(frame: pandas.DataFrame, lines: list[str]) -> pandas.DataFrame:

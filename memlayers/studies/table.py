@@ -9,7 +9,7 @@ import pandas
 from rich.table import Table as Screen
 from scipy import stats
 
-from memlayers.studies.frame import SHARES, axes_of, label, texts, with_missing
+from memlayers.studies.frame import SHARES, axes_of, label, refuse_unknown, texts, with_missing
 
 NARROW = 120  # columns of a terminal: below, intervals stand on a line of their own
 INDEX = ("study", "world")
@@ -35,6 +35,8 @@ def table(frame: pandas.DataFrame, layout: dict[str, Any]) -> pandas.DataFrame:
     """
     known = {label(name): name for kind in ("config.", "axes.", "arm") for name in frame if name.startswith(kind)}
     frame = with_missing(frame, layout["rows"], [*layout["readouts"], layout["y"]], known)
+    for place in ("x", "columns"):
+        refuse_unknown(place, [one for one in [layout[place]] if one], {*known, *frame})
     axes = axes_of(frame, [known.get(axis, axis) for axis in layout["rows"]])
     frame = frame.assign(**{label(axis): texts(frame[axis]) for axis in axes})
     keys = [*INDEX, *map(label, axes)]
