@@ -93,6 +93,7 @@ def test_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
 
 CANNOT = ["trainer.precision=16-mixed", "trainer.devices=2", "+trainer.max_epochs=3", "trainer=gpu"]
 CANNOT += ["+trainer.strategy=ddp", "trainer.devices=[0,1]", "+trainer.num_nodes=2"]
+CANNOT += ["trainer.accelerator=tpu", "+trainer.benchmark=hello"]
 CANNOT += ["+trainer.accumulate_grad_batches=4", "+trainer.gradient_clip_val=1.0"]
 CUT_SHORT = ["+trainer.max_steps=3", "+trainer.max_time='00:00:00:01'", "+trainer.fast_dev_run=true"]
 

@@ -10,7 +10,6 @@ import hydra
 import lightning
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.loggers import Logger
 
@@ -55,7 +54,7 @@ def build_trainer(config: RunConfig, steps: int, first: int, callbacks: list[lig
     logger = build_logger(config, first)
     try:
         return lightning.Trainer(logger=logger, **fixed, **given)
-    except (MisconfigurationException, TypeError, ValueError) as error:
+    except Exception as error:  # of every kind, for an argument of the user's that it hands on unchecked
         arguments = ", ".join(f"trainer.{key}={value}" for key, value in config.trainer.items())
         raise ValueError(f"{arguments}: {str(error).splitlines()[0]}") from None
 
