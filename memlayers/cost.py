@@ -112,16 +112,25 @@ def model_cost(
 def refuse_too_large(
     config: ModelConfig, num_tokens: int, rule: Rule, questions: Tensor | None = None, copies: int = 1, shards: int = 1
 ) -> None:
-    """Raises ValueError, before anything is allocated, if value tables and their optimizer state do not fit into
-    memory. `copies` processes on this machine each hold one of `shards` parts of every table.
+    """Raises ValueError, before anything is allocated, if parameters and their optimizer state do not fit into memory.
+    `copies` processes on this machine each hold one of `shards` parts of every value table, and all other parameters
+    with their gradients and AdamW's two moments.
     """
     with torch.device("meta"):
-        tables = [pool.values for pool in build_model(config, num_tokens, questions=questions).tables()]
+        model = build_model(config, num_tokens, questions=questions)
+    tables = [pool.values for pool in model.tables()]
+    others = sum(p.numel() for p in model.parameters()) - sum(table.numel() for table in tables)
+    free = available_memory() - 16 * copies * others
+    if free < 0:
+        raise ValueError(
+            f"model: {others:,} parameters beside value tables, with gradients and optimizer state, need "
+            f"{-free / 2**30:.1f} GiB more than are available; accepted: smaller model.d_model, depth or hidden, or "
+            "less match.times"
+        )
     size = copies * sum(table.numel() * table.element_size() for table in tables) // shards
     state = copies * sum(
         len(table) * rule.state_bytes(table.shape[1] // shards, table.element_size()) for table in tables
     )
-    free = available_memory()
     if size + state > free:
         rows = sum(len(table) for table in tables)
         raise ValueError(

@@ -12,9 +12,16 @@ from memlayers.config import ModelConfig
 from memlayers.cost import available_memory, below_limits, refuse_too_large
 from memlayers.kernels import REFERENCE
 from memlayers.layers import Memory, NGram
+from memlayers.model import build_model, parameters_with_roles
 from memlayers.optim import SGD, DenseAdamW
 
 EVERY = pytest.mark.parametrize("rule", [*RULES.values(), DenseAdamW()], ids=[*RULES, "adamw"])
+
+
+def others(config: ModelConfig) -> int:
+    """Bytes of the parameters beside tables, their gradients and two moments each."""
+    model = build_model(config, NUM_TOKENS, torch.Generator())
+    return sum(4 * 4 * one.numel() for _, role, one in parameters_with_roles(model) if role != "memory_value")
 
 
 @EVERY
@@ -36,13 +43,22 @@ def test_a_shared_table_is_counted_once_and_own_ones_each(monkeypatch):
     one = 64**2 * 32 * 4
     for pool, tables in (("shared", 1), ("own", 3)):
         config = ModelConfig(Memory(num_keys=64, pool=pool), "all", depth=3)
-        for free, fits in ((tables * one, True), (tables * one - 1, False)):
+        room = tables * one + others(config)
+        for free, fits in ((room, True), (room - 1, False)):
             monkeypatch.setattr(cost_module, "available_memory", lambda free=free: free)
             try:
                 refuse_too_large(config, NUM_TOKENS, SGD())
                 assert fits
             except ValueError:
                 assert not fits
+
+
+def test_a_model_without_tables_counts_too(monkeypatch):
+    config = ModelConfig(d_model=128)
+    monkeypatch.setattr(cost_module, "available_memory", lambda: others(config))
+    refuse_too_large(config, NUM_TOKENS, SGD())
+    with pytest.raises(ValueError, match=r"^model: [\d,]+ parameters beside value tables, with gradients .* more than"):
+        refuse_too_large(config, NUM_TOKENS, SGD(), copies=2)
 
 
 @EVERY

@@ -178,7 +178,9 @@ class RunConfig:
     def validate_devices(self) -> None:
         strategy, devices = str(self.trainer.get("strategy", "auto")), self.trainer.get("devices", 1)
         one_of("trainer.strategy", strategy, ("auto", "single_device", "ddp"))
-        one_of("trainer.accelerator", str(self.trainer.get("accelerator", "auto")), ("auto", "cpu", "gpu", "cuda", "mps"))
+        one_of(
+            "trainer.accelerator", str(self.trainer.get("accelerator", "auto")), ("auto", "cpu", "gpu", "cuda", "mps")
+        )
         if strategy != "ddp":
             if devices != 1:
                 raise ValueError(f"trainer.devices={devices}: a process has one device; accepted: 1, or trainer=ddp")
