@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from memlayers.checks import one_of, within
+from memlayers.checks import one_of, positive, within
 
 DIGEST = 12  # hexadecimal digits of a digest, at the end of a run's file name
 
@@ -25,8 +25,7 @@ class DistilConfig:
         """`loss`: training.loss; `keeps`: STUDY/ARM under which the student is saved, or None."""
         within("distil.weight", self.weight, 0, 1)
         one_of("distil.tokens", self.tokens, ("all", "answers", "others"))
-        if not self.temperature > 0:
-            raise ValueError(f"distil.temperature={self.temperature} is not positive; accepted: a number above 0")
+        positive("distil.temperature", self.temperature)
         if self.teacher is None:
             return
         parts = self.teacher.split("/")

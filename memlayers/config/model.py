@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from memlayers.checks import at_least, one_of, within
+from memlayers.checks import at_least, one_of, positive, within
 from memlayers.layers import Dense
 
 PLACES = ("residual", "values", "before", "beside")
@@ -47,8 +47,7 @@ class ModelConfig:
                 f"width; accepted: a multiple of {2 * self.num_heads}"
             )
         within("model.loops", self.loops, 1, 64)
-        if not self.embedding_std > 0:
-            raise ValueError(f"model.embedding_std={self.embedding_std} is not positive; accepted: a number above 0")
+        positive("model.embedding_std", self.embedding_std)
         one_of("model.placement", self.placement, ("replace", "add"))
         self.chosen_blocks()
         chosen("model.extra_blocks", self.extra_blocks, self.depth)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from memlayers.checks import at_least, one_of, within
+from memlayers.checks import at_least, one_of, positive, within
 
 
 class Rule(Protocol):
@@ -59,15 +59,12 @@ class OptimConfig:
     muon_lr: float | None = None  # rate of Muon for matrices; null: AdamW
 
     def validate(self) -> None:
-        if not self.lr > 0:
-            raise ValueError(f"optim.lr={self.lr} is not positive; accepted: a number above 0")
+        positive("optim.lr", self.lr)
         valid_betas("optim", self.betas)
-        valid_eps("optim", self.eps)
-        if self.muon_lr is not None and not self.muon_lr > 0:
-            raise ValueError(f"optim.muon_lr={self.muon_lr} is not positive; accepted: a number above 0, or null")
-        for key, clip in (("optim.clip", self.clip), ("optim.clip_values", self.clip_values)):
-            if clip is not None and not clip > 0:
-                raise ValueError(f"{key}={clip} is not positive; accepted: a number above 0, or null")
+        positive("optim.eps", self.eps)
+        positive("optim.muon_lr", self.muon_lr, or_null=True)
+        positive("optim.clip", self.clip, or_null=True)
+        positive("optim.clip_values", self.clip_values, or_null=True)
         self.schedule.validate("optim.schedule")
         for name, role in self.roles.items():
             role.validate(f"optim.roles.{name}")
@@ -80,8 +77,3 @@ class OptimConfig:
 def valid_betas(key: str, betas: list[float]) -> None:
     if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
         raise ValueError(f"{key}.betas={betas} is not accepted; accepted: two numbers from 0 to below 1")
-
-
-def valid_eps(key: str, eps: float) -> None:
-    if not eps > 0:
-        raise ValueError(f"{key}.eps={eps} is not positive; accepted: a number above 0")

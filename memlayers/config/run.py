@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-from memlayers.checks import at_least, one_of, within
+from memlayers.checks import at_least, one_of, positive, within
 from memlayers.config.digest import flatten, settings
 from memlayers.config.distil import DistilConfig
 from memlayers.config.model import PLACES, MatchConfig, ModelConfig
@@ -25,8 +25,7 @@ class TrainingConfig:
     steps: int | None = None  # overrides exposures, for tests and benchmarks
 
     def validate(self) -> None:
-        if not self.exposures > 0:
-            raise ValueError(f"training.exposures={self.exposures} is not positive; accepted: a number above 0")
+        positive("training.exposures", self.exposures)
         within("training.batch_tokens", self.batch_tokens, 1, 2**22)
         one_of("training.loss", self.loss, ("answers", "all"))
         at_least("training.probes", self.probes, 1)

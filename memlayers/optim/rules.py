@@ -6,8 +6,8 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
-from memlayers.checks import at_least
-from memlayers.config.optim import ScheduleConfig, valid_betas, valid_eps
+from memlayers.checks import at_least, positive
+from memlayers.config.optim import ScheduleConfig, valid_betas
 from memlayers.kernels import REFERENCE, Kernels
 from memlayers.optim.rows import RowOptimizer
 
@@ -23,8 +23,7 @@ class ValueRule:
     schedule: ScheduleConfig = field(default_factory=lambda: ScheduleConfig(shape="constant"))
 
     def validate(self, key: str) -> None:
-        if not self.lr > 0:
-            raise ValueError(f"{key}.lr={self.lr} is not positive; accepted: a number above 0")
+        positive(f"{key}.lr", self.lr)
         self.schedule.validate(f"{key}.schedule")
 
     def build(self, values: list[nn.Parameter], kernels: Kernels = REFERENCE) -> Optimizer:
@@ -60,7 +59,7 @@ class LazyAdam(ValueRule):
     def validate(self, key: str) -> None:
         super().validate(key)
         valid_betas(key, self.betas)
-        valid_eps(key, self.eps)
+        positive(f"{key}.eps", self.eps)
 
     def columns(self, width: int) -> dict[str, int]:
         return {"mean": width, "square": 1 if self.rowwise else width}
@@ -80,7 +79,7 @@ class RowwiseAdagrad(ValueRule):
 
     def validate(self, key: str) -> None:
         super().validate(key)
-        valid_eps(key, self.eps)
+        positive(f"{key}.eps", self.eps)
 
     @property
     def fused_eps(self) -> float:
@@ -120,7 +119,7 @@ class DenseAdamW(ValueRule):
     def validate(self, key: str) -> None:
         super().validate(key)
         valid_betas(key, self.betas)
-        valid_eps(key, self.eps)
+        positive(f"{key}.eps", self.eps)
         at_least(f"{key}.weight_decay", self.weight_decay, 0)
 
     def build(self, values: list[nn.Parameter], kernels: Kernels = REFERENCE) -> Optimizer:
