@@ -155,6 +155,11 @@ def test_a_word_that_sets_nothing_is_answered_with_how_to_set():
     assert refusal("arm=dense", "atlas_airports").startswith("atlas_airports: not understood; accepted: KEY=VALUE")
 
 
+@pytest.mark.parametrize("word", ["axes=3", "+axes=[seed]", "axes=a,b"])
+def test_what_a_command_sweeps_is_not_for_the_user_to_say(word):
+    assert refusal(word) == f"{word}: says what a command sweeps; accepted: without it"
+
+
 @pytest.mark.parametrize("objects", [["x"], ["x", "x", "x"]])
 def test_a_world_with_fewer_than_two_objects_is_refused_before_training(tmp_path, objects):
     path = tmp_path / "facts.csv"

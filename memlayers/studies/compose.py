@@ -83,6 +83,8 @@ def split_sweep(overrides: list[str], multirun: bool) -> tuple[list[list[str]], 
     parser = OverridesParser.create(GlobalHydra.instance().config_loader())  # glob() needs it
     parsed = parser.parse_overrides(overrides)
     for override in parsed:
+        if place_of(override) == "axes":
+            raise ValueError(f"{override.input_line}: says what a command sweeps; accepted: without it")
         choices = options(override.key_or_group.partition("@")[0])
         is_one = not override.is_delete() and not override.is_sweep_override()
         if choices and is_one and (override.value() is None or isinstance(override.value(), list)):
