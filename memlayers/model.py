@@ -122,7 +122,7 @@ def build_model(
     blocks = [build_block(index) for index in range(config.depth)]
     model = Transformer(num_tokens, config.d_model, blocks, site.pools, config.tied_head, config.loops)
     if generator is not None:
-        init_parameters(model, generator, config.embedding_std, config.depth * config.loops)
+        init_parameters(model, generator, config.embedding_std, config.depth * config.loops, config.value_scale)
     return model
 
 
@@ -159,12 +159,15 @@ def trained_roles(config: ModelConfig) -> set[str]:
 
 
 @torch.no_grad()
-def init_parameters(model: nn.Module, generator: torch.Generator, embedding_std: float, depth: int) -> None:
+def init_parameters(
+    model: nn.Module, generator: torch.Generator, embedding_std: float, depth: int, value_scale: float = 1.0
+) -> None:
     """Draw all parameters: gains of norms are 1, biases and filters 0, all others normal, with a std for each role.
 
-    Matrices, keys and values: 1 / sqrt(last axis). Matrices that write to the residual stream: that divided by
-    sqrt(2 * depth), as in GPT-2. Embeddings: embedding_std; facts are learnt earlier with 0.2 than with GPT-2's 0.02
-    (LOG.md), perhaps because embeddings of subjects then differ by more than what untrained blocks add to them.
+    Matrices, keys and values: 1 / sqrt(last axis), of values times `value_scale`. Matrices that write to the residual
+    stream: that divided by sqrt(2 * depth), as in GPT-2. Embeddings: embedding_std; facts are learnt earlier with 0.2
+    than with GPT-2's 0.02 (LOG.md), perhaps because embeddings of subjects then differ by more than what untrained
+    blocks add to them.
     """
     shards = {id(pool.values): pool for pool in model.modules() if isinstance(pool, ShardedPool)}
     constant = {"vector": 1.0, "bias": 0.0, "filter": 0.0}
@@ -173,9 +176,11 @@ def init_parameters(model: nn.Module, generator: torch.Generator, embedding_std:
             parameter.fill_(constant[role])
             continue
         if shard := shards.get(id(parameter)):
-            shard.draw(shard.d_value**-0.5, generator)
+            shard.draw(value_scale * shard.d_value**-0.5, generator)
             continue
         std = embedding_std if role == "embedding" else parameter.shape[-1] ** -0.5
+        if role == "memory_value":
+            std *= value_scale
         if role == "output":
             std /= (2 * depth) ** 0.5
         if parameter.dtype == torch.float32 and parameter.device == generator.device:

@@ -69,6 +69,7 @@ CONTRACT: dict[type, Entry] = {
             "shared": replace(SMALL, pool="shared"),
             "own gate": replace(SMALL, gate=True),
             "shared gate": replace(SMALL, pool="shared", gate=True),
+            "narrow values": replace(SMALL, gate=True, d_value=6),
             "random": replace(SMALL, learned=False),
             "random gate": replace(SMALL, learned=False, gate=True),
             "without norm": replace(SMALL, d_key=None, norm="none"),
@@ -78,6 +79,7 @@ CONTRACT: dict[type, Entry] = {
             "relu": replace(SMALL, score="relu"),
             "bfloat16": replace(SMALL, value_dtype="bfloat16"),
         },
+        width=lambda settings: settings.d_value or D_MODEL,
     ),
     NGram: Entry(
         naive_tables.ngram,

@@ -144,6 +144,12 @@ COMBINATIONS = [
     ({"optim.betas": [0.9, 1.0]}, "optim.betas=[0.9, 1.0] is not accepted"),
     ({"optim.values.betas": [-0.1, 0.5]}, "optim.values.betas=[-0.1, 0.5] is not accepted"),
     ({"model.embedding_std": 0.0}, "model.embedding_std=0.0 is not positive; accepted: a number above 0"),
+    ({"model.value_scale": -1.0}, "model.value_scale=-1.0 is too small; accepted: 0 or more"),
+    (
+        {"model.ffn.d_value": 8},
+        "model.ffn.d_value=8 is not the width of the model; accepted: null, or model.ffn.gate=true",
+    ),
+    ({"model.ffn.gate": True, "model.ffn.d_value": 0}, "model.ffn.d_value=0 is too small; accepted: 1 or more"),
     ({"optim.lr": 0.0}, "optim.lr=0.0 is not positive; accepted: a number above 0"),
     ({"optim.lr": math.nan}, "optim.lr=nan is not a number"),
     ({"optim.values.lr": -1.0}, "optim.values.lr=-1.0 is not positive"),

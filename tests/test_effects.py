@@ -38,6 +38,7 @@ HAS_NO_EFFECT = "has no effect here; accepted: without it, or with the setting t
         ["optim.values.lr=1", "arm=dense"],
         ["optim.values.schedule.warmup=0.1", "arm=dense"],
         ["optim.clip_values=1", "arm=dense"],
+        ["model.value_scale=2", "arm=dense"],
         ["values=sgd", "arm=dense"],
         ["optim.roles.memory_key.lr_mul=2", "arm=dense"],
         ["optim.roles.memory_key.lr_mul=2", "arm=ngram"],  # without keys
@@ -135,6 +136,7 @@ OTHERS: dict[str, tuple[Any, ...]] = {  # valid values, of which one is not the 
     "norm": ("batch", "none"),
     "score": ("sink",),
     "num_slots": (1000,),
+    "d_value": (16,),
     "betas": ([0.8, 0.9],),  # of AdamW, or of a rule
     "world.encoding": ("latin-1",),
     "optim.clip_values": (1.0,),
@@ -158,7 +160,7 @@ OTHERS: dict[str, tuple[Any, ...]] = {  # valid values, of which one is not the 
 REFUSED = ("has no effect", "has nothing to match", "accepted: bytes", "a process has one device")
 REFUSED += ("num_slots=null is one for each token", "needs one vocabulary for all", "accepted: with trainer=ddp")
 REFUSED += ("model.tied_head=true", "running averages would mix the passes", "pictures have no sentences")
-REFUSED += ("friends have no sentences",)
+REFUSED += ("friends have no sentences", "d_value=16 is not the width of the model")
 
 
 def another(key: str, value: Any) -> Any:

@@ -78,7 +78,7 @@ def test_parameters_start_with_the_spread_that_is_promised(value_dtype):
     gated = Memory(num_keys=40, d_key=32, gate=True, value_dtype=value_dtype)
     table = NGram(num_slots=1500, value_dtype=value_dtype)
     sizes = {"d_model": d_model, "depth": depth, "hidden": hidden, "tied_head": False, "embedding_std": 0.7}
-    config = ModelConfig(gated, "all", "add", table, table, ShortConv(), **sizes)
+    config = ModelConfig(gated, "all", "add", table, table, ShortConv(), **sizes, value_scale=3.0)
     model = build_model(config, num_tokens, seeded())
     into_residual = (2 * depth) ** -0.5
     promised = {
@@ -88,7 +88,7 @@ def test_parameters_start_with_the_spread_that_is_promised(value_dtype):
         "down.weight": hidden**-0.5 * into_residual,
         "to_query.weight": d_model**-0.5,
         "lookup.keys": 16**-0.5,
-        "values": d_model**-0.5,
+        "values": 3 * d_model**-0.5,
         "gate.weight": d_model**-0.5,
         "layer.out.weight": d_model**-0.5 * into_residual,
         "embedding.weight": 0.7,

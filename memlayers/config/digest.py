@@ -60,7 +60,8 @@ def without_effect(config: Any) -> set[str]:
     extras = [one for one in (model.residual, model.values, model.before, model.beside) if one is not None]
     layers = [model.ffn, *extras]
     if not any(hasattr(layer, "pool") for layer in layers) and all(is_ours(layer) for layer in layers):
-        found |= {"optim.values", "optim.clip_values", "optim.roles.memory_key", "quantize.tables", "quantize.noise"}
+        found |= {"optim.values", "optim.clip_values", "optim.roles.memory_key", "model.value_scale"}
+        found |= {"quantize.tables", "quantize.noise"}
     if isinstance(model.ffn, Dense) and (match.reference is None or isinstance(match.reference, Dense)):
         found |= {"model.blocks", "model.placement"}
     widths = {"quantize.weights": config.quantize.weights, "quantize.tables": config.quantize.tables}

@@ -29,6 +29,7 @@ class ModelConfig:
     gated: bool = True  # dense feed-forwards: true: SwiGLU; false: two matrices with a GELU between them
     tied_head: bool = True
     embedding_std: float = 0.2  # standard deviation of initial token embeddings
+    value_scale: float = 1.0  # of initial values of tables: their standard deviation is this / sqrt(their width)
 
     @property
     def is_dense(self) -> bool:
@@ -48,6 +49,7 @@ class ModelConfig:
             )
         within("model.loops", self.loops, 1, 64)
         positive("model.embedding_std", self.embedding_std)
+        at_least("model.value_scale", self.value_scale, 0)
         one_of("model.placement", self.placement, ("replace", "add"))
         self.chosen_blocks()
         chosen("model.extra_blocks", self.extra_blocks, self.depth)

@@ -26,7 +26,8 @@ class MemlayersForCausalLM(PreTrainedModel, GenerationMixin):
         kernels = choose("auto") if torch.get_default_dtype() == torch.float32 else REFERENCE
         self.transformer = build_model(shape, config.vocab_size, None, kernels)
         if self.device.type != "meta":  # on meta, from_pretrained loads all parameters
-            init_parameters(self.transformer, torch.default_generator, shape.embedding_std, shape.depth * shape.loops)
+            depth = shape.depth * shape.loops
+            init_parameters(self.transformer, torch.default_generator, shape.embedding_std, depth, shape.value_scale)
         self._tied_weights_keys = shared(self.transformer, "transformer.")
         self.post_init()
 

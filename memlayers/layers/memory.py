@@ -30,6 +30,7 @@ class Memory:
     gate: bool = False  # GatedMemory, below
     learned: bool = True  # false: queries and keys stay as they were drawn, and only values are trained
     value_dtype: str = "float32"
+    d_value: int | None = None  # width of a value, which with a gate need not be d_model, as null is
 
     def validate(self, key: str, d_model: int) -> None:
         at_least(f"{key}.num_keys", self.num_keys, 2)
@@ -41,6 +42,10 @@ class Memory:
         one_of(f"{key}.norm", self.norm, NORMS)
         one_of(f"{key}.score", self.score, SCORES)
         validate_pool(key, self.pool, self.value_dtype)
+        at_least(f"{key}.d_value", d_model if self.d_value is None else self.d_value, 1)
+        if not self.gate and self.d_value not in (None, d_model):
+            accepted = f"null, or {key}.gate=true, which projects it"
+            raise ValueError(f"{key}.d_value={self.d_value} is not the width of the model; accepted: {accepted}")
 
     def key_width(self, d_model: int) -> int:
         return d_model // 2 if self.d_key is None else self.d_key
@@ -60,7 +65,7 @@ class Memory:
 
     def build(self, site: Site) -> "ProductKeyMemory | GatedMemory":
         lookup = self.build_lookup(site)
-        pool = site.pool(self.num_keys**2, site.d_model, self.pool, self.value_dtype)
+        pool = site.pool(self.num_keys**2, self.d_value or site.d_model, self.pool, self.value_dtype)
         return GatedMemory(site.d_model, lookup, pool) if self.gate else ProductKeyMemory(lookup, pool)
 
 
