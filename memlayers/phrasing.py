@@ -90,12 +90,13 @@ class Telling:
     def __init__(self, layouts: dict[str, Layouts], num_subjects: int, prose: ProseConfig, seed: int):
         self.statements, self.questions = layouts["statements"], layouts["questions"]
         self.has_pronoun = prose.pronoun
-        generator = torch.Generator().manual_seed(seed)
 
-        def share(part: float) -> Tensor:
+        def share(part: float, generator: torch.Generator) -> Tensor:
             return torch.randperm(num_subjects, generator=generator) < round(part * num_subjects)
 
-        self.is_celebrity, self.is_asked = share(prose.celebrities), share(prose.questions)
+        generator, other = (torch.Generator().manual_seed(one) for one in (seed, seed + 2**31))
+        torch.randperm(num_subjects, generator=generator)  # a world of all names has its subjects in this order
+        self.is_celebrity, self.is_asked = share(prose.celebrities, other), share(prose.questions, generator)
         self.only = torch.rand(num_subjects, len(self.statements.count), generator=generator)
 
     def state(self, subject: Tensor, relation: Tensor, generator: torch.Generator) -> Tensor:

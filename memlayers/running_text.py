@@ -128,15 +128,20 @@ def library() -> list[Path]:
 
 
 def texts(paths: Sequence[Path]) -> Iterator[tuple[Path, str]]:
-    """The files that are text in UTF-8, and not empty, up to MOST_BYTES."""
+    """The files that are text in UTF-8, and not empty, up to MOST_BYTES: of a user's folder all that still fit, of the
+    library, whose order makes a part of it a sample, none after the first that does not.
+    """
     total = 0
     for path in paths:
         try:
             text = path.read_text(encoding="utf-8")
         except UnicodeDecodeError:
             continue
-        total += len(text.encode())
-        if total > MOST_BYTES:
-            return
+        size = len(text.encode())
+        if total + size > MOST_BYTES:
+            if path.is_relative_to(stdlib()):
+                return
+            continue
+        total += size
         if text.strip():
             yield path, text

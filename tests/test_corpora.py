@@ -103,6 +103,13 @@ def test_modules_are_held_out_as_code_and_as_docstrings_alike(tmp_path, monkeypa
     assert some[0] < docs[0] and some[1] <= docs[1] and some[1]
 
 
+def test_a_file_that_does_not_fit_leaves_out_no_other(tmp_path, monkeypatch):
+    for index in range(40):
+        (tmp_path / f"{index:02}.txt").write_text(f"text {index} " * (1_000 if index == 3 else 1))
+    monkeypatch.setattr("memlayers.running_text.MOST_BYTES", 2_000)
+    assert sum(map(len, read_source(str(tmp_path)))) == 39
+
+
 def test_the_vocabulary_is_made_of_what_is_not_held_out(tmp_path):
     """A word that one text says 60 times becomes one piece, unless the text is held out."""
     for index in range(45):

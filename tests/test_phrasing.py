@@ -10,6 +10,7 @@ from stubs import name_of, seeded, small_world, spelt, templates_of
 
 from memlayers.config.text import ProseConfig
 from memlayers.config.worlds import BiographiesConfig
+from memlayers.facts import build_world
 from memlayers.facts.world import known_facts
 from memlayers.recall.measure import phrasings
 from memlayers.text import Text
@@ -130,6 +131,15 @@ def test_questions_are_half_of_what_is_told_of_subjects_that_are_asked_about():
     assert not len(phrasings(text_with(), facts)["held_out_questions"])
     for kind in ("questions", "held_out_questions"):
         assert len(text.probe(facts, kind, seeded()).subject) == len(facts)
+
+
+def test_celebrities_are_of_all_spellings_in_a_world_of_all_names():
+    """Whose subjects are in the order of the first permutation that the seed draws."""
+    config = BiographiesConfig(num_people=1_000, name_parts=[10, 10, 10], cardinalities=[8, 8])
+    text = Text(build_world(config), "prose", prose=ProseConfig(celebrities=0.5))
+    first = text.world.subjects[:, 0]
+    shares = [float(text.telling.is_celebrity[first == name].double().mean()) for name in first.unique()]
+    assert min(shares) > 0.3 and max(shares) < 0.7
 
 
 def test_who_is_a_celebrity_follows_from_the_worlds_seed():

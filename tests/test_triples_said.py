@@ -2,9 +2,14 @@
 
 import pytest
 import torch
+from oracles import small_model
 from triples_files import FACTS, HEADER, build, facts, keep_the_contract, names, said, told, wrong
 
+from memlayers.config.text import ProseConfig
 from memlayers.facts.world import PAD, Templates, known_facts
+from memlayers.layers import Memory
+from memlayers.recall.ask import prior_bits
+from memlayers.recall.measure import measure
 from memlayers.text import Text
 
 # --------------------------------------------------------------------------- what is resolved, and said
@@ -106,9 +111,10 @@ def test_subjects_with_an_embedding_row_of_their_own_are_said(tmp_path):
 
 def test_of_a_plain_list_the_last_subject_first_template_is_held_out(tmp_path):
     born = ["{subject} was born in {object}", "{subject} hails  from {object}.", "{object} bore {subject}"]
-    world = told(tmp_path, {"born in": born, "died in": born[::2], "x": []}, text="prose")
+    died = ["{subject} died in {object}", "{object} buried {subject}"]
+    world = told(tmp_path, {"born in": born, "died in": died, "x": []}, text="prose")
     first = Templates((born[0], born[2]), ("{subject} hails from {object} .",))
-    assert world.templates == (first, Templates((born[0], born[2])))
+    assert world.templates == (first, Templates(tuple(died)))
     assert said(world, "hold out").endswith("the subject first: '{subject} hails from {object} .'")
     assert said(world, "no fact has them").startswith("1 relations of ") and "'x'" in said(world, "no fact")
     text = Text(world, "prose")
@@ -124,6 +130,42 @@ def test_held_out_templates_can_be_named(tmp_path):
     assert world.templates[1] == Templates(("{subject} died in {object}",))
     assert said(world, "told as") == "1 relations told as '{subject} <relation> {object}', nothing held out: 'died in'"
     assert not any("hold out" in note for note in world.notes)
+
+
+def test_a_question_that_two_relations_ask_is_refused(tmp_path):
+    with pytest.raises(
+        ValueError, match=r"of relation 'died in' asks what one of 'born in' does; accepted: other words"
+    ):
+        told(tmp_path, {"born in": ["{subject} is of {object} ."], "died in": ["{subject} is of {object}"]})
+
+
+def test_relations_that_training_tells_object_first_are_asked_in_held_out_sentences_alone(tmp_path):
+    """Also of a model with a table, whose addresses are compared where both sentences can be asked."""
+    reversed_ = {"train": ["{object} bore {subject}"], "held_out": ["{subject} hails from {object}"]}
+    plain = {"train": ["{subject} died in {object}"], "held_out": ["{subject} 's death was in {object}"]}
+    world = told(tmp_path, {"born in": reversed_, "died in": plain}, text="prose")
+    assert said(world, "held-out sentences alone") == "1 relations asked in held-out sentences alone: 'born in'"
+    text = Text(world, "prose")
+    found = measure(small_model(text, 16, Memory(num_keys=16, heads=2, topk=4, d_key=8)), text, 100)
+    assert (found["num_facts"], found["asked"]) == (4, 2) and found["addresses"] is not None
+    assert found["world_bits"] == pytest.approx(2 * float(prior_bits(world, torch.tensor([[0, 1], [1, 1]])).sum()))
+    world = told(tmp_path, {"born in": reversed_, "died in": {"train": ["{subject} died in {object}"]}}, text="prose")
+    text = Text(world, "prose")
+    found = measure(small_model(text, 16, Memory(num_keys=16, heads=2, topk=4, d_key=8)), text, 100)
+    assert found["addresses"] is None
+
+
+def test_a_relation_may_be_called_as_a_token_of_ours_is(tmp_path):
+    world = build(tmp_path, HEADER + "a b,start,x\na b,end,y\nb a,start,y\nb a,end,x\n")
+    assert world.relations == ("start", "end") and len(set(world.vocabulary)) == len(world.vocabulary)
+
+
+def test_texts_with_colons_stay_whole_in_pieces(tmp_path):
+    """Where the world's own objects are written without what stands before a colon."""
+    rows = [f"p{index} q{index % 7},time,{value}" for index, value in enumerate(["time:1", "1", "time:2", "2"] * 5)]
+    content = HEADER + "\n".join(rows) + "\n"
+    world = build(tmp_path, content, text="prose", prose=ProseConfig(pieces=300))
+    assert set(world.object_names(0)) == {"time:1", "1", "time:2", "2"} and len(world.objects[0].unique(dim=0)) == 4
 
 
 def test_prose_without_a_file_of_templates(tmp_path):

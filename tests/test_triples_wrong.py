@@ -43,7 +43,7 @@ MISTAKES = {
     "all dropped": ("facts.csv", HEADER + "a,,x\n", "no facts; 1 rows with an empty cell dropped, the first at line 2"),
     "huge weights": ("facts.csv", WEIGHTED + "b,r,y,1e308\nc,r,y,1e308\n", "the weights add up to infinity"),
     "reserved word": ("facts.csv", HEADER + "a,r,the <end>\nb,r,x\n", "'the <end>' has a word of our own; reserved: "),
-    "reserved relation": ("facts.csv", HEADER + "a,end,x\nb,end,y\n", "'<end>' has a word of our own; reserved: "),
+    "relation's token": ("facts.csv", HEADER + "[r] a,r,x\nb,r,y\n", "'[r] a' has a word of our own; reserved: "),
 }  # fmt: skip
 
 

@@ -135,7 +135,13 @@ def test_airports_that_are_left_out_are_noted():
     names = {" ".join(row["name"].split()).removesuffix(" Airport") for row in AIRPORTS.values()}
     world = build("bpe")
     assert (len(world.subjects), len(world.unknown)) == (len(names), 2_000) and len(world.subjects.unique()) <= 1_001
-    assert world.notes == (f"{7_884 - len(names)} airports dropped: an earlier IATA code has the same name",)
+    dropped, alone = world.notes
+    assert dropped == f"{7_884 - len(names)} airports dropped: an earlier IATA code has the same name"
+    times = Counter(token for row in world.subjects.tolist() for token in {*row} - {PAD})
+    own = sum(any(times[token] == 1 for token in row) for row in world.subjects.tolist())
+    assert (
+        alone == f"{own} of {len(names)} subjects have a token that no other has, where a fact can hide" and own < 100
+    )
 
 
 def test_biographies_hold_the_bits_and_the_weights_of_the_closed_form():

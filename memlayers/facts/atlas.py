@@ -20,7 +20,7 @@ from memlayers.checks import one_of
 from memlayers.config import AtlasConfig
 from memlayers.facts.sentences import templates
 from memlayers.facts.spelling import make_speller, spell
-from memlayers.facts.world import Vocabulary, World, pad, spell_objects
+from memlayers.facts.world import Vocabulary, World, num_unshared, pad, spell_objects
 
 Object = tuple[str, ...]  # its tokens
 Facts = dict[str, dict[str, Object]]  # subject -> relation -> object
@@ -64,6 +64,8 @@ def build_atlas(config: AtlasConfig) -> World:
     speller = make_speller(config.spelling, known, config.num_bpe_tokens)
     spellings = spell(known, speller, vocabulary)
     tokens, longest = set(vocabulary.tokens()), max(map(len, spellings))
+    if unshared := num_unshared(spellings):
+        notes.append(f"{unshared} of {num_subjects} subjects have a token that no other has, where a fact can hide")
     candidates = rest or shuffle(sorted(invented_names(config, known) - set(facts)), generator)
     spelled = ((name, speller(name)) for name in candidates)
     strangers = (name for name, row in spelled if tokens.issuperset(row) and len(row) <= longest)
@@ -169,7 +171,9 @@ def by_airport_name(facts: Facts) -> Facts:
 
 
 def invented_names(config: AtlasConfig, known: list[str]) -> set[str]:
-    """New names that recombine the bytes, letters or words of known ones."""
+    """New names that recombine the bytes, letters or words of known ones. Where known ones are half of all such names,
+    as all airports are, frequent letters are rarer in the others.
+    """
     if config.source == "readings":
         high, low = {ord(name) >> 8 for name in known}, {ord(name) & 0xFF for name in known}
         return {chr(first << 8 | second) for first, second in product(high, low)}

@@ -36,8 +36,10 @@ class Pieces:
 
 def in_pieces(world: World, size: int, corpus: CorpusConfig | None = None) -> World:
     """The world in a vocabulary of `size` pieces besides the special tokens, with running text from `corpus`."""
-    names = [world.written(row) for row in [*world.subjects.tolist(), *world.unknown.tolist()]]
-    objects = [[world.written(row) for row in table.tolist()] for table in world.objects]
+    spelt_rows = [*world.subjects.tolist(), *world.unknown.tolist()]
+    given = bool(world.written_objects)  # texts of the user's, in which a colon separates nothing
+    names = world.names() if given else tuple(map(world.written, spelt_rows))
+    objects = [world.object_names(relation) for relation in range(len(world.relations))]
     sources, length = (corpus.sources, corpus.length) if corpus else ([], 0)
     documents = {source: read_source(source) for source in sources}
     text = chain(sentences(world, names, objects), *(one.train for one in documents.values()))
@@ -54,24 +56,27 @@ def in_pieces(world: World, size: int, corpus: CorpusConfig | None = None) -> Wo
         return [[first + token for token in encoding.ids] for encoding in tokenizer.encode_batch(texts)]
 
     subjects: Tensor = pad([spelt(name) for name in names])
-    if len(set(map(tuple, subjects.tolist()))) < len(subjects):
-        raise ValueError(
-            f"world.prose.pieces={size}: two subjects of world {world.name} are spelt alike; accepted: null"
-        )
+    tables = [spell_objects([spelt(text) for text in table]) for table in objects]
+    for rows in (subjects, *tables):
+        if len(set(map(tuple, rows.tolist()))) < len(rows):
+            what = "subjects" if rows is subjects else "objects"
+            raise ValueError(
+                f"world.prose.pieces={size}: two {what} of world {world.name} are spelt alike; accepted: null"
+            )
     return replace(
         world,
         written_subjects=world.names(),
-        written_objects=tuple(map(tuple, objects)),
+        written_objects=tuple(objects),
         vocabulary=vocabulary.tokens(),
         subjects=subjects[: len(world.subjects)],
         unknown=subjects[len(world.subjects) :],
-        objects=tuple(spell_objects([spelt(text) for text in table]) for table in objects),
+        objects=tuple(tables),
         encode=Pieces(tokenizer),
         corpora=tuple(in_tokens(source, own, many, length) for source, own in documents.items()),
     )
 
 
-def sentences(world: World, names: list[str], objects: list[list[str]]) -> Iterator[str]:
+def sentences(world: World, names: Sequence[str], objects: Sequence[Sequence[str]]) -> Iterator[str]:
     """Yield sentences about random facts, each in a random template that is not held out."""
     generator = random.Random(0)
     facts = (world.facts != -1).nonzero().tolist()

@@ -3,8 +3,9 @@
     the N of {subject} (is|was) {object}     N: a noun of the relation; (is|was): a template for each
 
 Held-out sentences and questions use words of training sentences, but share no trigram with a training sentence of their
-relation. In all of them, subject and relation come before the object, and the word right before it is one that precedes
-objects in training too, so that a question makes clear that its answer comes next.
+relation, where a noun of several words counts as one. In all of them, subject and relation come before the object, and
+the word right before it is one that precedes objects in training too, so that a question makes clear that its answer
+comes next.
 """
 
 import itertools

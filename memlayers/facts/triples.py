@@ -6,25 +6,23 @@
 Objects are spelt in words, which subjects share. World.notes says what was dropped, merged or resolved.
 """
 
-import json
 import random
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import chain
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from memlayers.config import TriplesConfig
-from memlayers.facts.rows import listed, read_text
+from memlayers.facts.rows import listed
 from memlayers.facts.triples_file import Triples, clean, read_triples
-from memlayers.facts.world import KINDS, SPECIAL_TOKENS, Templates, Vocabulary, World, pad, spell_objects
+from memlayers.facts.triples_templates import OBJECT, SUBJECT, read_templates
+from memlayers.facts.world import SPECIAL_TOKENS, Vocabulary, World, num_unshared, pad, spell_objects
 
 MAX_CELLS = 200_000_000  # most cells of a table: 1.6 GB
 MAX_UNKNOWN = 2_000
-SUBJECT, OBJECT = "{subject}", "{object}"
 RESERVED = {*SPECIAL_TOKENS, SUBJECT, OBJECT}
 
 
@@ -33,16 +31,16 @@ def build_triples(config: TriplesConfig) -> World:
     triples = take_subjects(read_triples(config.path, config.encoding), config)
     names, notes, letters = triples.subjects, list(triples.notes), config.spelling == "letters"
     spell, unit, cure = (list, "letter", "") if letters else (str.split, "word", "; world.spelling=letters avoids it")
-    for name in chain(() if letters else names, triples.objects, (f"<{name}>" for name in triples.relations)):
-        if ("<" in name or "{" in name) and not RESERVED.isdisjoint(name.split()):
-            raise ValueError(f"{config.path}: {name!r:.80} has a word of our own; reserved: {listed(sorted(RESERVED))}")
+    reserved = RESERVED | {f"[{name}]" for name in triples.relations}
+    for name in chain(() if letters else names, triples.objects, triples.relations):
+        if not reserved.isdisjoint(name.split()):
+            raise ValueError(f"{config.path}: {name!r:.80} has a word of our own; reserved: {listed(sorted(reserved))}")
 
     vocabulary = Vocabulary()
     spellings = [[vocabulary[token] for token in spell(name)] for name in names]
     width = max(map(len, spellings))
     num_subject_tokens = len(vocabulary.tokens())
-    times = Counter(chain.from_iterable(map(set, spellings)))
-    if unshared := sum(any(times[token] == 1 for token in spelling) for spelling in spellings):
+    if unshared := num_unshared(spellings):
         which = f"every subject is one {unit}" if width == 1 else f"{unshared} of {len(names)} subjects have a {unit}"
         notes.append(f"{which} that no other has: its own embedding row, where a fact can hide{cure}")
     strangers = recombine(names, letters, config.seed)
@@ -56,10 +54,11 @@ def build_triples(config: TriplesConfig) -> World:
     weights = torch.zeros(facts.shape, dtype=torch.float64)
     facts[triples.rows[:, 0], triples.rows[:, 1]] = triples.rows[:, 2]
     weights[triples.rows[:, 0], triples.rows[:, 1]] = triples.weights
-    objects, shared = list[Tensor](), set[int]()
+    objects, written, shared = list[Tensor](), list[tuple[str, ...]](), set[int]()
     for column in facts.T:  # a view; replaces ids of the file by rows in the relation's objects
         used, column[column >= 0] = column[column >= 0].unique(return_inverse=True)
         spelt_rows = [[vocabulary[token] for token in triples.objects[index].split()] for index in used.tolist()]
+        written.append(tuple(triples.objects[index] for index in used.tolist()))
         longest = max(map(len, spelt_rows), default=0)
         check_size(config.path, "words of the longest object", len(spelt_rows), longest)
         objects.append(spell_objects(spelt_rows) if spelt_rows else torch.zeros(0, 1, dtype=torch.long))
@@ -79,6 +78,7 @@ def build_triples(config: TriplesConfig) -> World:
         unknown=spelt[len(spellings) :],
         templates=templates,
         written_subjects=(*names, *strangers),
+        written_objects=tuple(written),
         notes=(*notes, *template_notes),
     )
 
@@ -129,71 +129,3 @@ def check_size(path: str, what: str, num_rows: int, width: int) -> None:
     """Raises ValueError for a table of more than MAX_CELLS cells."""
     if num_rows * width > MAX_CELLS:
         raise ValueError(f"{path}: a table of {num_rows} x {width} {what} is too large; accepted: {MAX_CELLS} cells")
-
-
-# --------------------------------------------------------------------------- sentences
-
-
-def read_templates(config: TriplesConfig, relations: Sequence[str]) -> tuple[tuple[Templates, ...], list[str]]:
-    """Templates of each relation, and notes; the default template is "{subject} <relation> {object}"."""
-    path, given, notes = config.templates, dict[str, Any](), list[str]()
-    if path is None and config.text == "terse":
-        return (), []
-    if path is not None:
-        text = read_text("world.templates", path, config.encoding, notes)
-        try:
-            given = json.loads(text, object_pairs_hook=without_repetition)
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"{path}: malformed JSON: {error}") from None
-        if not isinstance(given, dict):
-            raise ValueError(f'{path}: not a JSON object; accepted: {{"relation": ["{SUBJECT} ... {OBJECT}"]}}')
-    file = path or config.path
-    templates = [parsed(given.get(r, [f"{SUBJECT} {r} {OBJECT}"]), f"{file}: relation {r!r}") for r in relations]
-    if strangers := sorted(given.keys() - set(relations)):
-        notes.append(f"{len(strangers)} relations of {path} ignored, no fact has them: {listed(strangers)}")
-    if bare := [name for name in relations if name not in given]:
-        notes.append(f"{len(bare)} relations told as '{SUBJECT} <relation> {OBJECT}', nothing held out: {listed(bare)}")
-    plain = (t for r, t in zip(relations, templates, strict=True) if isinstance(given.get(r), list))
-    if last := [t.held_out[0] for t in plain if t.held_out]:
-        notes.append(f"{len(last)} relations hold out the last template with the subject first: {listed(last)}")
-    return tuple(templates), notes
-
-
-def parsed(value: Any, where: str) -> Templates:
-    """The templates of one relation, from lists by kind, or from one list, whose last one is held out if it can be."""
-    lists = value if isinstance(value, dict) else {"train": value}
-    if not lists.keys() <= set(KINDS) or not all(isinstance(items, list) for items in lists.values()):
-        raise ValueError(f'{where}: accepted: a list of templates, or {{"train": [...], "held_out": [...]}}')
-    given = {kind: [sentence(item, where) for item in lists.get(kind, ())] for kind in KINDS}
-    train, held_out = given["train"], given["held_out"]
-    if twice := [item for item, times in Counter(chain.from_iterable(given.values())).items() if times > 1]:
-        raise ValueError(f"{where}: template {twice[0]!r} appears twice; accepted: all different")
-    forward = [item for item in train if item.index(SUBJECT) < item.index(OBJECT)]
-    if isinstance(value, list) and len(forward) > 1:
-        train.remove(forward[-1])
-        held_out.append(forward[-1])
-    for kind in KINDS[1:]:
-        if backward := [item for item in given[kind] if item.index(SUBJECT) > item.index(OBJECT)]:
-            name = kind.replace("_", "-", 1)
-            raise ValueError(f"{where}: {name} template {backward[0]!r} has the object first; accepted: subject first")
-    if not train or not forward + held_out:
-        raise ValueError(f"{where}: templates {train}; accepted: one or more to train on, one with the subject first")
-    return Templates(**{kind: tuple(items) for kind, items in given.items()})
-
-
-def sentence(template: Any, where: str) -> str:
-    """A template, checked, with its words and {subject} and {object} separated by single spaces."""
-    text = template if isinstance(template, str) else ""
-    rest = text.replace(SUBJECT, "", 1).replace(OBJECT, "", 1)
-    if SUBJECT not in text or OBJECT not in text or not {*"{}", *SPECIAL_TOKENS}.isdisjoint([*rest, *rest.split()]):
-        wanted = f"{SUBJECT} and {OBJECT} once each, no other braces, no {listed(SPECIAL_TOKENS)}"
-        raise ValueError(f"{where}: template {template!r:.120} is not accepted; accepted: {wanted}")
-    return clean(text.replace(SUBJECT, f" {SUBJECT} ").replace(OBJECT, f" {OBJECT} "))
-
-
-def without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """The object of these JSON pairs, with cleaned keys. Raises ValueError for a key that appears twice."""
-    keys = Counter(clean(key) for key, _ in pairs)
-    if twice := [key for key, times in keys.items() if times > 1]:
-        raise ValueError(f"key {twice[0]!r} appears twice")
-    return dict(zip(keys, (value for _, value in pairs), strict=True))

@@ -4,9 +4,10 @@
     relation 1    time zone
     facts[17, 1]  =  42  ->  objects[1][42]  =  tokens  Australia/Sydney
 
-No subject has a token of its own, so that no fact can be stored in an embedding row.
+Subjects share their tokens, so that no fact can be stored in an embedding row; `notes` counts those that do not.
 """
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
@@ -177,6 +178,12 @@ def pad(rows: Sequence[Sequence[int]]) -> Tensor:
     filled = torch.arange(table.shape[1]) < lengths[:, None]
     table[filled] = torch.tensor(list(chain.from_iterable(rows)), dtype=torch.long)
     return table
+
+
+def num_unshared(spellings: Sequence[Sequence[int]]) -> int:
+    """How many spellings have a token that no other has: an embedding row of their own, where a fact can hide."""
+    times = Counter(chain.from_iterable(map(set, spellings)))
+    return sum(any(times[token] == 1 for token in spelling) for spelling in spellings)
 
 
 def spell_objects(spellings: Sequence[Sequence[int]]) -> Tensor:

@@ -27,11 +27,12 @@ def addresses(model: Transformer, text: Text, facts: Tensor) -> dict[str, Any] |
     held_out: of a fact in a training and a held-out phrasing; relation: of two facts of a subject; subject: of facts of
     two subjects in one relation, the baseline. Each as shares of `slots` and of `weight`.
     """
-    if not model.tables() or not int(text.layouts["held_out"].count.sum()):
+    in_both = (text.layouts["held_out"].count > 0) & (text.layouts["training"].count > 0)
+    facts = facts[in_both[facts[:, 1]]]
+    if not model.tables() or not len(facts):
         return None
-    facts = facts[text.layouts["held_out"].count[facts[:, 1]] > 0]
     facts = facts[torch.randperm(len(facts), generator=torch.Generator().manual_seed(3))[:MOST]]
-    known = text.world.facts >= 0
+    known = (text.world.facts >= 0) & in_both
     other_relation, other_subject = facts.clone(), facts.clone()
     for row, (subject, relation) in enumerate(facts.tolist()):
         relations = known[subject].nonzero()[:, 0]

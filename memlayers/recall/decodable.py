@@ -34,7 +34,7 @@ def decodable(model: Transformer, text: Text) -> dict[str, dict[str, float]] | N
         known = subjects[world.facts[subjects, relation] >= 0]
         facts = torch.stack([known, torch.full_like(known, relation)], dim=1)
         objects = world.facts[known, relation]
-        if not len(facts) or not int(text.layouts["training"].count[relation]):
+        if len(facts) < 2 or not int(text.layouts["training"].count[relation]):
             continue
         for block, places in streams(model, text, facts).items():
             for place, features in places.items():

@@ -32,19 +32,19 @@ def measure(model: Transformer, text: Text, documents: int) -> dict[str, Any]:
     by_view: the same in each kind of view of the subjects; None in a world without views.
     questions, held_out_questions: the same in questions as training asks them, and in held-out ones, about subjects
     without questions in training; None if training has no questions.
-    stored_bits: sum over facts of log2(1 / prior) minus the model's surprise, scaled to the whole world if a sample
-    was asked. A model that answers by frequency scores 0, a confidently wrong one less. Facts that others compose hold
-    no bits of their own.
+    stored_bits: sum over facts of log2(1 / prior) minus the model's surprise, scaled to the whole world if not all
+    were asked: of a large world a sample is, and no relation whose training sentences all have the object first. A
+    model that answers by frequency scores 0, a confidently wrong one less. Facts that others compose hold no bits of
+    their own.
     """
     world = text.world
     facts = sample_facts(world, MAX_FACTS)
-    scale = world.num_facts / len(facts)
     trained = ask(model, text, facts, "training")
     others = phrasings(text, facts)
     by_phrasing = {kind: ask(model, text, which, kind).exact for kind, which in others.items()}
     control = ask(model, text, facts, "training", shuffled(world, seed=1))
     asked = torch.stack([trained.subject, trained.relation], dim=1)
-    prior = prior_bits(world, asked)
+    scale, prior = world.num_facts / len(asked), prior_bits(world, asked)
     exposures = text.exposures_per_document[asked[:, 0], asked[:, 1]] * documents
     single = ~torch.isin(trained.relation, torch.tensor(list(world.hops), dtype=torch.long))
     bits = scale * float(prior[single].sum())

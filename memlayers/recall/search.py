@@ -39,8 +39,8 @@ def searched(model: Transformer, text: Text) -> dict[str, dict[str, float]] | No
 
     sampled_k: of the best of k names, the first by greedy decoding and the others drawn from the model; sampled_1 is
     the same in all kinds. evolved_k: the first half of these names, and as many children of the best. with_truth: as
-    evolved with the most names, and the friend's own name beside them: whether its score would be the best. None in a
-    world without friends.
+    evolved with the most names, and the friend's own name beside them: whether the best of these answers right. None in
+    a world without friends.
     """
     world = text.world
     if not world.hops:
