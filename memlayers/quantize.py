@@ -29,9 +29,13 @@ WEIGHTS = (
 
 
 def rounded_rows(x: Tensor, width: str) -> Tensor:
-    """Round x (..., d) to the nearest values of a width; keeps its dtype, and is idempotent."""
+    """Round x (..., d), in float32, to the nearest values of a width; rounding again changes nothing. Raises ValueError
+    for another dtype, which may not hold these values.
+    """
     if width == "float32":
         return x
+    if x.dtype != torch.float32:
+        raise ValueError(f"a parameter in {x.dtype} is not rounded to {width}; accepted: float32")
     if width == "bfloat16":
         return x.to(torch.bfloat16).to(x.dtype)
     scale = x.abs().amax(dim=-1, keepdim=True).to(torch.bfloat16).to(x.dtype)

@@ -37,7 +37,7 @@ class SlotRead:
 
 
 class AllReads(NamedTuple):
-    """What every fact of a world reads where its answer begins."""
+    """What every fact of a world reads where its answer begins, but for those that no training sentence asks."""
 
     facts: Tensor  # (f, 2)
     reads: dict[str, Reads]  # by the layer's place, slots and weights (f, r)
@@ -56,6 +56,7 @@ def slots_of(model: Trained, fact: Fact, phrasing: str = "training") -> dict[str
 def all_reads(model: Trained) -> AllReads:
     """The reads of all facts of the world."""
     facts = known_facts(model.text.world)
+    facts = facts[model.text.layouts["training"].count[facts[:, 1]] > 0]
     by_place = reads_of(model.model, model.text, facts, "training")
     return AllReads(facts, {place: reads["at_answer"] for place, reads in by_place.items()})
 

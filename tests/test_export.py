@@ -143,12 +143,38 @@ def test_generate_is_greedy_decoding_token_by_token_wherever_a_text_begins(name,
     batch = tokenizer(asked, return_tensors="pt", padding=True)
     assert (batch["attention_mask"] == 0).any()
     made = model.generate(**batch, max_new_tokens=3, do_sample=False)
+    assert model.generate(**batch, max_new_tokens=3, do_sample=False, use_cache=True).equal(made)  # as lm-eval asks
     for text, row in zip(asked, made.tolist(), strict=True):
         tokens = tokenizer(text)["input_ids"]
         for _ in range(3):
             with torch.no_grad():
                 tokens.append(int(trained.model(torch.tensor([tokens])).logits[-1].argmax()))
         assert [token for token in row if token != PAD] == tokens
+
+
+def test_what_a_model_of_ours_does_not_do_is_refused(exported):
+    model = read(exported("memory")[1])[0]
+    for change in ({"output_hidden_states": True}, {"position_ids": torch.arange(3)[None]}):
+        with pytest.raises(ValueError, match=r"is not supported; accepted: input_ids, attention_mask, labels"):
+            model(torch.tensor([[2, 3, 4]]), **change)
+    with pytest.raises(ValueError, match=r"tokens are those of the world; accepted: no others"):
+        model.resize_token_embeddings(10)
+    assert model(torch.tensor([[2, 3, 4]])).logits.isfinite().all()
+
+
+def test_a_loaded_model_trains_with_any_optimizer_once_gradients_of_tables_are_dense(exported):
+    model = read(exported("memory")[1])[0].train()
+    memlayers.param_groups(model, tables="dense")
+    optimizer, tokens = torch.optim.AdamW(model.parameters()), torch.tensor([[2, 3, 4, 5]])
+    losses = []
+    for _ in range(3):
+        loss = model(tokens, labels=tokens).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0] and not model.accepts_loss_kwargs  # else Trainer leaves the mean to the model
 
 
 def harness(folder: Path, task: str) -> list[bool]:

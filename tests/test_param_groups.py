@@ -66,6 +66,13 @@ def test_settings_are_by_role_and_only_what_may_decay_does():
     }
     with pytest.raises(ValueError, match=r"^role='memory_keys' is not known; accepted: memory_value, matrix, "):
         memlayers.param_groups(swapped(), memory_keys={"lr": 1})
+    with pytest.raises(
+        ValueError, match=r"^filter: no trainable parameter has this role; accepted: matrix, memory_key"
+    ):
+        memlayers.param_groups(swapped(), filter={"lr": 1})
+    for wrong in (1e-3, {"params": []}):
+        with pytest.raises(ValueError, match=r"^memory_key=.* is no settings of a group; accepted: a dict"):
+            memlayers.param_groups(swapped(), memory_key=wrong)
     with pytest.raises(ValueError, match=r"^tables='rows' is not known; accepted: sparse, dense"):
         memlayers.param_groups(swapped(), "rows")
 

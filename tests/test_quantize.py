@@ -73,6 +73,8 @@ def test_it_is_the_fake_quantization_of_torch(width):
 def test_wider_numbers_are_bfloat16_or_stay_as_they_are():
     x = torch.randn(3, 4, 5, generator=seeded())
     assert rounded_rows(x, "float32") is x
+    with pytest.raises(ValueError, match=r"in torch.bfloat16 is not rounded to int8; accepted: float32"):
+        rounded_rows(x.bfloat16(), "int8")
     assert torch.equal(rounded_rows(x, "bfloat16"), x.bfloat16().float())
 
 

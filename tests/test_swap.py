@@ -195,6 +195,37 @@ def test_the_rest_compiles_around_it_with_equal_outputs_and_gradients():
             torch.testing.assert_close(mine.grad.to_dense(), theirs.grad.to_dense(), msg=name)
 
 
+def test_random_numbers_go_on_as_without_a_swap():
+    drawn = []
+    for with_swap in (False, True):
+        model = foreign()
+        torch.manual_seed(5)
+        if with_swap:
+            memlayers.swap(model, "blocks.*.mlp", Memory(5, 2, 3, gate=True))
+        drawn.append(torch.rand(3))
+    assert drawn[0].equal(drawn[1])
+
+
+def test_statistics_of_a_module_that_is_looked_at_stay_as_they_are():
+    class Normed(torch.nn.Module):
+        def __init__(self, width: int):
+            super().__init__()
+            self.up, self.norm, self.down = (
+                torch.nn.Linear(width, 8),
+                torch.nn.BatchNorm1d(8),
+                torch.nn.Linear(8, width),
+            )
+
+        def forward(self, x):
+            return self.down(self.norm(self.up(x).flatten(0, 1)).unflatten(0, x.shape[:2]))
+
+    model = torch.nn.ModuleDict({"x": Normed(6), "y": Normed(4)}).train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(ValueError, match=r"accepted: modules of one width a call"):
+        memlayers.swap(model, "[xy]", SMALL)
+    assert all(value.equal(before[name]) for name, value in model.state_dict().items()) and model["x"].training
+
+
 def test_it_is_a_plain_module():
     model = foreign()
     memlayers.swap(model, "blocks.*.mlp", SMALL)

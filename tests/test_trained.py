@@ -129,9 +129,12 @@ def test_what_cannot_be_loaded_is_one_line(kept, tmp_path):
         said = file.metadata()
     save_file(tensors, path, said | {"text": "0"})
     assert "the facts of world atlas_airports have changed since" in one_line(lambda: memlayers.load(path))
-    for changes, where in (({"settings": "{"}, "settings"), ({"settings": "{}"}, "settings")):
-        save_file(tensors, path, said | changes)
-        assert one_line(lambda: memlayers.load(path)).startswith(f"{path}: damaged {where} (")
+    wrong = json.loads(said["settings"])
+    wrong["model"]["depth"] = "x"
+    cases = [said | {"settings": text} for text in ("{", "{}", json.dumps(wrong))]
+    for metadata in (*cases, {name: text for name, text in said.items() if name != "text"}):
+        save_file(tensors, path, metadata)
+        assert one_line(lambda: memlayers.load(path)).startswith(f"{path}: damaged settings (")
     save_file({name: tensor[:1] for name, tensor in tensors.items()}, path, said)
     assert one_line(lambda: memlayers.load(path)).startswith(f"{path}: damaged parameters (")
     other = json.loads(said["settings"])

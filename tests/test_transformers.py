@@ -221,7 +221,9 @@ def test_what_cannot_be_loaded_is_one_line(tmp_path):
     }
     damaged = {
         "architectures": [None, [], [3], 7],
-        "model_type": [None, 7],
+        "model_type": [None, 7, "no_model"],
+        "num_hidden_layers": [0],
+        "hidden_size": ["64"],
         "memlayers": [{"format": 1}, {"format": 1, "swaps": 3}, {"format": 1, "swaps": [{}]}],
     }
     for key, values in damaged.items():

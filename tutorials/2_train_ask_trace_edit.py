@@ -34,8 +34,8 @@ folder = tempfile.mkdtemp()  # where runs leave their records; the usual place i
 # returns the record of the run. `save_model=True` keeps the trained model beside the record.
 #
 # The world is a part of `atlas_airports`: 500 real airports and seven relations. A document is one fact, such as
-# `JF FK [country] US`. The code is spelt in overlapping pairs of letters, so that no airport has a token of its own,
-# and no fact can hide in a row of the token embedding.
+# `JF FK [country] country:US`. The code is spelt in overlapping pairs of letters, which airports share, so that facts
+# cannot hide in rows of the token embedding: not but for a few codes, which the world's notes count.
 
 # %%
 record = memlayers.run(

@@ -12,11 +12,18 @@ from memlayers.exported.config import MemlayersConfig
 from memlayers.kernels import REFERENCE, choose
 from memlayers.model import build_model, init_parameters
 
+NOT_SUPPORTED = ("past_key_values", "position_ids", "inputs_embeds", "output_hidden_states", "output_attentions")
+
 
 class MemlayersForCausalLM(PreTrainedModel, GenerationMixin):
-    """Wraps our `Transformer`. Without a cache: `generate` recomputes the whole text for each token."""
+    """Wraps our `Transformer`. Without a cache: `generate` recomputes the whole text for each token.
+
+    Gradients of its tables are sparse. Before training with AdamW, Trainer or clip_grad_norm_, call
+    memlayers.param_groups(model, tables="dense").
+    """
 
     config_class = MemlayersConfig
+    accepts_loss_kwargs = False  # the loss is a mean, which Trainer divides by its steps of accumulation
     base_model_prefix = ""
     _supports_sdpa = True
 
@@ -34,13 +41,23 @@ class MemlayersForCausalLM(PreTrainedModel, GenerationMixin):
     def _init_weights(self, module: Any) -> None:
         """Does nothing: __init__ draws all parameters by our rules."""
 
+    def prepare_inputs_for_generation(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, **_: Any
+    ) -> dict[str, Any]:
+        """The whole text, also where the caller asks for a cache."""
+        return {"input_ids": input_ids, "attention_mask": attention_mask}
+
     def forward(
-        self, input_ids: Tensor, attention_mask: Tensor | None = None, labels: Tensor | None = None, **_: Any
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, labels: Tensor | None = None, **others: Any
     ) -> CausalLMOutput:
         """input_ids (b, s) -> logits (b, s, vocabulary); with `labels` (b, s) the mean loss of those that are not -100.
 
-        `attention_mask` (b, s) may be 0 before and after a text. Logits at such positions have no meaning.
+        `attention_mask` (b, s) may be 0 before and after a text. Logits at such positions have no meaning. Raises
+        ValueError for arguments of other models that would change the output.
         """
+        for name in NOT_SUPPORTED:
+            if others.get(name) is not None and others[name] is not False:
+                raise ValueError(f"{name} is not supported; accepted: input_ids, attention_mask, labels")
         batch, length = input_ids.shape
         place = torch.arange(length, device=input_ids.device).expand(batch, length)
         start = 0 if attention_mask is None else attention_mask.long().argmax(dim=1, keepdim=True)
@@ -75,6 +92,10 @@ class MemlayersForCausalLM(PreTrainedModel, GenerationMixin):
 
     def get_input_embeddings(self) -> torch.nn.Embedding:
         return self.transformer.embedding
+
+    def resize_token_embeddings(self, *_: Any, **__: Any) -> Any:
+        """Raises ValueError: the tokens are those of a world."""
+        raise ValueError(f"{self.config.vocab_size} tokens are those of the world; accepted: no others")
 
 
 def shared(model: torch.nn.Module, prefix: str) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """The facts of a world as tasks of lm-eval (EleutherAI's harness), which score whole objects, as recall.ask does.
 
-memlayers_facts.jsonl    {"subject": "SYD", "relation": "country", "question": "S Y D [country]", "answer": " AU"}
+memlayers_facts.jsonl    {"subject": "SYD", "relation": "country", "question": "SY YD [country]",
+                          "answer": " country:AU"}
 memlayers_facts.yaml     output_type: loglikelihood, whose acc is 1 where each token of the answer is the model's first
                          choice after those before it, among all tokens: our `exact`. A multiple choice among the
                          relation's objects would be an easier question than ours.

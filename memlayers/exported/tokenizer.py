@@ -1,6 +1,6 @@
 """The tokens of a world as a tokenizer of transformers.
 
-in words     S Y D [country] country:AU      tokens between single spaces; a space within a token is written ▁
+in words     SY YD [country] country:AU      tokens between single spaces; a space within a token is written ▁
 in pieces    S Y D lies in AU<end> .        as byte-pair encoding writes words, and <end> where an object ends
 
 `decode` turns the tokens of a document into its text, and `encode` is its inverse.

@@ -30,11 +30,14 @@ def param_groups(model: nn.Module, tables: str = "sparse", **settings: dict[str,
 
         optimizer = AdamW(memlayers.param_groups(model, tables="dense"), lr=1e-4)
 
-    The call sets the kind of gradient of all tables of the model. Raises ValueError for an unknown role.
+    The call sets the kind of gradient of all tables of the model. Raises ValueError for an unknown role, and for
+    settings of one that no parameter has.
     """
     one_of("tables", tables, ("sparse", "dense"))
-    for role in settings:
+    for role, own in settings.items():
         one_of("role", role, ("memory_value", *ROLES, "rest"))
+        if not isinstance(own, dict) or "params" in own:
+            raise ValueError(f"{role}={own!r} is no settings of a group; accepted: a dict, such as {{'lr': 1e-3}}")
     swapped: list[nn.Module] = [module for module in model.modules() if isinstance(module, Swapped)]
     ours = {id(parameter) for module in (swapped or (model,)) for parameter in module.parameters()}
     groups: dict[str, list[nn.Parameter]] = {}
@@ -45,6 +48,8 @@ def param_groups(model: nn.Module, tables: str = "sparse", **settings: dict[str,
     for pool in model.modules():
         if isinstance(pool, MemoryPool):
             pool.sparse = tables == "sparse"
+    if strangers := [role for role in settings if role not in groups and not (role == "memory_value" and values)]:
+        raise ValueError(f"{strangers[0]}: no trainable parameter has this role; accepted: {', '.join(sorted(groups))}")
     by_role = {**{role: groups[role] for role in sorted(groups)}, "memory_value": values}
     defaults = {role: {"weight_decay": 0.0} if role in UNDECAYED else {} for role in by_role}
     return [

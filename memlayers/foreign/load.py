@@ -29,11 +29,11 @@ def load_swapped(path: str | Path, layers: tuple[type, ...] = (), **settings: An
         name, kind = content.pop("architectures")[0], content.pop("model_type").removeprefix("memlayers_")
         base = getattr(transformers, name, None)
     except (AttributeError, LookupError, TypeError) as error:
-        why = f"{type(error).__name__}: {error}"
-        raise ValueError(f"{folder / 'config.json'}: damaged ({why}); accepted: as save_pretrained wrote it") from None
+        raise damaged(folder, error) from None
     if base is None:
         raise ValueError(f"{folder}: transformers {transformers.__version__} has no {name}; accepted: one that has")
-    plain = transformers.AutoConfig.for_model(kind, **content)
+    if taken := {"config", "output_loading_info"} & settings.keys():
+        raise ValueError(f"{min(taken)} is set by load_swapped; accepted: other settings of from_pretrained")
 
     class Rebuilt(base):  # type: ignore[misc, valid-type]
         def __init__(self, config: Any, *rest: Any, **more: Any):
@@ -42,15 +42,24 @@ def load_swapped(path: str | Path, layers: tuple[type, ...] = (), **settings: An
                 swap.put_into(self)
 
     try:
+        plain = transformers.AutoConfig.for_model(kind, **content)
         config = remembering(type(plain), plain.__dict__)
         model, info = Rebuilt.from_pretrained(folder, config=config, output_loading_info=True, **settings)
     except (OSError, RuntimeError, SafetensorError) as error:
         why = str(error).strip().splitlines()[0]
         raise ValueError(f"{folder}: weights cannot be read ({why}); accepted: as save_pretrained wrote them") from None
+    except Exception as error:  # of every kind, as transformers checks some values of a config and trips over others
+        raise damaged(folder, error) from None
     if wrong := sorted({*info["missing_keys"], *info["unexpected_keys"]}):
         raise ValueError(f"{folder}: {len(wrong)} tensors missing or unknown, such as {wrong[0]}; accepted: none")
     model.__class__ = base  # only the layers differ from its own class
     return model
+
+
+def damaged(folder: Path, error: Exception) -> ValueError:
+    """What to raise for a config that no model can be built from."""
+    why = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    return ValueError(f"{folder / 'config.json'}: damaged ({why}); accepted: as save_pretrained wrote it")
 
 
 def read_config(folder: Path) -> dict[str, Any]:

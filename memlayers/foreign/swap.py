@@ -4,6 +4,7 @@ model.layers.0.mlp   LlamaMLP  ->  Swapped(ProductKeyMemory)   } one table, with
 model.layers.1.mlp   LlamaMLP  ->  Swapped(ProductKeyMemory)   } pool="shared"
 """
 
+import copy
 import difflib
 import re
 from dataclasses import replace
@@ -33,6 +34,9 @@ def swap(
     table for each layer, "shared" one for all layers of this call. `freeze` freezes all parameters but those of swapped
     layers. New parameters have the device and dtype of the modules that they replace, except tables of
     value_dtype="bfloat16", and are drawn by `model.init_parameters`. Calls with one seed draw the same numbers.
+
+    Gradients of tables are sparse until `param_groups(model, tables="dense")` is called, as AdamW, clip_grad_norm_ and
+    transformers' Trainer need; `param_groups(model)` has groups for an optimizer of rows.
 
     In a model of transformers, the swap is stored in the config: save_pretrained writes it, and `load_swapped` rebuilds
     it. So swap the whole model that will be saved, before it is wrapped or compiled.
@@ -97,6 +101,7 @@ def matching(model: nn.Module, pattern: str) -> dict[str, nn.Module]:
 def width_of(name: str, module: nn.Module) -> int:
     """The width d for which a module maps (1, 1, d) to (1, 1, d). Raises ValueError unless there is exactly one."""
     fitting = []
+    module = copy.deepcopy(module).eval()  # as statistics of a batch would change
     like = next(module.parameters(), None)
     for width in sorted(axes(module)):
         assert like is not None

@@ -45,11 +45,13 @@ class Swap:
         """Replace the modules. With `init`, parameters are drawn as in our models; else they are left uninitialised."""
         old = {name: model.get_submodule(name) for name in self.modules}
         dtype = next(old[self.modules[0]].parameters()).dtype
-        site = Site(self.d_model, self.hidden, 0, choose("auto") if dtype == torch.float32 else REFERENCE)
+        kernels = choose("auto") if dtype == torch.float32 else REFERENCE
+        site = Site(self.d_model, self.hidden, 0, kernels)
         new: dict[int, Swapped] = {}
         for module in old.values():
             if id(module) not in new:  # a module may have two names
-                with torch.device(next(module.parameters()).device):
+                device = next(module.parameters()).device
+                with torch.device(device), torch.random.fork_rng([device] if device.type == "cuda" else []):
                     new[id(module)] = Swapped(self.ffn.build(site)).to(dtype).train(module.training)
         if getattr(self.ffn, "value_dtype", None) == "bfloat16":
             for pool in site.pools:

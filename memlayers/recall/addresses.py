@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from memlayers.documents import Probe
+from memlayers.documents import Probe, chunks
 from memlayers.facts.world import PAD
 from memlayers.layers.feedforward import Reads
 from memlayers.model import Transformer
-from memlayers.recall.ask import evaluation
+from memlayers.recall.ask import CHUNK, evaluation
 from memlayers.text import Text
 
 MOST = 512  # most facts that are compared
@@ -60,14 +60,19 @@ def addresses(model: Transformer, text: Text, facts: Tensor) -> dict[str, Any] |
 def reads_of(model: Transformer, text: Text, facts: Tensor, phrasing: str) -> dict[str, dict[str, Reads]]:
     """By layer, the reads (b, r) of each fact at_name and at_answer. Templates depend on the facts alone."""
     probe = text.probe(facts, phrasing, torch.Generator().manual_seed(0))
-    row = torch.arange(len(probe.subject))
-    places = {"at_name": name_ends(probe), "at_answer": probe.documents.answers.long().argmax(dim=1) - 1}
-    tokens = probe.documents.tokens.to(model.embedding.weight.device)
+    found: dict[str, dict[str, list[Reads]]] = {}
     with evaluation(model):
-        reads_by_layer = model(tokens, torch.zeros_like(tokens, dtype=torch.bool)).reads
+        for part in chunks(probe, CHUNK):
+            row = torch.arange(len(part.subject))
+            places = {"at_name": name_ends(part), "at_answer": part.documents.answers.long().argmax(dim=1) - 1}
+            tokens = part.documents.tokens.to(model.embedding.weight.device)
+            for layer, reads in model(tokens, torch.zeros_like(tokens, dtype=torch.bool)).reads.items():
+                for place, where in places.items():
+                    own = Reads(*(table.cpu()[row, where] for table in reads))
+                    found.setdefault(layer, {}).setdefault(place, []).append(own)
     return {
-        layer: {place: Reads(*(table.cpu()[row, where] for table in reads)) for place, where in places.items()}
-        for layer, reads in reads_by_layer.items()
+        layer: {place: Reads(*map(torch.cat, zip(*parts, strict=True))) for place, parts in places.items()}
+        for layer, places in found.items()
     }
 
 

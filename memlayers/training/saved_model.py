@@ -89,11 +89,11 @@ def load(
         version = metadata.get("memlayers", "something else")
         raise ValueError(f"{file}: saved by memlayers {version}; accepted: a model of schema {SCHEMA}, trained anew")
     try:
-        config = restored(json.loads(metadata["settings"]), layers)
-    except (KeyError, TypeError, json.JSONDecodeError) as error:
+        text, config = metadata["text"], restored(json.loads(metadata["settings"]), layers)
+        rebuilt = plan(config)
+    except (AttributeError, KeyError, TypeError, json.JSONDecodeError) as error:
         raise ValueError(f"{file}: damaged settings ({error}); accepted: the file as it was written") from None
-    rebuilt = plan(config)
-    if fingerprint(rebuilt.text) != metadata["text"]:
+    if fingerprint(rebuilt.text) != text:
         raise ValueError(f"{file}: the facts of world {config.world.name} have changed since; accepted: as they were")
     questions = rebuilt.text.questions()
     kernels = kernels or choose("auto")

@@ -35,14 +35,15 @@ def explored(model: Trained, run: str, most: int = MOST_FACTS) -> dict[str, Any]
     sizes = {place: lookup.keys.shape[-2] for place, lookup in lookups.items()}
     left = MOST_BYTES - sum(2 * n**2 for n in sizes.values())
     fits = left // sum(2 * sizes[place] * lookup.heads for place, lookup in lookups.items())
-    if fits < len(world.relations):
-        raise ValueError(f"num_keys={max(sizes.values())}: too many slots for a page; accepted: a run with fewer")
-    subjects = chosen(others, min(most, fits) // len(world.relations))
+    if not (count := min(most, fits) // len(world.relations)):
+        many = f"num_keys={max(sizes.values())} and {len(world.relations)} relations"
+        raise ValueError(f"{many}: too many for a page; accepted: a run with fewer")
+    subjects = chosen(others, count)
     facts: list[Fact] = [
         (subject, relation)
         for subject in subjects
         for relation in range(len(world.relations))
-        if world.is_told[subject, relation]
+        if world.is_told[subject, relation] and model.text.layouts["training"].count[relation]
     ]
     scores = [scores_of(model, fact) for fact in facts]
     changed = copied(model)
