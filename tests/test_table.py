@@ -115,6 +115,18 @@ def test_the_reference_is_the_one_of_the_same_other_axes_and_numbers_are_in_orde
     assert row_of(rows, arm="memory", topk="8")["difference"] == pytest.approx(0.9 * 8 / 20)
 
 
+def test_a_row_without_a_value_on_an_axis_is_compared_with_the_reference_without_one():
+    made = [
+        record(arm, seed, value + seed / 100, axes={"pieces": pieces}, digest=f"{arm}{pieces}")
+        for pieces, of_dense in ((None, 0.3), (500, 0.1))
+        for arm, value in (("dense", of_dense), ("memory", 0.5))
+        for seed in (0, 1)
+    ]
+    rows = table(framed(made), layout(rows=["arm", "pieces"]))
+    memory = rows[rows["arm"] == "memory"].set_index("pieces")
+    assert memory["difference"].to_dict() == {"-": pytest.approx(0.2), "500": pytest.approx(0.4)}
+
+
 def test_any_axis_may_hold_the_reference():
     rows = table(framed(swept()), layout(reference={"topk": 4}))
     assert row_of(rows, arm="dense", topk="16")["difference"] == pytest.approx(0.1 * 12 / 20)

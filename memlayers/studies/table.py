@@ -67,16 +67,16 @@ def table(frame: pandas.DataFrame, layout: dict[str, Any]) -> pandas.DataFrame:
 def base_of(
     named: dict[str, str], reference: dict[str, str], cells: dict[Any, pandas.DataFrame], keys: list[str]
 ) -> pandas.DataFrame | None:
-    """The reference's runs that a cell is compared with: of the same study and world, and of the same value of every
-    axis in which the reference's own cells differ and the cell has one. None where there are none, or several.
+    """The reference's runs that a cell is compared with: of the same study and world, and alike in all other axes; or
+    else in those in which the reference's own cells differ and the cell has a value. None where there are several.
     """
     candidates = [dict(zip(keys, key, strict=True)) for key in cells]
-    candidates = [
-        one for one in candidates if one | reference == one and all(one[name] == named[name] for name in INDEX)
-    ]
-    for axis in keys:
+    candidates = [one for one in candidates if one | reference == one and all(one[key] == named[key] for key in INDEX)]
+    alike = [one for one in candidates if one == named | reference]
+    for axis in () if alike else keys:
         if len({one[axis] for one in candidates}) > 1 and named[axis] != "-":
             candidates = [one for one in candidates if one[axis] == named[axis]]
+    candidates = alike or candidates
     return cells[tuple(candidates[0].values())] if reference and len(candidates) == 1 else None
 
 
