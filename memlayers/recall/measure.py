@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from memlayers.facts.world import PAD
 from memlayers.model import Transformer
 from memlayers.recall.addresses import addresses
 from memlayers.recall.ask import Answers, ask, decode_answers, gold, majority_share, prior_bits, sample_facts, shuffled
@@ -111,12 +112,14 @@ def unknown_subjects(model: Transformer, text: Text, facts: Tensor) -> dict[str,
     """How well confidence, the probability of the decoded object, separates known subjects from unknown ones.
 
     auroc: probability that the answer about a known subject has more confidence than that about an unknown one.
+    auroc_by_tokens: the same of a score that knows no subject, how many known ones have each token of the name, as a
+    mean over tokens; above 0.5, as a known subject's own tokens count it, too.
     recall_at_1, recall_at_5: share of facts that are right and above the confidence that 1% (5%) of the answers about
     unknown subjects exceed. None in a world without unknown subjects.
     """
     world = text.world
     if not len(world.unknown):
-        return {"auroc": None, "recall_at_1": None, "recall_at_5": None}
+        return dict.fromkeys(("auroc", "auroc_by_tokens", "recall_at_1", "recall_at_5"))
     generator = torch.Generator().manual_seed(2)
     known = facts[torch.randperm(len(facts), generator=generator)[:MAX_CONFIDENCE]]
     strangers = torch.randint(len(world.unknown), (len(known),), generator=generator) + len(world.subjects)
@@ -131,9 +134,20 @@ def unknown_subjects(model: Transformer, text: Text, facts: Tensor) -> dict[str,
 
     return {
         "auroc": auroc(known_confidence, unknown_confidence),
+        "auroc_by_tokens": auroc(familiarity(text, known[:, 0]), familiarity(text, strangers)),
         "recall_at_1": recall_at(0.01),
         "recall_at_5": recall_at(0.05),
     }
+
+
+def familiarity(text: Text, subjects: Tensor) -> Tensor:
+    """How many known subjects have each token of these names, as a mean over their tokens: (b,)."""
+    known = text.subjects[: len(text.world.subjects)].sort(dim=1).values
+    is_first = known.diff(dim=1, prepend=torch.full_like(known[:, :1], -1)) != 0  # in its name
+    counts = known[is_first].bincount(minlength=len(text.vocabulary))
+    names = text.subjects[subjects]
+    is_token = names != PAD
+    return (counts[names] * is_token).sum(dim=1) / is_token.sum(dim=1)
 
 
 def auroc(positive: Tensor, negative: Tensor) -> float:
