@@ -1,9 +1,7 @@
 """Agreement of student and teacher, on facts that the teacher knows and on its mistakes."""
 
-import torch
-
 from memlayers.model import Transformer
-from memlayers.recall.ask import decode_answers, gold, sample_facts
+from memlayers.recall.ask import decode_answers, gold, sample_facts, share
 from memlayers.text import Text
 
 MAX_FACTS = 2_000
@@ -21,10 +19,6 @@ def agreement(student: Transformer, teacher: Transformer, text: Text) -> dict[st
     theirs, _, _ = decode_answers(teacher, text, facts)
     true = gold(text, asked, ours.shape[1])
     right, is_known, agrees = ((a == b).all(dim=1) for a, b in ((ours, true), (theirs, true), (ours, theirs)))
-
-    def share(hits: torch.Tensor) -> float | None:
-        return float(hits.double().mean()) if len(hits) else None
-
     return {
         "asked": len(asked),
         "exact": share(is_known),

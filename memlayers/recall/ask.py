@@ -164,3 +164,8 @@ def sample_facts(world: World, limit: int) -> Tensor:
     if len(facts) <= limit:
         return facts
     return facts[torch.randperm(len(facts), generator=torch.Generator().manual_seed(world.facts.shape[0]))[:limit]]
+
+
+def share(hits: Tensor) -> float | None:
+    """The share of true ones among hits (b,); None where there are none to count."""
+    return float(hits.double().mean()) if len(hits) else None

@@ -1,11 +1,10 @@
 """Questions that two stored facts answer together: can what is stored be used, or only said?"""
 
 import torch
-from torch import Tensor
 
 from memlayers.facts.friends import steps_of
 from memlayers.model import Transformer
-from memlayers.recall.ask import ask
+from memlayers.recall.ask import ask, share
 from memlayers.text import Text
 
 MOST = 4_000  # facts of two hops that are asked
@@ -39,7 +38,3 @@ def composed(model: Transformer, text: Text) -> dict[str, float | None] | None:
         "withheld_if_known": share(right[withheld & known]),
         "untold_if_known": share(right[untold & known]),
     }
-
-
-def share(hits: Tensor) -> float | None:
-    return float(hits.double().mean()) if len(hits) else None

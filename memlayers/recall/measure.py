@@ -10,7 +10,17 @@ from torch import Tensor
 from memlayers.facts.world import PAD
 from memlayers.model import Transformer
 from memlayers.recall.addresses import addresses
-from memlayers.recall.ask import Answers, ask, decode_answers, gold, majority_share, prior_bits, sample_facts, shuffled
+from memlayers.recall.ask import (
+    Answers,
+    ask,
+    decode_answers,
+    gold,
+    majority_share,
+    prior_bits,
+    sample_facts,
+    share,
+    shuffled,
+)
 from memlayers.recall.associative import associative_recall
 from memlayers.recall.composed import composed
 from memlayers.recall.context import in_context
@@ -54,7 +64,7 @@ def measure(model: Transformer, text: Text, documents: int) -> dict[str, Any]:
         "num_facts": world.num_facts,
         "asked": len(asked),
         "exact": mean(trained.exact),
-        **{kind: mean(exact) if len(exact) else None for kind, exact in by_phrasing.items()},
+        **{kind: share(exact) for kind, exact in by_phrasing.items()},
         "shuffled": mean(control.exact),
         "floor": majority_share(world, asked),
         "stored_bits": stored,
