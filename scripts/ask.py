@@ -42,7 +42,7 @@ def main() -> int:
         "--phrasing", default="training", help="training, held_out, questions, held_out_questions; or a kind of view"
     )
     parser.add_argument("--layer", action="append", default=[], metavar="FILE", help="of an arm of your own")
-    given = parser.parse_args()
+    given = parser.parse_intermixed_args()
     at_least("--top", given.top, 1)
     model = memlayers.load(given.run, tuple(settings_in(Path(file).resolve()) for file in given.layer))
     relations = model.text.world.relations

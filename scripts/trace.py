@@ -30,7 +30,7 @@ def main() -> int:
     parser.add_argument("--figure", type=Path, metavar="FILE")
     parser.add_argument("--measure", type=int, metavar="FACTS")
     parser.add_argument("--layer", action="append", default=[], metavar="FILE", help="of an arm of your own")
-    given = parser.parse_args()
+    given = parser.parse_intermixed_args()
     console = Console(highlight=False, markup=False)
     model = memlayers.load(given.run, tuple(settings_in(Path(file).resolve()) for file in given.layer))
     if given.measure is not None:

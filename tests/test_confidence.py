@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from oracles import Lookup, answers_of, certain, oracle
-from stubs import WRITINGS, ids_of, question, small_world, templates_of
+from stubs import WRITINGS, ids_of, question, seeded, small_world, templates_of
 
 from memlayers.facts.world import PAD, World, known_facts
 from memlayers.recall import measure as module
@@ -108,11 +108,17 @@ def test_tokens_that_known_names_share_tell_them_from_others_by_counting(kind):
     world = text.world
     known = [[token for token in row if token != PAD] for row in world.subjects.tolist()]
     others = [[token for token in row if token != PAD] for row in world.unknown.tolist()]
-    for subject, name in enumerate([*known, *others]):
-        score = sum(sum(token in other for other in known) for token in name) / len(name)
-        assert float(familiarity(text, torch.tensor([subject]))) == pytest.approx(score)
+    scores = [sum(sum(token in other for other in known) for token in name) / len(name) for name in [*known, *others]]
+    assert familiarity(text, torch.arange(len(scores))).tolist() == pytest.approx(scores)
     found = unknown_subjects(oracle(text), text, known_facts(world))
-    assert 0 <= found["auroc_by_tokens"] <= 1
+    facts = known_facts(world)[torch.randperm(world.num_facts, generator=seeded(2))]
+    own = familiarity(text, facts[:, 0]).tolist()
+    generator = seeded(2)
+    torch.randperm(world.num_facts, generator=generator)
+    strangers = torch.randint(len(others), (world.num_facts,), generator=generator) + len(known)
+    theirs = familiarity(text, strangers).tolist()
+    order = [1.0 if a > b else 0.5 if a == b else 0.0 for a in own for b in theirs]
+    assert found["auroc_by_tokens"] == pytest.approx(sum(order) / len(order))
 
 
 def test_confidence_is_compared_on_a_limited_sample(monkeypatch):

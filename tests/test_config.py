@@ -144,6 +144,10 @@ COMBINATIONS = [
     ({"optim.betas": [0.9, 1.0]}, "optim.betas=[0.9, 1.0] is not accepted"),
     ({"optim.values.betas": [-0.1, 0.5]}, "optim.values.betas=[-0.1, 0.5] is not accepted"),
     ({"model.embedding_std": 0.0}, "model.embedding_std=0.0 is not positive; accepted: a number above 0"),
+    (
+        {"model.ffn": Peer(), "model.value_scale": 0.0},
+        "model.value_scale=0: model.ffn multiplies parts of a value, and neither would ever be trained; accepted: abov",
+    ),
     ({"model.value_scale": -1.0}, "model.value_scale=-1.0 is too small; accepted: 0 or more"),
     (
         {"model.ffn.d_value": 8},

@@ -157,6 +157,9 @@ def test_what_a_model_of_ours_does_not_do_is_refused(exported):
     for change in ({"output_hidden_states": True}, {"position_ids": torch.arange(3)[None]}):
         with pytest.raises(ValueError, match=r"is not supported; accepted: input_ids, attention_mask, labels"):
             model(torch.tensor([[2, 3, 4]]), **change)
+    for change in ({"return_dict": False}, {"logits_to_keep": 1}):
+        with pytest.raises(ValueError, match=r"are not supported; accepted: without them"):
+            model(torch.tensor([[2, 3, 4]]), **change)
     with pytest.raises(ValueError, match=r"tokens are those of the world; accepted: no others"):
         model.resize_token_embeddings(10)
     assert model(torch.tensor([[2, 3, 4]])).logits.isfinite().all()

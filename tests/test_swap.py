@@ -226,6 +226,17 @@ def test_statistics_of_a_module_that_is_looked_at_stay_as_they_are():
     assert all(value.equal(before[name]) for name, value in model.state_dict().items()) and model["x"].training
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_a_module_whose_weights_are_computed_is_found_too():
+    """As by weight_norm, whose modules cannot be copied."""
+    model = foreign()
+    for block in model.blocks:
+        for part in block["mlp"].modules():
+            if isinstance(part, torch.nn.Linear):
+                torch.nn.utils.weight_norm(part)
+    assert len(memlayers.swap(model, "blocks.*.mlp", SMALL)) == 3
+
+
 def test_it_is_a_plain_module():
     model = foreign()
     memlayers.swap(model, "blocks.*.mlp", SMALL)

@@ -50,6 +50,11 @@ class ModelConfig:
         within("model.loops", self.loops, 1, 64)
         positive("model.embedding_std", self.embedding_std)
         at_least("model.value_scale", self.value_scale, 0)
+        layers = {"ffn": self.ffn} | {place: getattr(self, place) for place in PLACES}
+        for key, layer in layers.items():
+            if self.value_scale == 0 and getattr(layer, "multiplies_values", False):
+                why = f"model.{key} multiplies parts of a value, and neither would ever be trained"
+                raise ValueError(f"model.value_scale=0: {why}; accepted: above 0")
         one_of("model.placement", self.placement, ("replace", "add"))
         self.chosen_blocks()
         chosen("model.extra_blocks", self.extra_blocks, self.depth)

@@ -12,7 +12,7 @@ from memlayers.exported.config import MemlayersConfig
 from memlayers.kernels import REFERENCE, choose
 from memlayers.model import build_model, init_parameters
 
-NOT_SUPPORTED = ("past_key_values", "position_ids", "inputs_embeds", "output_hidden_states", "output_attentions")
+NOT_SUPPORTED = ("past_key_values", "position_ids", "output_hidden_states", "output_attentions")
 
 
 class MemlayersForCausalLM(PreTrainedModel, GenerationMixin):
@@ -58,6 +58,8 @@ class MemlayersForCausalLM(PreTrainedModel, GenerationMixin):
         for name in NOT_SUPPORTED:
             if others.get(name) is not None and others[name] is not False:
                 raise ValueError(f"{name} is not supported; accepted: input_ids, attention_mask, labels")
+        if others.get("return_dict") is False or others.get("logits_to_keep"):
+            raise ValueError("return_dict=False and logits_to_keep are not supported; accepted: without them")
         batch, length = input_ids.shape
         place = torch.arange(length, device=input_ids.device).expand(batch, length)
         start = 0 if attention_mask is None else attention_mask.long().argmax(dim=1, keepdim=True)

@@ -45,11 +45,12 @@ def param_groups(model: nn.Module, tables: str = "sparse", **settings: dict[str,
         if parameter.requires_grad:
             groups.setdefault(role if id(parameter) in ours else "rest", []).append(parameter)
     values = groups.pop("memory_value", [])
+    there = sorted(groups) + (["memory_value"] if values else [])
+    if strangers := [role for role in settings if role not in there]:
+        raise ValueError(f"{strangers[0]}: no trainable parameter has this role; accepted: {', '.join(there)}")
     for pool in model.modules():
         if isinstance(pool, MemoryPool):
             pool.sparse = tables == "sparse"
-    if strangers := [role for role in settings if role not in groups and not (role == "memory_value" and values)]:
-        raise ValueError(f"{strangers[0]}: no trainable parameter has this role; accepted: {', '.join(sorted(groups))}")
     by_role = {**{role: groups[role] for role in sorted(groups)}, "memory_value": values}
     defaults = {role: {"weight_decay": 0.0} if role in UNDECAYED else {} for role in by_role}
     return [

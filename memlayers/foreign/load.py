@@ -1,6 +1,7 @@
 """Loads swapped models of transformers from the folder of their save_pretrained."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -49,16 +50,18 @@ def load_swapped(path: str | Path, layers: tuple[type, ...] = (), **settings: An
         why = str(error).strip().splitlines()[0]
         raise ValueError(f"{folder}: weights cannot be read ({why}); accepted: as save_pretrained wrote them") from None
     except Exception as error:  # of every kind, as transformers checks some values of a config and trips over others
-        raise damaged(folder, error) from None
+        raise damaged(folder, error, settings) from None
     if wrong := sorted({*info["missing_keys"], *info["unexpected_keys"]}):
         raise ValueError(f"{folder}: {len(wrong)} tensors missing or unknown, such as {wrong[0]}; accepted: none")
     model.__class__ = base  # only the layers differ from its own class
     return model
 
 
-def damaged(folder: Path, error: Exception) -> ValueError:
-    """What to raise for a config that no model can be built from."""
+def damaged(folder: Path, error: Exception, settings: Iterable[str] = ()) -> ValueError:
+    """What to raise for a config, or settings of the caller's, that no model can be loaded with."""
     why = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    if named := ", ".join(settings):
+        return ValueError(f"{named}, or {folder / 'config.json'}: {why}; accepted: what from_pretrained accepts")
     return ValueError(f"{folder / 'config.json'}: damaged ({why}); accepted: as save_pretrained wrote it")
 
 

@@ -4,7 +4,6 @@ model.layers.0.mlp   LlamaMLP  ->  Swapped(ProductKeyMemory)   } one table, with
 model.layers.1.mlp   LlamaMLP  ->  Swapped(ProductKeyMemory)   } pool="shared"
 """
 
-import copy
 import difflib
 import re
 from dataclasses import replace
@@ -100,8 +99,24 @@ def matching(model: nn.Module, pattern: str) -> dict[str, nn.Module]:
 
 def width_of(name: str, module: nn.Module) -> int:
     """The width d for which a module maps (1, 1, d) to (1, 1, d). Raises ValueError unless there is exactly one."""
+    training = [part for part in module.modules() if part.training]
+    module.eval()  # as statistics of a batch would change
+    try:
+        fitting = widths_of(module)
+    finally:
+        for part in training:
+            part.training = True
+    if len(fitting) != 1:
+        kind, widths = type(module).__name__, " or ".join(map(str, fitting)) or "cannot be told"
+        raise ValueError(
+            f"{name} ({kind}): width {widths}; accepted: a feed-forward, which maps (b, s, d) to (b, s, d)"
+        )
+    return fitting[0]
+
+
+def widths_of(module: nn.Module) -> list[int]:
+    """All widths d for which a module maps (1, 1, d) to (1, 1, d)."""
     fitting = []
-    module = copy.deepcopy(module).eval()  # as statistics of a batch would change
     like = next(module.parameters(), None)
     for width in sorted(axes(module)):
         assert like is not None
@@ -113,12 +128,7 @@ def width_of(name: str, module: nn.Module) -> int:
             continue
         if isinstance(out, Tensor) and out.shape == (1, 1, width):
             fitting.append(width)
-    if len(fitting) != 1:
-        kind, widths = type(module).__name__, " or ".join(map(str, fitting)) or "cannot be told"
-        raise ValueError(
-            f"{name} ({kind}): width {widths}; accepted: a feed-forward, which maps (b, s, d) to (b, s, d)"
-        )
-    return fitting[0]
+    return fitting
 
 
 def axes(module: nn.Module) -> set[int]:

@@ -7,6 +7,7 @@ read the same rows and get different outputs.
 """
 
 from dataclasses import dataclass, fields
+from typing import ClassVar
 
 from einops import einsum
 from torch import Tensor, nn
@@ -23,6 +24,7 @@ from memlayers.layers.site import Site
 class Peer:
     """An expert is a row of width 2 * d_model, u then v: twice the parameters of a memory with as many slots."""
 
+    multiplies_values: ClassVar[bool] = True  # parts of a row, of which neither has a gradient while both are 0
     num_keys: int = 64  # n keys a half: n * n experts
     heads: int = 4
     topk: int = 8

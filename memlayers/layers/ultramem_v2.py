@@ -26,6 +26,7 @@ from memlayers.layers.site import Site, validate_pool
 class UltraMemV2:
     """Added beside the feed-forward of every block, as published: arm=ultramem_v2."""
 
+    multiplies_values: ClassVar[bool] = True  # parts of a row, of which neither has a gradient while both are 0
     num_keys: int = 64  # n keys a half: n * n slots
     topk: int = 16
     rank: int = 2  # of the core, with queries and keys for each rank
@@ -104,8 +105,9 @@ def tucker_topk(half: Tensor, core: Tensor, k: int) -> tuple[Tensor, Tensor]:
         left, _, right = torch.linalg.svd(core.float().nan_to_num())  # svd refuses nan; the loss will show it
         first = torch.stack([left[:, 0], right[0]])
         first = first * torch.where(first[0].sum() >= 0, 1.0, -1.0)  # the sign of singular vectors is arbitrary
-        near = (first[:, None].to(half.dtype) @ half.flatten(2)).view(2, -1, size)
-        index = near.topk(k, dim=-1).indices  # (two, t, k)
+        index = (
+            (first[:, None].to(half.dtype) @ half.flatten(2)).view(2, -1, size).topk(k, dim=-1).indices
+        )  # (two, t, k)
         row, column = (s.gather(-1, i.expand(len(s), -1, -1)) for s, i in zip(half, index, strict=True))
         grid = rearrange(apply_core(core, row), "r t k -> t k r") @ rearrange(column, "r t k -> t r k")
         best = grid.flatten(1).topk(k, dim=-1).indices

@@ -123,7 +123,8 @@ def unknown_subjects(model: Transformer, text: Text, facts: Tensor) -> dict[str,
 
     auroc: probability that the answer about a known subject has more confidence than that about an unknown one.
     auroc_by_tokens: the same of a score that knows no subject, how many known ones have each token of the name, as a
-    mean over tokens; above 0.5, as a known subject's own tokens count it, too.
+    mean over tokens. A known subject counts itself, which raises it above 0.5; known names of more or rarer tokens
+    lower it.
     recall_at_1, recall_at_5: share of facts that are right and above the confidence that 1% (5%) of the answers about
     unknown subjects exceed. None in a world without unknown subjects.
     """
