@@ -127,6 +127,16 @@ def test_a_row_without_a_value_on_an_axis_is_compared_with_the_reference_without
     assert memory["difference"].to_dict() == {"-": pytest.approx(0.2), "500": pytest.approx(0.4)}
 
 
+def test_a_row_is_never_compared_with_the_reference_at_another_value_of_any_axis():
+    made = [
+        record(arm, seed, 0.5, axes={"rates": rates, "topk": topk}, digest=f"{arm}{rates}{topk}")
+        for arm, rates, topk in (("dense", "a", 4), ("dense", "a", 8), ("dense", "b", 8), ("memory", "b", 4))
+        for seed in (0, 1)
+    ]
+    rows = table(framed(made), layout(rows=["arm", "rates", "topk"]))
+    assert row_of(rows, arm="memory")["pairs"] == 0
+
+
 def test_any_axis_may_hold_the_reference():
     rows = table(framed(swept()), layout(reference={"topk": 4}))
     assert row_of(rows, arm="dense", topk="16")["difference"] == pytest.approx(0.1 * 12 / 20)

@@ -73,10 +73,8 @@ def base_of(
     candidates = [dict(zip(keys, key, strict=True)) for key in cells]
     candidates = [one for one in candidates if one | reference == one and all(one[key] == named[key] for key in INDEX)]
     alike = [one for one in candidates if one == named | reference]
-    for axis in () if alike else keys:
-        if len({one[axis] for one in candidates}) > 1 and named[axis] != "-":
-            candidates = [one for one in candidates if one[axis] == named[axis]]
-    candidates = alike or candidates
+    differ = [axis for axis in keys if len({one[axis] for one in candidates}) > 1 and named[axis] != "-"]
+    candidates = alike or [one for one in candidates if all(one[axis] == named[axis] for axis in differ)]
     return cells[tuple(candidates[0].values())] if reference and len(candidates) == 1 else None
 
 
