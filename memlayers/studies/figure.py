@@ -14,6 +14,7 @@ from memlayers.studies.table import INDEX, naming, number, table
 
 GREY = "#4C566A"  # the reference, and arms named after it, such as dense_2x
 PALETTE = ("#C1440E", "#1B7F79", "#7B4EA3", "#B8860B", "#2B6CB0", "#A23B72", "#5B8C2A", "#8C564B")
+MARKERS = ("o", "s", "^", "D")  # of lines of one colour
 STYLE: dict[Any, Any] = {"svg.hashsalt": "memlayers", "svg.fonttype": "none", "font.size": 9, "axes.spines.top": False}
 STYLE |= {"axes.spines.right": False, "figure.dpi": 150}
 
@@ -91,8 +92,13 @@ def against(panel: Axes, rows: pandas.DataFrame, x: str, y: str, colours: dict[s
     rows = rows.assign(place=places).sort_values("place")
     for name, line in rows.groupby("line", sort=False):
         spread = [(line[y] - line[f"{y}_low"]).fillna(0), (line[f"{y}_high"] - line[y]).fillna(0)]
-        style = "o-" if is_axis and not words else "o"
-        look: dict[str, Any] = {"fmt": style, "ms": 4, "lw": 1, "capsize": 2, "color": colours[str(name)]}
+        colour = colours[str(name)]
+        alike = [
+            other for other, its in colours.items() if its == colour and its != GREY
+        ]  # once the palette is used up
+        marker = MARKERS[alike.index(str(name)) % len(MARKERS)] if alike else MARKERS[0]
+        style = f"{marker}-" if is_axis and not words else marker
+        look: dict[str, Any] = {"fmt": style, "ms": 4, "lw": 1, "capsize": 2, "color": colour}
         panel.errorbar(line["place"], line[y], spread, label=line["label"].iloc[0], **look)
     if not is_axis:
         ladder = rows[rows["line"].map(colours) == GREY]
