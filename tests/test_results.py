@@ -1,5 +1,6 @@
 """results/: runs are taken in whole or not at all, and every text and figure is that of the records."""
 
+import itertools
 import json
 import re
 import sys
@@ -7,10 +8,12 @@ from pathlib import Path
 
 import pandas
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from records import layout, record, write
 
-from memlayers.studies.figure import colours_of, draw, labels_of
+from memlayers.studies.figure import apart, colours_of, draw, labels_of
 from memlayers.studies.frame import RECORDS, framed, read_all
 from memlayers.studies.layout import FILE, read_layout
 from memlayers.studies.results import commit, redraw, studies_in
@@ -175,3 +178,12 @@ def test_lines_are_labelled_by_what_most_do_not_have_and_in_full_where_that_is_n
     assert labels_of(rows, axes) == ["memory", "random", "memory, blocks = [0]", "dense"]
     rows.loc[3] = ["memory", "-", "0.5", "memory, -, 0.5"]
     assert labels_of(rows, axes) == list(rows["line"]), "two lines would be called memory"
+
+
+@given(st.lists(st.floats(0.001, 1), min_size=1, max_size=18).map(sorted))
+def test_labels_are_apart_in_order_and_none_is_above_the_highest_point(heights):
+    places, step = apart(heights), 0.055 * heights[-1]
+    assert all(later - earlier > step * (1 - 1e-9) for earlier, later in itertools.pairwise(places))
+    assert places[-1] <= heights[-1]
+    if all(later - earlier > step for earlier, later in itertools.pairwise(heights)):
+        assert places == heights  # where nothing overlaps, they stay

@@ -1,5 +1,6 @@
 """The figure of a study: a read-out against an axis or a read-out, and recall curves; a row of panels a world."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -125,15 +126,24 @@ def on_the_way(
         panel.plot(curve.index, curve.values, marker=".", ms=3, lw=1.2, color=colours[name])
         ends.append((float(curve.iloc[-1]), float(curve.index[-1]), name))
     short = dict(zip(rows["line"], rows["label"], strict=True))
-    lowest, step = -1.0, 0.055 * max(end for end, _, _ in ends)
-    for height, last, name in sorted(ends):  # labels near the ends of curves, without overlap
-        lowest = max(height, lowest + step)
-        panel.annotate(short[name], (last, lowest), (4, 0), textcoords="offset points", fontsize=6, va="center")
+    for place, (_, last, name) in zip(apart([end for end, _, _ in sorted(ends)]), sorted(ends), strict=True):
+        panel.annotate(short[name], (last, place), (4, 0), textcoords="offset points", fontsize=6, va="center")
     panel.axhline(frame["recall.floor"].iloc[0], ls="--", lw=0.8, color="#999999", label="commonest object")
     panel.legend(loc="upper left", fontsize=6, frameon=False)
     panel.set(xlabel="exposures of a fact", ylabel="recall on the way")
     panel.set_ylim(bottom=0)
     panel.margins(x=0.2)
+
+
+def apart(heights: list[float]) -> list[float]:
+    """Heights of labels near these, which rise, without overlap, and none above the highest of them."""
+    lowest, step = -math.inf, 0.055 * heights[-1]
+    places = [lowest := max(height, lowest + step) for height in heights]
+    highest = heights[-1]
+    for index in reversed(range(len(places))):
+        places[index] = min(places[index], highest)
+        highest = places[index] - step
+    return places
 
 
 def saved(panels: Callable[[], Figure], path: Path) -> list[Path]:
