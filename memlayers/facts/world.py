@@ -4,8 +4,8 @@
     relation 1    time zone
     facts[17, 1]  =  42  ->  objects[1][42]  =  tokens  Australia/Sydney
 
-Subjects share their tokens, so that no fact can be stored in an embedding row. Few people, airports or subjects of the
-user's may have a token of their own: `notes` counts these airports and subjects.
+Subjects share their tokens, so that no fact can be stored in an embedding row. Where there are few subjects, some may
+have a token that no other has: `notes` say how many, of airports and of the user's facts.
 """
 
 from collections import Counter

@@ -103,11 +103,9 @@ def tucker_topk(half: Tensor, core: Tensor, k: int) -> tuple[Tensor, Tensor]:
     size = half.shape[-1]
     with torch.no_grad():  # the choice has no gradient; the chosen scores do
         left, _, right = torch.linalg.svd(core.float().nan_to_num())  # svd refuses nan; the loss will show it
-        first = torch.stack([left[:, 0], right[0]])
-        first = first * torch.where(first[0].sum() >= 0, 1.0, -1.0)  # the sign of singular vectors is arbitrary
-        index = (
-            (first[:, None].to(half.dtype) @ half.flatten(2)).view(2, -1, size).topk(k, dim=-1).indices
-        )  # (two, t, k)
+        first = torch.stack([left[:, 0], right[0]]) * torch.where(left[:, 0].sum() >= 0, 1.0, -1.0)  # of any sign else
+        near = (first[:, None].to(half.dtype) @ half.flatten(2)).view(2, -1, size)
+        index = near.topk(k, dim=-1).indices  # (two, t, k)
         row, column = (s.gather(-1, i.expand(len(s), -1, -1)) for s, i in zip(half, index, strict=True))
         grid = rearrange(apply_core(core, row), "r t k -> t k r") @ rearrange(column, "r t k -> t r k")
         best = grid.flatten(1).topk(k, dim=-1).indices

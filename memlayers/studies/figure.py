@@ -94,10 +94,8 @@ def against(panel: Axes, rows: pandas.DataFrame, x: str, y: str, colours: dict[s
     for name, line in rows.groupby("line", sort=False):
         spread = [(line[y] - line[f"{y}_low"]).fillna(0), (line[f"{y}_high"] - line[y]).fillna(0)]
         colour = colours[str(name)]
-        alike = [
-            other for other, its in colours.items() if its == colour and its != GREY
-        ]  # once the palette is used up
-        marker = MARKERS[alike.index(str(name)) % len(MARKERS)] if alike else MARKERS[0]
+        alike = [other for other, its in colours.items() if its == colour]  # more than one once the palette is used up
+        marker = MARKERS[0] if colour == GREY else MARKERS[alike.index(str(name)) % len(MARKERS)]
         style = f"{marker}-" if is_axis and not words else marker
         look: dict[str, Any] = {"fmt": style, "ms": 4, "lw": 1, "capsize": 2, "color": colour}
         panel.errorbar(line["place"], line[y], spread, label=line["label"].iloc[0], **look)

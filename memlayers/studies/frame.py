@@ -162,10 +162,11 @@ def with_missing(
     """
     empty = [key for key in rows if key not in known]
     parts = [key for key in readouts if key not in frame]
-    sections = {name for name in (key.rpartition(".")[0] for key in frame) if "." in name}
     for name, keys in (("rows", empty), ("readouts", parts)):
-        unknown = [key for key in keys if (above := key.rpartition(".")[0]) not in known and above not in sections]
-        refuse_unknown(name, unknown, ())
+        for key in keys:
+            above = key.rpartition(".")[0]
+            if above not in known and not (above.count(".") and any(one.startswith(f"{above}.") for one in frame)):
+                refuse_unknown(name, [key], ())
     return frame.assign(**dict.fromkeys(empty), **dict.fromkeys(parts, float("nan")))
 
 
