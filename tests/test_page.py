@@ -190,7 +190,8 @@ def test_a_line_of_multiples_is_in_pieces_between_which_there_are_none():
     assert low[-1] <= 0.4 and high[0] >= 0.6
     for levels in (low, high):
         assert [round(50 * level) for level in levels] == list(range(round(50 * levels[0]), round(50 * levels[-1]) + 1))
-    fields = [one["encoding"].get("detail", {}).get("field") for one in vega_spec(right, {"memory": GREY})["layer"]]
+    layers = vega_spec(right, {"memory": GREY})["layer"][-1]["layer"]
+    fields = [one["encoding"].get("detail", {}).get("field") for one in layers]
     assert fields.count("piece") == 2
     assert [mark["piece"] for mark in right["bands"]] == [mark["piece"] for mark in right["lines"]]
     joined = {(mark["x"], mark["y"]) for mark in right["lines"]}

@@ -47,8 +47,8 @@ def vega_spec(panel: Panel, colours: dict[str, str]) -> dict[str, Any]:
     y |= {"axis": axis(panel, "y")}
     arms = {"domain": list(colours), "range": [variable(colour) for colour in colours.values()]}
     colour = {"field": "arm", "type": "nominal", "scale": arms, "legend": None}
-    line = {"x": x, "y": y, "color": colour, "detail": {"field": "piece", "type": "nominal"}}
-    place, spread = {"x": x, "y": y, "color": colour}, {"y": y | {"field": "low"}, "y2": {"field": "high"}}
+    spread = {"y": y | {"field": "low"}, "y2": {"field": "high"}}
+    joined = {"detail": {"field": "piece", "type": "nominal"}}
     shown = {"filter": "indexof(hidden, datum.arm) < 0"}
 
     def layer(name: str, mark: dict[str, Any], encoding: dict[str, Any], *more: dict[str, str]) -> dict[str, Any]:
@@ -67,12 +67,17 @@ def vega_spec(panel: Panel, colours: dict[str, str]) -> dict[str, Any]:
         "layer": [
             layer("rules", {"type": "rule", "strokeDash": [2, 3], "color": "var(--quiet)"}, {"y": y}),
             layer("rules", label, {"y": y, "text": {"field": "label"}}),
-            layer("bands", {"type": "area", "opacity": 0.14}, line | spread),
-            layer("lines", {"type": "line", "strokeWidth": 1.8}, line),
-            layer("points", {"type": "rule", "opacity": 0.35}, place | spread),
-            layer("points", {"type": "point", "filled": True, "size": 44, "opacity": 0.85}, place),
-            layer("bounds", {"type": "point", "filled": False, "size": 26, "shape": "triangle-up"}, place),
-            layer("points", ring, place, is_current),
+            {
+                "encoding": {"x": x, "y": y, "color": colour},  # once for all of these, as it names every arm
+                "layer": [
+                    layer("bands", {"type": "area", "opacity": 0.14}, joined | spread),
+                    layer("lines", {"type": "line", "strokeWidth": 1.8}, joined),
+                    layer("points", {"type": "rule", "opacity": 0.35}, spread),
+                    layer("points", {"type": "point", "filled": True, "size": 44, "opacity": 0.85}, {}),
+                    layer("bounds", {"type": "point", "filled": False, "size": 26, "shape": "triangle-up"}, {}),
+                    layer("points", ring, {}, is_current),
+                ],
+            },
         ],
         "config": {
             "background": None,
