@@ -113,21 +113,10 @@ def test_a_layer_where_a_choice_should_be_is_answered_with_how_to_choose():
 # --------------------------------------------------------------------------- values
 
 
-@pytest.mark.parametrize(
-    ("line", "kind"),
-    [
-        ("model.d_model=wide", "int"),
-        ("model.depth=1.5", "int"),
-        ("seed=first", "int"),
-        ("optim.lr=fast", "float"),
-        ("model.gated=maybe", "bool"),
-        ("optim.betas=[a,b]", "float"),
-        ("optim.schedule=null", "optional"),
-    ],
-)
-def test_a_value_of_the_wrong_type_is_answered_with_the_type(line, kind):
+@pytest.mark.parametrize(("line", "kind"), [("optim.betas=[a,b]", "Float"), ("optim.schedule=null", "Optional")])
+def test_of_an_item_and_of_a_group_of_settings_the_wrong_kind_is_named(line, kind):
     said = refusal(line)
-    assert said.startswith(f"{line}: ") and kind in said.removeprefix(line).lower()
+    assert said.startswith(f"{line}: ") and "optim." in said.removeprefix(line) and kind in said
 
 
 WRONG_VALUES = [
@@ -153,6 +142,36 @@ def test_an_impossible_value_is_named_with_what_is_accepted(words, begins):
 
 def test_a_word_that_sets_nothing_is_answered_with_how_to_set():
     assert refusal("arm=dense", "atlas_airports").startswith("atlas_airports: not understood; accepted: KEY=VALUE")
+
+
+@pytest.mark.parametrize("word", ["training.exposures=[1", "arm=[dense", "model.ffn.topk={a", "study='a"])
+def test_a_word_that_cannot_be_read_is_named(word):
+    assert refusal("arm=dense", word).startswith(f"{word}: cannot be read (")
+    assert refusal(word).endswith("accepted: KEY=VALUE, with all brackets and quotes closed")
+
+
+@pytest.mark.parametrize(
+    ("word", "kind"),
+    [
+        ("model.gated=maybe", "true or false"),
+        ("model.depth=1.5", "a whole number"),
+        ("seed=first", "a whole number"),
+        ("training.steps=1e999", "a whole number, or null"),
+        ("optim.lr=fast", "a number"),
+        ("optim.muon_lr=fast", "a number, or null"),
+        ("report.readouts=3", "a list, such as [1,2]"),
+        ("seed=null", "a whole number"),
+    ],
+)
+def test_a_value_of_another_kind_is_answered_with_the_kind(word, kind):
+    assert refusal("arm=dense", word) == f"{word}: not of its kind; accepted: {kind}"
+
+
+@pytest.mark.parametrize("word", ["world={a:1}", "values=3", "arm=null", "world=[biographies]"])
+def test_what_names_no_choice_is_answered_with_the_choices(word):
+    group = word.partition("=")[0]
+    choices = ARMS if group == "arm" else CHOICES[group]
+    assert refusal(word) == f"{word}: no such choice; accepted: {', '.join(choices)}"
 
 
 @pytest.mark.parametrize("word", ["axes=3", "+axes=[seed]", "axes=a,b"])

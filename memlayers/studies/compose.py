@@ -18,7 +18,7 @@ from memlayers.config import RunConfig
 from memlayers.config.digest import NOT_DECISIVE, decisive, flatten, settings
 from memlayers.model import trained_roles
 from memlayers.studies.files import CONF
-from memlayers.studies.mistakes import ERRORS, explain, is_mistake, one_line, options
+from memlayers.studies.mistakes import ERRORS, explain, is_mistake, one_line, options, parsed_word
 from memlayers.studies.rates import tuned_words
 from memlayers.studies.schemas import register
 
@@ -81,13 +81,13 @@ def split_sweep(overrides: list[str], multirun: bool) -> tuple[list[list[str]], 
         if "=" not in word and not word.startswith("~"):
             raise ValueError(f"{word}: not understood; accepted: KEY=VALUE, as in world=atlas_airports")
     parser = OverridesParser.create(GlobalHydra.instance().config_loader())  # glob() needs it
-    parsed = parser.parse_overrides(overrides)
+    parsed = [parsed_word(parser, word) for word in overrides]
     for override in parsed:
         if place_of(override) == "axes":
             raise ValueError(f"{override.input_line}: says what a command sweeps; accepted: without it")
         choices = options(override.key_or_group.partition("@")[0])
         is_one = not override.is_delete() and not override.is_sweep_override()
-        if choices and is_one and (override.value() is None or isinstance(override.value(), list)):
+        if choices and is_one and not isinstance(override.value(), str):
             raise ValueError(f"{override.input_line}: no such choice; accepted: {', '.join(choices)}")
     fixed = [override.input_line or "" for override in parsed if not override.is_sweep_override()]
     swept = [override for override in parsed if override.is_sweep_override()]

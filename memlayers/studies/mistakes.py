@@ -8,13 +8,20 @@ from typing import Any
 from hydra import compose
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from omegaconf import OmegaConf
+from omegaconf import BooleanNode, DictConfig, FloatNode, IntegerNode, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from memlayers.studies.files import CONF
 
 ERRORS = (HydraException, OmegaConfBaseException, AssertionError)
+KINDS = {
+    BooleanNode: "true or false",
+    IntegerNode: "a whole number",
+    FloatNode: "a number",
+    ListConfig: "a list, such as [1,2]",
+}
 TABLES = ("rates", "space")  # folders of conf/ that hold data, not config groups
 
 
@@ -55,9 +62,29 @@ def explain(overrides: list[str], error: Exception) -> str:
                 nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
                 hint = f"did you mean {nearest[0]}?" if nearest else f"accepted: {', '.join(top_level(known))}"
                 return f"{line}: unknown key {key!r}; {hint}"
-            return f"{line}: {one_line(failure)}"
+            return f"{line}: {said(compose('train', good), override, failure)}"
         good.append(line)
     return one_line(error)
+
+
+def parsed_word(parser: OverridesParser, word: str) -> Override:
+    """An override, parsed. Raises ValueError, in one line, for one that Hydra's grammar does not allow."""
+    try:
+        return parser.parse_override(word)
+    except HydraException as error:
+        closed = "KEY=VALUE, with all brackets and quotes closed"
+        raise ValueError(f"{word}: cannot be read ({one_line(error)}); accepted: {closed}") from None
+
+
+def said(config: DictConfig, override: Override, failure: Exception) -> str:
+    """What is wrong with an override whose key exists in `config`: the kind that is accepted, if the key has one."""
+    place, _, name = override.key_or_group.rpartition(".")
+    node: Any = (OmegaConf.select(config, place) if place else config)._get_node(name)
+    words = next((words for kind, words in KINDS.items() if isinstance(node, kind)), None)
+    is_item = isinstance(node, ListConfig) and isinstance(override.value(), list)  # one of a list's items is wrong
+    if words is None or is_item or node._metadata.ref_type is Any:
+        return one_line(failure)
+    return f"not of its kind; accepted: {words}" + (", or null" if node._is_optional() else "")
 
 
 def known_keys(overrides: list[str]) -> list[str]:
