@@ -105,7 +105,7 @@ def main() -> int:
             if any(cell.items() <= one.items() for one in found["runs"]):
                 continue
             found["runs"].append(run(cell, found))
-            write_json(out, found)
+            write_json(out, found, key="--out")
             last = {name: found["runs"][-1][name] for name in SHOWN}
             console.print(" ".join(f"{key}={value}" for key, value in cell.items()), end=": ")
             console.print(", ".join(f"{name} {value:.4g}" for name, value in last.items() if value is not None))

@@ -66,7 +66,7 @@ def measure(found: dict[str, Any], seeds: int, out: Path, console: Console) -> N
     def done(kind: str, seed: int, way: str, rate: float) -> None:
         record = {"arm": way, "rate": rate, "seed": seed} | teach(way, model_of(seed), rate)
         found[kind].append(record | {"code": code_version(), "machine": machine(1)})
-        write_json(out, found)
+        write_json(out, found, key="--out")
         numbers = ", ".join(f"{name} {record[name]:.4g}" for name in SHOWN if record[name] is not None)
         console.print(f"seed {seed}, {way} at {rate:g}: {numbers}")
 

@@ -43,7 +43,6 @@ def test_runs_are_taken_in_sorted_once_and_whole(tmp_path):
     write(local, record("memory", 2, 0.9), record("memory", 3, error="no"))
     commit(local, results)
     assert len(lines(target)) == 6 and read_layout(target)["commands"] == ["python a"]
-    assert read_layout(target)["axes"] == {"arm": ["dense", "memory"], "seed": [0, 1, 2, 3], "world": ["w"]}
     write(local, record("memory", 3, 0.8))  # tried again
     commit(local, results)
     assert lines(target)[-1]["status"] == "ok"

@@ -35,22 +35,9 @@ class TrainingConfig:
 
 
 READOUTS = [
-    "recall",
-    "held_out",
-    "held_out_questions",
-    "same_address",
-    "unknown_auroc",
-    "right_at_1",
-    "right_at_5",
-    "shuffled",
-    "without_tables",
-    "slots_used",
-    "slots_kl",
-    "bits_per_parameter",
-    "flops_per_token",
-    "training_flops",
-    "params",
-    "seconds",
+    *("recall", "held_out", "held_out_questions", "same_address", "unknown_auroc", "right_at_1", "right_at_5"),
+    *("shuffled", "without_tables", "slots_used", "slots_kl", "bits_per_parameter", "flops_per_token"),
+    *("training_flops", "params", "seconds"),
 ]
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import numpy
 import torch
 from torch import Tensor
 
@@ -18,16 +19,10 @@ def sample_distinct(count: int, total: int, generator: torch.Generator, taken: T
         return numbers[~torch.isin(numbers, taken)][:count]
     chosen = taken
     while len(chosen) < wanted:
-        chosen = first_occurrences(torch.cat([chosen, torch.randint(total, (count,), generator=generator)]))
+        drawn = torch.cat([chosen, torch.randint(total, (count,), generator=generator)])
+        first = numpy.unique(drawn, return_index=True)[1]  # where each number occurs first
+        chosen = drawn[numpy.sort(first)]
     return chosen[len(taken) : wanted]
-
-
-def first_occurrences(numbers: Tensor) -> Tensor:
-    """The distinct numbers in order of their first occurrence."""
-    ordered, positions = numbers.sort(stable=True)
-    is_first = torch.ones_like(ordered, dtype=torch.bool)
-    is_first[1:] = ordered[1:] != ordered[:-1]
-    return numbers[positions[is_first].sort().values]
 
 
 def nth_free(index: Tensor, taken: Tensor) -> Tensor:
@@ -39,19 +34,12 @@ def nth_free(index: Tensor, taken: Tensor) -> Tensor:
 
 def to_digits(ranks: Tensor, sizes: Sequence[int]) -> Tensor:
     """Mixed-radix digits of ranks (n,), most significant first: (n, parts); rank 11 under sizes 3, 4 is 2, 3."""
-    columns = []
-    for size in reversed(sizes):
-        columns.append(ranks % size)
-        ranks = ranks // size
-    return torch.stack(columns[::-1], dim=1)
+    return torch.stack(torch.unravel_index(ranks, tuple(sizes)), dim=1)
 
 
 def to_ranks(digits: Tensor, sizes: Sequence[int]) -> Tensor:
     """Ranks (n,) of mixed-radix digits (n, parts): the inverse of to_digits."""
-    ranks = torch.zeros(len(digits), dtype=torch.long)
-    for column, size in zip(digits.T, sizes, strict=True):
-        ranks = ranks * size + column
-    return ranks
+    return torch.from_numpy(numpy.ravel_multi_index(tuple(digits.T.numpy()), tuple(sizes)))
 
 
 def spell_digits(digits: Tensor, tables: Sequence[Tensor]) -> Tensor:

@@ -50,13 +50,9 @@ READOUTS = {  # short name -> dotted key in a record
     "seconds": "timing.seconds",
 }
 
-SHARES = {  # read-outs from 0 to 1
-    *("recall", "held_out", "questions", "held_out_questions", "as_is", "shifted", "noisy", "turned"),
-    *("votes_1", "votes_2", "votes_4", "votes_8", "unknown_auroc", "right_at_1", "right_at_5", "shuffled"),
-    *("without_tables", "agrees_when_wrong", "right_when_right", "right_when_wrong", "slots_used"),
-    *("same_address", "same_address_name", "context_hits", "context_hits_held_out", "told_composed"),
-    *("composed_withheld", "composed", "composed_if_known", "composed_in_steps", "associative"),
-    *SEARCHES,
+COUNTS = ("question_tokens", "store_bytes", "bits_per_parameter")  # of what is beside recall in a record
+SHARES = {"slots_used", "same_address", "same_address_name"} | {  # read-outs from 0 to 1
+    name for name, key in READOUTS.items() if key.startswith("recall.") and name not in COUNTS
 }
 
 

@@ -47,7 +47,7 @@ def read_layout(folder: Path) -> dict[str, Any]:
             raise ValueError(f"{path}: not the layout of a study ({str(error).splitlines()[0]})") from None
         for key, value in found.items():
             kind = type(layout.get(key, {}))
-            if key not in (*layout, "axes") or (kind in (list, dict) and not isinstance(value, kind)):
+            if key not in layout or (kind in (list, dict) and not isinstance(value, kind)):
                 raise ValueError(f"{path}: {key}={value} is no part of a layout; accepted: {', '.join(layout)}")
         layout |= found
     return layout | {"verdict": " ".join(str(layout["verdict"] or "").split())}

@@ -1,9 +1,7 @@
 """Committed studies in results/: the records of each in one file, its table and its figure."""
 
 import json
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from memlayers.config.digest import flatten
 from memlayers.studies.figure import draw
@@ -46,7 +44,6 @@ def commit(folder: Path, results: Path) -> Path:
             )
         if old is None or old["status"] != "ok":
             kept[place(record, swept)] = record
-    layout |= {"axes": axes_of_all(kept[key] for key in sorted(kept))}
     before = read_layout(target)
     commands = [*before["commands"], *layout["commands"]]
     target.mkdir(parents=True, exist_ok=True)
@@ -55,16 +52,6 @@ def commit(folder: Path, results: Path) -> Path:
     written = {"verdict": before["verdict"] or layout["verdict"]}
     save_layout(target, layout | written | {"commands": list(dict.fromkeys(commands))})
     return target
-
-
-def axes_of_all(records: Iterable[Record]) -> dict[str, list[Any]]:
-    """Each axis with its values, in order of first use."""
-    axes: dict[str, list[Any]] = {}
-    for record in records:
-        for key, value in (record["axes"] | {"world": record["world"]}).items():
-            axes.setdefault(key, [])
-            axes[key] += [value] if value not in axes[key] else []
-    return axes
 
 
 def place(record: Record, swept: list[str]) -> tuple[str, ...]:

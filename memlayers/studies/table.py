@@ -14,14 +14,8 @@ from memlayers.studies.frame import SHARES, axes_of, label, refuse_unknown, text
 NARROW = 120  # columns of a terminal: below, intervals stand on a line of their own
 INDEX = ("study", "world")
 ON_PAPER = (
-    "right_at_1",
-    "right_at_5",
-    "shuffled",
-    "without_tables",
-    "slots_used",
-    "slots_kl",
-    "training_flops",
-    "training_flops_with_teacher",
+    *("right_at_1", "right_at_5", "shuffled", "without_tables", "slots_used", "slots_kl"),
+    *("training_flops", "training_flops_with_teacher"),
 )
 
 
