@@ -158,6 +158,22 @@ def test_a_resumed_rule_goes_on_as_if_nothing_had_happened(rule, dtype):
     assert trained(other, resumed, gradients[10:]).equal(straight)
 
 
+@EVERY
+@pytest.mark.parametrize("other", RULES.values(), ids=RULES)
+def test_the_state_of_another_rule_is_refused_and_changes_nothing(rule, other):
+    first, second = (nn.Parameter(torch.randn(ROWS, WIDTH)) for _ in range(2))
+    trained(first, built(other, first), row_gradients(1))
+    before, optimizer = built(other, first), built(rule, second)
+    trained(first, before, row_gradients(2))
+    if rule.columns(WIDTH) == other.columns(WIDTH):
+        optimizer.load_state_dict(before.state_dict())
+        assert optimizer.state[second]["step"] == 2
+        return
+    with pytest.raises(ValueError, match=r"^the state of a table has \{.*\}; accepted: \{.*\}, as this rule has it$"):
+        optimizer.load_state_dict(before.state_dict())
+    assert not optimizer.state and optimizer.param_groups[0]["lr"] == rule.lr
+
+
 @pytest.mark.parametrize(
     ("betas", "rowwise"), [((0.9, 0.99), False), ((0.9, 0.999), False), ((0.5, 0.9), False), ((0.5, 0.9), True)]
 )

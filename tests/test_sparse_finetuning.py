@@ -91,11 +91,13 @@ def test_within_only_chosen_rows_move_and_afterwards_all_is_trainable_as_before(
     model, tokens = build(TABLES[case], sparse=sparse), random_tokens(3, 6)
     model.norm.requires_grad_(False)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    model(tokens).logits.sum().backward()  # an optimizer of all parameters would apply these
     counts = count_reads(model, tokens)
     rows = choose_rows(counts, Background.of(model, [(random_tokens(1, 2), None)]), 2)
     assert any(len(chosen) for chosen in rows.values())
     with only_rows(model, rows) as tables:
-        optimizer = torch.optim.SGD(tables, lr=1.0)
+        optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+        assert {id(table) for table in tables} == {id(pool.values) for pool in rows}
         model(tokens).logits.square().sum().backward()
         optimizer.step()
     moved = {pool: (pool.values != before[name]).any(dim=1) for name, pool in named_pools(model)}
@@ -135,6 +137,8 @@ def test_gradients_of_chosen_rows_are_what_they_were_without_choosing(choice):
 
 
 def test_a_mistake_is_one_line():
+    with pytest.raises(ValueError, match=r"^a background of no batches; accepted: one or more"):
+        Background.of(build(SMALL), [])
     with pytest.raises(
         ValueError, match=r"^Transformer has no layer that reads a pool; accepted: a model with memory la"
     ):

@@ -25,7 +25,7 @@ class FFNOutput(NamedTuple):
 class Workload:
     """The sizes of a training step that costs depend on."""
 
-    sequence: float  # mean input positions of a document
+    sequence: float  # mean input positions of a document; attention's cost follows from it where lengths are alike
     scored: float  # mean positions of a document that the head scores
     tokens: int = 2048  # input positions of a step, whose reads backward sorts
 

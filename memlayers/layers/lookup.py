@@ -29,9 +29,9 @@ class ProductKeyLookup(nn.Module):
     norm    rms: each half of queries and keys is RMS-normed, with learned gains, so that scores start at unit variance
             whatever the scale of the residual stream; batch: batch norm of queries (Lample et al. 2019, section 3.1);
             none: scores grow with the activations
-    score   softmax: the weights of a head sum to 1; sink: to less than 1, as a learned extra score takes a part (Memory
-            Layers at Scale, table 4); sigmoid, relu: the reads of a head do not compete (Csordas et al. 2023, arXiv
-            2310.10837, section 3.2)
+    score   softmax: the weights of a head sum to 1; sink: to less than 1, as a learned extra score takes a part, where
+            the sink of Memory Layers at Scale (section 5.4) has a value too; sigmoid, relu: the reads of a head do not
+            compete (Csordas et al. 2023, arXiv 2310.10837, section 3.2)
 
     Keys are left uninitialised: model.init_parameters draws them. Raises ValueError for an odd d_key and for topk above
     num_keys.
@@ -96,7 +96,10 @@ class ProductKeyLookup(nn.Module):
         return half_scores(*normed_and_scaled(self.queries(x), self.keys, gains))
 
     def cost(self, work: Workload) -> Cost:
-        """The query projection, the half scores, and the comparisons of both top-k selections."""
+        """The query projection, the half scores, and the comparisons of both top-k selections.
+
+        Backward of half scores is counted for all keys, as in the reference; kernels touch the chosen ones alone.
+        """
         n = self.keys.shape[-2]
         pairs = sum(self.topk // rank for rank in range(1, self.topk + 1))  # of the staircase
         comparisons = self.heads * (2 * selection_flops(n, self.topk) + selection_flops(pairs, self.topk))

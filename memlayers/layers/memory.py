@@ -18,7 +18,7 @@ from memlayers.layers.site import Site, validate_pool
 
 @dataclass
 class Memory:
-    """The paper's "Memory" has a pool for each layer and no gate; its "Memory+" has one shared pool and a gate."""
+    """The paper's "Memory" is one layer, in the middle; its "Memory+" are three, with a gate and one shared pool."""
 
     num_keys: int = 64  # n keys a half: n * n slots
     heads: int = 4

@@ -4,6 +4,8 @@ token x -> the topk best of n * n experts in each head -> sum over them of  weig
 
 A memory adds v whatever the token; an expert scales v by a function of the token. So two relations of one subject can
 read the same rows and get different outputs.
+
+Not as published: each head has keys of its own, as in Lample et al., where PEER's heads share one set.
 """
 
 from dataclasses import dataclass, fields

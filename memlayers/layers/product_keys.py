@@ -1,5 +1,7 @@
 """Exact top-k over n * n slots from only 2 * n scores (Lample et al. 2019, arXiv 1907.05242, section 3.1).
 
+Exact for the scores as they are: autocast computes them in bfloat16 here, and a kernel in C in float32.
+
 The key of slot i * n + j is the pair (row key i, column key j); its score is the sum of the two half scores.
 
     half scores   rows     0.9  0.1  0.5        slots   00 01 02      the two best rows and the two best columns

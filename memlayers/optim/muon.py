@@ -13,6 +13,9 @@ COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic polynomial, as in tor
 class Muon(Optimizer):
     """The update of torch.optim.Muon for each matrix of parameters (..., rows, columns), in float32 on a CPU.
 
+    Not as published: queries, keys and values of attention are one matrix here, as are gate and up of a SwiGLU and the
+    queries of all heads of a memory, so that the larger gradient among them takes more of the update.
+
     torch.optim.Muon takes single matrices only, and computes in bfloat16, which is up to ten times slower on processors
     without it.
     """

@@ -56,10 +56,19 @@ class RowOptimizer(Optimizer):
         return loss
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """As in any optimizer, but the state stays float32, where torch would round it to the dtype of the values."""
-        super().load_state_dict(state_dict)
+        """As in any optimizer, but the state stays float32, where torch would round it to the dtype of the values.
+
+        Raises ValueError for the state of another rule.
+        """
         saved = [index for group in state_dict["param_groups"] for index in group["params"]]
         values = [parameter for group in self.param_groups for parameter in group["params"]]
+        for index, parameter in zip(saved, values, strict=True):
+            state = state_dict["state"].get(index, {})
+            found = {name: tuple(content.shape) for name, content in state.items() if name != "step"}
+            columns = self.rule.columns(parameter.shape[1]).items()
+            if state and found != (own := {name: (len(parameter), count) for name, count in columns}):
+                raise ValueError(f"the state of a table has {found}; accepted: {own}, as this rule has it")
+        super().load_state_dict(state_dict)
         for index, parameter in zip(saved, values, strict=True):
             for name, content in state_dict["state"].get(index, {}).items():
                 if isinstance(content, Tensor):
@@ -69,9 +78,10 @@ class RowOptimizer(Optimizer):
         """The value for MemoryPool.update, with which backward updates the rows of this table; None for rules that need
         a gradient.
 
-        It gives the same digits as `step`, which then has nothing left to do. Only for one step after every backward,
-        and for pools that one layer reads: with two readers, rows would change between them, for which backward raises
-        RuntimeError, though not if activation checkpointing recomputes the read.
+        In C and in the reference it gives the same digits as `step`, which then has nothing left to do; Triton sums
+        many reads of a row in another order, and does not round to bfloat16 between. Only for one step after every
+        backward, and for pools that one layer reads: with two readers, rows would change between them, for which
+        backward raises RuntimeError, though not if activation checkpointing recomputes the read.
 
         Raises ValueError for a table that is not among this optimizer's parameters.
         """

@@ -63,13 +63,15 @@ class Background:
 
     @classmethod
     def of(cls, model: nn.Module, batches: Iterable[tuple[Tensor, Tensor | None]]) -> "Background":
-        """Count over batches of (tokens, where), as for count_reads."""
+        """Count over batches of (tokens, where), as for count_reads. Raises ValueError for none."""
         containing: Counts = {}
         number = 0
         for tokens, where in batches:
             number += 1
             for pool, count in count_reads(model, tokens, where).items():
                 containing[pool] = containing.get(pool, torch.zeros_like(count)) + (count > 0)
+        if not number:
+            raise ValueError("a background of no batches; accepted: one or more, of text that is to be kept")
         return cls(number, containing)
 
 
@@ -92,8 +94,8 @@ def choose_rows(counts: Counts, background: Background, top: int) -> Counts:
 
 @contextmanager
 def only_rows(model: nn.Module, rows: Counts) -> Iterator[list[nn.Parameter]]:
-    """Context in which only these rows (t,) of these pools get a gradient; yields the tables. Afterwards parameters are
-    trainable or frozen as before.
+    """Context in which only these rows (t,) of these pools get a gradient; yields the tables. Gradients from before are
+    dropped. Afterwards parameters are trainable or frozen as before.
 
     Use it with SGD, as the paper does, or with the rules of memlayers.optim, which leave rows without a gradient
     unchanged. With dense gradients, Adam's momentum would move other rows too, and weight decay all of them.
@@ -106,6 +108,7 @@ def only_rows(model: nn.Module, rows: Counts) -> Iterator[list[nn.Parameter]]:
         for parameter in model.parameters():
             stack.callback(parameter.requires_grad_, parameter.requires_grad)
             parameter.requires_grad_(False)
+            parameter.grad = None  # an optimizer would apply it
         for pool, chosen in rows.items():
             kept = torch.zeros(len(pool.values), dtype=torch.bool, device=pool.values.device)
             kept[chosen] = True
