@@ -62,12 +62,12 @@ class RowOptimizer(Optimizer):
         """
         saved = [index for group in state_dict["param_groups"] for index in group["params"]]
         values = [parameter for group in self.param_groups for parameter in group["params"]]
-        for index, parameter in zip(saved, values, strict=True):
+        for index, parameter in zip(saved, values, strict=False):  # torch refuses another number of tables
             state = state_dict["state"].get(index, {})
             found = {name: tuple(content.shape) for name, content in state.items() if name != "step"}
             columns = self.rule.columns(parameter.shape[1]).items()
             if state and found != (own := {name: (len(parameter), count) for name, count in columns}):
-                raise ValueError(f"the state of a table has {found}; accepted: {own}, as this rule has it")
+                raise ValueError(f"the state of a table has {found}; accepted: {own}, as this table has by this rule")
         super().load_state_dict(state_dict)
         for index, parameter in zip(saved, values, strict=True):
             for name, content in state_dict["state"].get(index, {}).items():

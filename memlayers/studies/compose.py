@@ -10,7 +10,7 @@ from hydra import compose, initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import ChoiceSweep, Override, QuotedString
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
@@ -75,10 +75,18 @@ def axes_override(swept: list[str]) -> str:
     return "axes=[" + ",".join(f'"{key}"' for key in swept) + "]"
 
 
+def values_of(override: Override) -> list[Any]:
+    """The values of an override: one, or those of a list of choices; none of other sweeps."""
+    value = override.value()
+    if isinstance(value, ChoiceSweep):
+        return [item.text if isinstance(item, QuotedString) else item for item in value.list]
+    return [] if override.is_sweep_override() else [value]
+
+
 def split_sweep(overrides: list[str], multirun: bool) -> tuple[list[list[str]], list[str]]:
     """The overrides of each job (one job if nothing is swept), and the swept keys."""
     for word in overrides:
-        if "=" not in word and not word.startswith("~"):
+        if ("=" not in word and not word.startswith("~")) or word.startswith("="):
             raise ValueError(f"{word}: not understood; accepted: KEY=VALUE, as in world=atlas_airports")
     parser = OverridesParser.create(GlobalHydra.instance().config_loader())  # glob() needs it
     parsed = [parsed_word(parser, word) for word in overrides]
@@ -86,8 +94,7 @@ def split_sweep(overrides: list[str], multirun: bool) -> tuple[list[list[str]], 
         if place_of(override) == "axes":
             raise ValueError(f"{override.input_line}: says what a command sweeps; accepted: without it")
         choices = options(override.key_or_group.partition("@")[0])
-        is_one = not override.is_delete() and not override.is_sweep_override()
-        if choices and is_one and not isinstance(override.value(), str):
+        if choices and not override.is_delete() and not all(isinstance(value, str) for value in values_of(override)):
             raise ValueError(f"{override.input_line}: no such choice; accepted: {', '.join(choices)}")
     fixed = [override.input_line or "" for override in parsed if not override.is_sweep_override()]
     swept = [override for override in parsed if override.is_sweep_override()]

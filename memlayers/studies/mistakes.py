@@ -8,10 +8,10 @@ from typing import Any
 from hydra import compose
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, OverrideType
 from hydra.errors import HydraException
-from omegaconf import BooleanNode, DictConfig, FloatNode, IntegerNode, ListConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import BooleanNode, DictConfig, FloatNode, IntegerNode, ListConfig, OmegaConf, StringNode
+from omegaconf.errors import OmegaConfBaseException, ValidationError
 
 from memlayers.studies.files import CONF
 
@@ -20,7 +20,8 @@ KINDS = {
     BooleanNode: "true or false",
     IntegerNode: "a whole number",
     FloatNode: "a number",
-    ListConfig: "a list, such as [1,2]",
+    StringNode: "text",
+    ListConfig: "a list, such as [a,b]",
 }
 TABLES = ("rates", "space")  # folders of conf/ that hold data, not config groups
 
@@ -72,17 +73,19 @@ def parsed_word(parser: OverridesParser, word: str) -> Override:
     try:
         return parser.parse_override(word)
     except HydraException as error:
-        closed = "KEY=VALUE, with all brackets and quotes closed"
-        raise ValueError(f"{word}: cannot be read ({one_line(error)}); accepted: {closed}") from None
+        form = "KEY=VALUE, with brackets closed, and with quotes in VALUE around any of , = [ {"
+        raise ValueError(f"{word}: cannot be read ({one_line(error)}); accepted: {form}") from None
 
 
 def said(config: DictConfig, override: Override, failure: Exception) -> str:
     """What is wrong with an override whose key exists in `config`: the kind that is accepted, if the key has one."""
     place, _, name = override.key_or_group.rpartition(".")
-    node: Any = (OmegaConf.select(config, place) if place else config)._get_node(name)
+    parent = OmegaConf.select(config, place) if place else config
+    node: Any = parent._get_node(name) if isinstance(parent, DictConfig) else None
     words = next((words for kind, words in KINDS.items() if isinstance(node, kind)), None)
     is_item = isinstance(node, ListConfig) and isinstance(override.value(), list)  # one of a list's items is wrong
-    if words is None or is_item or node._metadata.ref_type is Any:
+    is_value = override.type == OverrideType.CHANGE and isinstance(failure.__cause__, ValidationError)
+    if words is None or is_item or not is_value or node._metadata.ref_type is Any:
         return one_line(failure)
     return f"not of its kind; accepted: {words}" + (", or null" if node._is_optional() else "")
 
