@@ -31,7 +31,8 @@ def draw(frame: pandas.DataFrame, layout: dict[str, Any], path: Path) -> list[Pa
 
     def panels() -> Figure:
         wide = 2 if x == "training_flops" else 1
-        figure = Figure(figsize=(1 + 4.2 * wide, 3.1 * len(worlds)))
+        beside = 0.05 * rows["label"].str.len().max() if wide == 1 else 0  # inches that the legend takes
+        figure = Figure(figsize=(1 + 4.2 * wide + max(0, beside - 1.5), 3.1 * len(worlds)))
         grid = figure.subplots(len(worlds), wide, squeeze=False)
         for world, panel in zip(worlds, grid, strict=True):
             world_rows = rows[rows["world"] == world]
@@ -110,7 +111,7 @@ def against(panel: Axes, rows: pandas.DataFrame, x: str, y: str, colours: dict[s
     panel.set(xlabel=x.replace("_", " ").replace("flops", "FLOPs"), ylabel=y.replace("_", " "))
     panel.set_ylim(min(0, rows[y].min()), 1.03 if y in SHARES else None)
     beside: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)} if x != "training_flops" else {}
-    panel.legend(fontsize=6, frameon=False, **beside)
+    panel.legend(fontsize=6, frameon=False, ncols=1 if beside or rows["line"].nunique() <= 12 else 2, **beside)
 
 
 def on_the_way(
