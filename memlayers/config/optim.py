@@ -75,5 +75,5 @@ class OptimConfig:
 
 
 def valid_betas(key: str, betas: list[float]) -> None:
-    if len(betas) != 2 or not all(isinstance(beta, float) and 0 <= beta < 1 for beta in betas):
+    if len(betas) != 2 or not all(isinstance(beta, int | float) and 0 <= beta < 1 for beta in betas):
         raise ValueError(f"{key}.betas={betas} is not accepted; accepted: two numbers from 0 to below 1")
