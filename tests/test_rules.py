@@ -162,7 +162,6 @@ def test_a_resumed_rule_goes_on_as_if_nothing_had_happened(rule, dtype):
 @pytest.mark.parametrize("other", RULES.values(), ids=RULES)
 def test_the_state_of_another_rule_is_refused_and_changes_nothing(rule, other):
     first, second = (nn.Parameter(torch.randn(ROWS, WIDTH)) for _ in range(2))
-    trained(first, built(other, first), row_gradients(1))
     before, optimizer = built(other, first), built(rule, second)
     trained(first, before, row_gradients(2))
     if rule.columns(WIDTH) == other.columns(WIDTH):

@@ -31,8 +31,8 @@ def draw(frame: pandas.DataFrame, layout: dict[str, Any], path: Path) -> list[Pa
 
     def panels() -> Figure:
         wide = 2 if x == "training_flops" else 1
-        beside = 0.05 * rows["label"].str.len().max() if wide == 1 else 0  # inches that the legend takes
-        figure = Figure(figsize=(1 + 4.2 * wide + max(0, beside - 1.5), 3.1 * len(worlds)))
+        legend = 0.05 * rows["label"].str.len().max() if wide == 1 else 0  # inches; 1.5 are left beside one panel
+        figure = Figure(figsize=(1 + 4.2 * wide + max(0, legend - 1.5), 3.1 * len(worlds)))
         grid = figure.subplots(len(worlds), wide, squeeze=False)
         for world, panel in zip(worlds, grid, strict=True):
             world_rows = rows[rows["world"] == world]

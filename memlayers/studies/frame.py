@@ -50,7 +50,7 @@ READOUTS = {  # short name -> dotted key in a record
     "seconds": "timing.seconds",
 }
 
-COUNTS = ("question_tokens", "store_bytes", "bits_per_parameter")  # of what is beside recall in a record
+COUNTS = ("question_tokens", "store_bytes", "bits_per_parameter")  # under `recall` in a record, and no shares
 SHARES = {"slots_used", "same_address", "same_address_name"} | {  # read-outs from 0 to 1
     name for name, key in READOUTS.items() if key.startswith("recall.") and name not in COUNTS
 }
