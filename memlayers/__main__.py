@@ -7,7 +7,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent
 SCRIPTS = PACKAGE / "scripts" if (PACKAGE / "scripts").is_dir() else PACKAGE.parent / "scripts"
-VERBS = ("train", "report", "ask", "trace", "finetune", "federated", "export", "show_world", "show_cost", "tune")
+VERBS = ("train", "report", "ask", "trace", "finetune", "export", "show_world", "show_cost", "tune")
 
 
 def main() -> None:

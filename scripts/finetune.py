@@ -2,7 +2,7 @@
 
 python scripts/finetune.py                                  learning rates on a seed of their own, then seeds 0 to 2
 python scripts/finetune.py --world biographies_prose        in prose, also asked in words that training never uses
-python scripts/finetune.py --people 300 --seeds 1 --out elsewhere.json
+python scripts/finetune.py --people 300 --seeds 1 --out elsewhere
 
 The ways, context, full, lora, table and rows, are those of memlayers/foreign/teach.py. The rate of a way is the one
 that forgets least of those that reach 95% of the new facts in tuning, or learns most where none does. Each trial and
@@ -10,21 +10,57 @@ run is written as it ends, and the same command goes on from there. Needs pip in
 """
 
 import argparse
+import hashlib
+import json
+import shlex
+import sys
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
 from memlayers.checks import at_least
+from memlayers.config.run import ReportConfig
 from memlayers.foreign.taught import NEW, Taught, pretrained
 from memlayers.foreign.teach import MOST, TARGET, teach
 from memlayers.studies.cli import verb
-from memlayers.studies.customised import CUSTOMISED
+from memlayers.studies.frame import READOUTS
+from memlayers.studies.layout import add_command
 from memlayers.training.process import locked, threads
-from memlayers.training.record import code_version, machine, write_json
+from memlayers.training.record import SCHEMA, Record, code_version, keep_record, machine, read_record
 
-RESULTS = Path(__file__).resolve().parent.parent / "results"
+RESULTS = Path(__file__).resolve().parent.parent / "results" / "local"
+STUDY, TUNING = "beyond_customisation", "customisation_rates"
+REPORT = ReportConfig(
+    question="""A trained model is to know the facts of 50 new people. Is it told them before each question
+(context: a document of the person who is asked about, whom nobody has to search for; old facts are asked as
+before), or taught: all weights (full), low-rank changes of its matrices (lora), the value table of its one memory
+layer (table), or up to 500 or 2,000 rows of it that new facts read more than old ones do (rows_500, rows_2000)?
+Teaching ends when 95% of the new facts are recalled in words of training, which is measured every five steps, or
+after 400 steps. recall and held_out are of new facts, before and old of all old ones, at first and then, in words
+of training and, in prose, in words that it never uses (held_out); forgotten is the relative fall in recall of old
+ones. delta_bytes is what must be stored beside the first model, question_tokens the length of a question up to its
+answer; seconds are those of steps and of choosing rows.""",
+    literature="""Sparse memory finetuning (Lin et al. 2025) of 1,000 facts: F1 on NaturalQuestions falls by 89% after
+full finetuning, 71% after LoRA, 11% where only rows are trained that the new facts read and other text does not.""",
+    reference={"arm": "full"},
+    rows=["arm", "teach.rate"],
+    readouts=[
+        *("recall", "held_out", "before", "before_held_out", "old", "old_held_out", "forgotten", "forgotten_held_out"),
+        *("steps", "rows", "delta_bytes", "question_tokens", "seconds"),
+    ],
+    x="delta_bytes",
+    y="forgotten",
+)
+OF_RATES = ReportConfig(
+    question="""At which rate does each way of teaching forget least, of the rates at which 95% of the new facts are
+learnt, or else learn most? On a seed of its own.""",
+    reference={},
+    rows=REPORT.rows,
+    readouts=["recall", "held_out", "forgotten", "forgotten_held_out", "steps", "seconds"],
+    x="recall",
+    y="forgotten",
+)
 PEOPLE = {"biographies": 1050, "biographies_prose": 250}
 TUNING_SEED = 11
 RATES = {
@@ -37,7 +73,7 @@ RATES = {
 }
 BY_SGD = ("table", "rows_500", "rows_2000")
 OF_PROSE = 100  # times the rates of SGD: the loss is a mean over all tokens, of which few are answers
-SHOWN = ("steps", "new", "new_held_out", "forgotten", "forgotten_held_out")
+SHOWN = ("steps", "recall", "held_out", "forgotten", "forgotten_held_out")
 
 
 def rates_of(world: str) -> dict[str, list[float]]:
@@ -46,44 +82,47 @@ def rates_of(world: str) -> dict[str, list[float]]:
     return {way: [rate * (scale if way in BY_SGD else 1) for rate in rates] for way, rates in RATES.items()}
 
 
-def best_rates(tuning: list[dict[str, Any]]) -> dict[str, float]:
+def best_rates(tuning: list[Record]) -> dict[str, float]:
     """The best rate of each way: of those that reach the target, the one that forgets least; else what learns most."""
-    best = {}
-    for way in RATES:
-        runs = [run for run in tuning if run["arm"] == way]
-        best[way] = max(runs, key=lambda run: (min(run["new"], TARGET), -run["forgotten"]))
-    return {way: run["rate"] for way, run in best.items()}
+
+    def goodness(run: Record) -> tuple[float, float]:
+        return min(run["recall"]["exact"], TARGET), -run["taught"]["forgotten"]
+
+    ways = {way: [run for run in tuning if run["arm"] == way] for way in RATES}
+    return {way: max(runs, key=goodness)["config"]["teach"]["rate"] for way, runs in ways.items()}
 
 
-def measure(found: dict[str, Any], seeds: int, out: Path, console: Console) -> None:
-    """Do the trials, and then the runs, that `found` lacks, and write it after each."""
-    world, people = found["world"], found["settings"]["people"]
+def measure(world: str, people: int, seeds: int, out: Path, console: Console) -> None:
+    """Do the trials, and then the runs, that are not below `out`; a record of each is written as it ends."""
 
     @lru_cache(maxsize=1)
     def model_of(seed: int) -> Taught:
         return pretrained(world, people, seed)
 
-    def done(kind: str, seed: int, way: str, rate: float) -> None:
-        record = {"arm": way, "rate": rate, "seed": seed} | teach(way, model_of(seed), rate)
-        found[kind].append(record | {"code": code_version(), "machine": machine(1)})
-        write_json(out, found, key="--out")
-        numbers = ", ".join(f"{name} {record[name]:.4g}" for name in SHOWN if record[name] is not None)
-        console.print(f"seed {seed}, {way} at {rate:g}: {numbers}")
+    def done(study: str, seed: int, way: str, rate: float) -> Record:
+        config = {
+            "world": {"name": world, "num_people": people},
+            "teach": {"rate": rate, "target": TARGET, "most_steps": MOST},
+        }
+        digest = hashlib.sha256(json.dumps([way, config], sort_keys=True).encode()).hexdigest()[:12]
+        path = out / study / world / f"{way}-s{seed}-{digest}.json"
+        if (known := read_record(path)) is not None:
+            return known
+        record = {"schema": SCHEMA, "study": study, "arm": way, "world": world, "seed": seed, "axes": {}}
+        record |= {"digest": digest, "config": config, "code": code_version(), "machine": machine(1)}
+        record |= teach(way, model_of(seed), rate) | {"status": "ok", "error": None}
+        keep_record(path, record)
+        found = {**record["recall"], **record["taught"]}
+        numbers = {name: found[READOUTS[name].rpartition(".")[2]] for name in SHOWN}
+        words = ", ".join(f"{name} {number:.4g}" for name, number in numbers.items() if number is not None)
+        console.print(f"seed {seed}, {way} at {rate:g}: {words}")
+        return record
 
     grid = [(way, rate) for way, rates in rates_of(world).items() for rate in rates]
-    tried = {(one["arm"], one["rate"]) for one in found["tuning"]}
-    for way, rate in grid:
-        if (way, rate) not in tried:
-            done("tuning", TUNING_SEED, way, rate)
-    best = best_rates([one for one in found["tuning"] if (one["arm"], one["rate"]) in grid])
-    there = {(one["seed"], one["arm"]): one["rate"] for one in found["runs"]}
+    best = best_rates([done(TUNING, TUNING_SEED, *one) for one in grid])
     for seed in range(seeds):
         for way, rate in best.items():
-            if (seed, way) not in there:
-                done("runs", seed, way, rate)
-            elif there[seed, way] != rate:
-                runs = f"{out} has a run of {way} at a rate of {there[seed, way]:g}, and the best is now {rate:g}"
-                raise ValueError(f"{runs}; accepted: another --out")
+            done(STUDY, seed, way, rate)
 
 
 def main() -> int:
@@ -91,23 +130,21 @@ def main() -> int:
     parser.add_argument("--world", default="biographies", choices=list(PEOPLE))
     parser.add_argument("--people", type=int, help=f"the last {NEW} are new; default: 1050, in prose 250")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--out", type=Path, help="default: results/beyond_customisation/WORLD.json")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of both studies; default: results/local")
     given = parser.parse_args()
     people = PEOPLE[given.world] if given.people is None else given.people
-    settings = {"people": people, "target": TARGET, "most_steps": MOST}
-    out = given.out or CUSTOMISED.path(RESULTS, given.world)
     try:
         at_least("--people", people, 2 * NEW)
         at_least("--seeds", given.seeds, 1)
         if given.seeds > TUNING_SEED:
             raise ValueError(f"--seeds={given.seeds}: seed {TUNING_SEED} is for tuning; accepted: up to {TUNING_SEED}")
-        with locked(out), threads(1):
-            fresh = {"world": given.world, "settings": settings, "tuning": [], "runs": []}
-            found = CUSTOMISED.resumed(out, fresh)
-            measure(found, given.seeds, out, Console(highlight=False, markup=False))
+        with locked(given.out / STUDY / given.world), threads(1):
+            for study, report in ((TUNING, OF_RATES), (STUDY, REPORT)):
+                add_command(given.out / study, report, shlex.join(["python", "scripts/finetune.py", *sys.argv[1:]]))
+            measure(given.world, people, given.seeds, given.out, Console(highlight=False, markup=False))
     except ImportError as error:
         raise ValueError(f'finetune needs transformers ({error}); accepted: pip install "memlayers[hf]"') from None
-    print(out)
+    print(given.out / STUDY)
     return 0
 
 

@@ -18,13 +18,10 @@ from benches import report as speed
 from rich.console import Console
 
 from memlayers.studies.cli import verb
-from memlayers.studies.customised import CUSTOMISED
-from memlayers.studies.federated import FEDERATED
 from memlayers.studies.files import settings_in
 from memlayers.studies.frame import records
 from memlayers.studies.layout import read_layout
 from memlayers.studies.results import commit, redraw, studies_in
-from memlayers.studies.scripted import Content, Scripted
 from memlayers.studies.sections import filled, headline, render
 from memlayers.studies.summary import summary
 from memlayers.studies.table import screen, table, verdict
@@ -37,16 +34,10 @@ HEADLINE = ("frontier", "language")  # the studies in the README
 ARMS = ("memory", "ngram", "dense", "dense_4x")
 
 
-def scripted() -> list[tuple[Scripted, list[Content]]]:
-    """Studies by scripts of their own, and what they measured, of those whose files are there."""
-    found = [(study, study.load(RESULTS)) for study in (CUSTOMISED, FEDERATED)]
-    return [(study, contents) for study, contents in found if contents]
-
-
 def others() -> tuple[str, ...]:
     """Sections of RESULTS.md beside those of studies."""
-    sections, measured = (study.section(contents) for study, contents in scripted()), timed()
-    return (*sections, speed.section(measured)) if measured else tuple(sections)
+    measured = timed()
+    return (speed.section(measured),) if measured else ()
 
 
 def timed() -> dict[str, Any]:
@@ -55,18 +46,9 @@ def timed() -> dict[str, Any]:
     return measured if {"flat", "level", "peers", "summary"} <= measured.keys() else {}
 
 
-def numbers() -> dict[str, Any]:
-    """What results/summary.json has."""
-    studies = summary(studies_in(RESULTS))["studies"]
-    for study, contents in scripted():
-        studies |= study.summary(contents)
-    return {"studies": studies}
-
-
 def results_text() -> str:
     """RESULTS.md."""
-    rows = [study.overview(contents) for study, contents in scripted()]
-    return render(RESULTS, (WAYS, *others()), rows)
+    return render(RESULTS, (WAYS, *others()))
 
 
 def quoted_studies() -> list[Path]:
@@ -76,8 +58,6 @@ def quoted_studies() -> list[Path]:
 
 def redraw_all() -> list[Path]:
     written = [path for folder in studies_in(RESULTS) for path in redraw(folder, folder)]
-    for study, contents in scripted():
-        written += study.draw(contents, RESULTS / study.name / "figure")
     written += draw_ways(RESULTS, RESULTS / "beyond" / "figure")
     if measured := timed():
         written += speed.draw(measured, RESULTS / "bench" / "speed")
@@ -86,7 +66,7 @@ def redraw_all() -> list[Path]:
         readme = ROOT / "README.md"
         readme.write_text(filled(readme.read_text(), headline(quoted, ARMS)))
         written.append(readme)
-    (RESULTS / "summary.json").write_text(json.dumps(numbers(), indent=1, sort_keys=True) + "\n")
+    (RESULTS / "summary.json").write_text(json.dumps(summary(studies_in(RESULTS)), indent=1, sort_keys=True) + "\n")
     return [*written, RESULTS / "summary.json", ROOT / "RESULTS.md"]
 
 

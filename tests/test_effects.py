@@ -150,6 +150,7 @@ OTHERS: dict[str, tuple[Any, ...]] = {  # valid values, of which one is not the 
     "quantize.weights": ("int8",),
     "quantize.when": ("trained",),
     "distil.teacher": ("single/memory",),
+    "federated.way": ("average",),
     "distil.tokens": ("answers",),
     "trainer.accelerator": ("gpu",),
     "trainer.precision": ("bf16-mixed",),

@@ -2,47 +2,51 @@
 
 import copy
 import dataclasses
-import json
-import runpy
-import sys
 from collections import Counter
-from pathlib import Path
 
 import pytest
 import torch
-from commands import called, unasked
+from commands import composed, refusal, unasked
+from commands import one as job
 from hypothesis import given
 from hypothesis import strategies as st
 
 from memlayers import load
 from memlayers.config import RunConfig
-from memlayers.config.text import ContextConfig
-from memlayers.federated import WAYS, federate, laid_out, rounds, ways_of
-from memlayers.federated.clients import SHARED, Client, counted, owners
-from memlayers.federated.merging import average, by_reads, merge, message_bytes, received
-from memlayers.federated.rounds import beginning
+from memlayers.config.digest import digest
+from memlayers.config.federated import WAYS, ways_of
+from memlayers.kernels import choose
 from memlayers.model import Transformer
 from memlayers.recall.ask import Answers
 from memlayers.recall.ask import ask as recall_of
-from memlayers.studies.cli import verb
-from memlayers.studies.federated import FEDERATED as shown
 from memlayers.text import Text
+from memlayers.training.federated import federate, rounds
+from memlayers.training.federated.clients import SHARED, Client, counted, owners
+from memlayers.training.federated.merging import average, by_reads, merge, message_bytes, received
+from memlayers.training.federated.rounds import beginning, laid_out
 from memlayers.training.learner import Batches
+from memlayers.training.plan import plan
 from memlayers.training.record import record_path
 from memlayers.training.run import run
 
-ROOT = Path(__file__).resolve().parent.parent
 WORDS = ["world=biographies", "world.num_people=40", "training.steps=12", "training.batch_tokens=128"]
+WORDS += ["num_keys=64", "progress=none", "logger=none"]
 
 
 def config_of(arm: str, *words: str) -> RunConfig:
-    return unasked(f"arm={arm}", *WORDS, "num_keys=64", "progress=none", "logger=none", *words)
+    return unasked(f"arm={arm}", *WORDS, *words)
 
 
-def group_of(way: str, clients: int, arm: str = "memory") -> tuple[Transformer, list[Client]]:
-    config = config_of(arm)
-    chosen, owner, warm = laid_out(config, clients, 1, 0.2)
-    return beginning(config, chosen, WAYS[way], owner, warm, clients)
+def together(way: str, clients: int, rounds: int = 1, arm: str = "memory") -> RunConfig:
+    """Clients that learn in this way."""
+    settings = {"way": way, "clients": clients, "rounds": rounds}
+    return config_of(arm, *(f"federated.{key}={value}" for key, value in settings.items()))
+
+
+def group_of(way: str, clients: int, rounds: int = 1, arm: str = "memory") -> tuple[Transformer, list[Client]]:
+    config = together(way, clients, rounds, arm)
+    chosen = plan(config)
+    return beginning(config, chosen, *laid_out(config, chosen), choose("auto"))
 
 
 # --------------------------------------------------------------------------- who holds what
@@ -61,12 +65,13 @@ def test_every_subject_is_shared_or_one_clients(subjects, clients, share):
 def test_clients_tell_their_facts_and_their_part_of_the_shared_ones(warm):
     """Of each fact as many showings as in a plain run, counted over the documents of all clients."""
     clients, many = 3, 400
-    config = config_of("memory")
-    chosen, owner, _ = laid_out(config, clients, 1, 0.2)
+    config = together("alone", clients)
+    chosen = plan(config)
+    owner, _ = laid_out(config, chosen)
     names, told = chosen.text.world.subjects, torch.zeros(len(owner), clients)
     for j in range(clients):
         weights = (owner == j) + (0.0 if warm else 1 / clients) * (owner == SHARED)
-        one = Client(build(config, clients), chosen.text, config, weights, 30, many, stream=j)
+        one = Client(build("alone", clients), chosen.text, config, weights, 30, many, j, choose("auto"))
         for documents in one.batches:
             told[:, j] += (documents.tokens[:, None, : names.shape[1]] == names).all(dim=2).sum(dim=0)
     for j in range(clients):
@@ -78,9 +83,8 @@ def test_clients_tell_their_facts_and_their_part_of_the_shared_ones(warm):
     assert warm or torch.allclose(total[shared].mean(), torch.tensor(expected), rtol=0.1)
 
 
-def build(config: RunConfig, clients: int) -> Transformer:
-    chosen, owner, warm = laid_out(config, clients, 1, 0.2)
-    return beginning(config, chosen, WAYS["alone"], owner, warm, clients)[0]
+def build(way: str, clients: int, arm: str = "memory") -> Transformer:
+    return group_of(way, clients, arm=arm)[0]
 
 
 # --------------------------------------------------------------------------- merging
@@ -137,9 +141,8 @@ def test_all_have_the_merged_model_and_rows_that_nobody_read_stay(way):
 
 
 def test_reads_are_counted_as_a_loop_counts_them_and_padding_reads_nothing():
-    config = config_of("memory")
-    model = build(config, 2)
-    documents = next(iter(Batches(laid_out(config, 2, 1, 0.2)[0].text, 20, 1, (0, 0))))
+    model = build("alone", 2)
+    documents = next(iter(Batches(plan(config_of("memory")).text, 20, 1, (0, 0))))
     tokens = documents.tokens.clone()
     tokens[::2, -1] = 0
     with counted(model) as (reads,):
@@ -158,7 +161,7 @@ def test_reads_are_counted_as_a_loop_counts_them_and_padding_reads_nothing():
 
 
 def test_bytes_are_those_of_the_closed_form():
-    model = build(config_of("memory"), 2)
+    model = build("alone", 2)
     rows = [torch.arange(4096) % 4]  # three quarters of 4096 rows of 32 numbers
     weights = sum(one.numel() for one in model.parameters()) - 4096 * 32
     assert message_bytes(model, None, beside=2) == 4 * (weights + 4096 * 32)
@@ -166,7 +169,7 @@ def test_bytes_are_those_of_the_closed_form():
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name.endswith("values"))
     assert message_bytes(model, rows, beside=1) == 4 * 3072 * (32 + 1)
-    dense = build(config_of("dense"), 2)
+    dense = build("alone", 2, "dense")
     assert message_bytes(dense, [], beside=1) == 4 * sum(one.numel() for one in dense.parameters())
 
 
@@ -195,15 +198,20 @@ def test_one_client_is_a_plain_run_digit_for_digit(arm, tmp_path):
     config = dataclasses.replace(config_of(arm, "save_model=true"), results=str(tmp_path))
     record = run(config)
     plain = load(record_path(config)).model
-    chosen, owner, warm = laid_out(config, 1, 3, 0.2)
-    common, (one,) = beginning(config, chosen, WAYS["rows"], owner, warm, 1)
+    common, (one,) = group_of("alone", 1, 3, arm)
     for _ in range(3):
         one.train(4)
         merge(common, [one], by_rows=True)
     for (name, expected), found in zip(plain.named_parameters(), common.parameters(), strict=True):
         assert torch.equal(expected, found), name
-    found = federate(config, "alone", 1, 3, 0.2)  # 8 of 40 people are called shared
-    assert (32 * found["own"] + 8 * found["shared"]) / 40 == pytest.approx(record["recall"]["exact"])
+    alone = dataclasses.replace(together("alone", 1, 3, arm), results=str(tmp_path))
+    found = run(alone)
+    assert (
+        found["machine"]["kernels"] == record["machine"]["kernels"] and found["cost"].items() <= record["cost"].items()
+    )
+    shares = (32 * found["recall"]["exact"] + 8 * found["recall"]["shared"]) / 40  # 8 of 40 people are called shared
+    assert shares == pytest.approx(record["recall"]["exact"]) and not found["sent"]["bytes"]
+    assert run(alone) == found and record_path(alone).is_file()
 
 
 @pytest.mark.parametrize(("world", "phrasing"), [("biographies", "training"), ("biographies_prose", "held_out")])
@@ -216,138 +224,107 @@ def test_prose_is_asked_in_words_that_training_never_uses(world, phrasing, monke
 
     monkeypatch.setattr(rounds, "ask", ask)
     words = ["arm=memory", f"world={world}", "world.num_people=20", "training.steps=2", "training.batch_tokens=256"]
-    federate(unasked(*words, "model.d_model=8", "num_keys=16", "progress=none", "logger=none"), "average", 2, 1, 0.2)
+    words += ["model.d_model=8", "num_keys=16", "progress=none", "logger=none"]
+    config = unasked(*words, "federated.way=average", "federated.clients=2", "federated.rounds=1")
+    federate(config, plan(config))
     assert set(asked) == {phrasing} and len(asked) == 1 + 2 * 5  # the merged model, and what gets out of each client
 
 
-def test_other_numbers_of_rounds_repeat_what_merges_from_the_start():
-    cells = runpy.run_path(str(ROOT / "scripts" / "federated.py"))["cells"]
-    done = [(one["arm"], one["way"], one["clients"], one["rounds"]) for one in cells([4], [8, 32], 1)]
-    assert len(done) == len(set(done)) == 2 + 3 + 3 + 6 + 3
-    more = {("dense", "average", 4, 32), ("memory", "average", 4, 32), ("memory", "rows", 4, 32)}
-    assert {one for one in done if one[-1] == 32} == more
-
-
 def test_ways_differ():
-    assert ways_of("memory", 4) == list(WAYS)
-    assert ways_of("dense", 4) == ["alone", "average", "warm_average"]
-    assert ways_of("memory", 1) == ["alone", "warm_average", "rows_only"]
-    assert ways_of("dense", 1) == ["alone", "warm_average"]
+    assert ways_of(True, 4) == list(WAYS)
+    assert ways_of(False, 4) == ["alone", "average", "warm_average"]
+    assert ways_of(True, 1) == ["alone", "warm_average", "rows_only"]
+    assert ways_of(False, 1) == ["alone", "warm_average"]
     assert len({*WAYS.values()}) == len(WAYS)
 
 
-# --------------------------------------------------------------------------- the command
-
-SMALL = ["--people", "40", "--clients", "3", "--seeds", "1", "--exposures", "4", "--rounds", "2"]
+# --------------------------------------------------------------------------- the runs
 
 
-@pytest.mark.slow
-def test_the_command_writes_each_run_as_it_ends_and_goes_on_from_there(tmp_path):
-    path = tmp_path / "federated.json"
-    done = called("federated.py", *SMALL, "--out", str(path))
-    assert done.returncode == 0 and done.stdout.split()[-1] == str(path), done.stderr
-    whole = json.loads(path.read_text())
-    assert len(whole["runs"]) == 5 + 3 + 6 and path.parent.joinpath("federated.lock").exists() is False
-    kept = whole | {"runs": whole["runs"][:-1]}
-    path.write_text(json.dumps(kept))
-    again = called("federated.py", *SMALL, "--out", str(path))
-    assert again.returncode == 0 and len(again.stdout.splitlines()) == 2
-    assert [digits(one) for one in json.loads(path.read_text())["runs"]] == [digits(one) for one in whole["runs"]]
-    other = called("federated.py", *SMALL, "--shared", "0.4", "--out", str(path))
-    assert other.returncode == 2 and other.stderr.count("\n") == 1 and "has runs with" in other.stderr
-    runs = {(one["arm"], one["way"], one["clients"]): one for one in whole["runs"]}
-    for one in whole["runs"]:
-        assert one["code"]["version"] and one["machine"]["threads"] == 1
-        assert (one["bytes"] > 0) == (one["way"] != "alone" and one["clients"] > 1)
-        assert (one["others"] is None) == (one["clients"] == 1)
-    dense, memory = runs["dense", "average", 3], runs["memory", "average", 3]
-    for one in (dense, memory):
-        assert one["bytes"] == 2 * 2 * 3 * 4 * one["params"] and one["bytes_up"] == 4 * one["params"]
-        assert one["own"] == pytest.approx(one["others"], abs=0.02)  # all have one model, and nearly as many facts
-    assert runs["memory", "rows_only", 3]["bytes"] < runs["memory", "rows", 3]["bytes"] < memory["bytes"]
-    assert runs["memory", "alone", 3]["others"] < 0.1 < runs["memory", "rows", 3]["others"]
-    assert runs["memory", "rows_only", 3]["stranger_rows"] == runs["memory", "rows_only", 3]["stranger_all"]
+def test_what_is_sent_and_recalled_is_in_the_record(tmp_path):
+    found = {}
+    for arm, way in (("dense", "average"), ("memory", "average"), ("memory", "rows"), ("memory", "rows_only")):
+        words = ["training.steps=null", "training.exposures=4"]
+        config = unasked(
+            f"arm={arm}", *WORDS, *words, f"federated.way={way}", "federated.clients=3", "federated.rounds=2"
+        )
+        found[arm, way] = run(dataclasses.replace(config, results=str(tmp_path)))
+    for one in (found["dense", "average"], found["memory", "average"]):
+        params = one["cost"]["params"]
+        assert one["sent"] == {"up": 4 * params, "down": 4 * params, "bytes": 2 * 2 * 3 * 4 * params, "rows": None}
+        recall = one["recall"]
+        assert recall["exact"] == pytest.approx(recall["others"], abs=0.02)  # all have one model
+    sizes = [found["memory", way]["sent"]["bytes"] for way in ("rows_only", "rows", "average")]
+    assert sizes == sorted(set(sizes)) and 0 < found["memory", "rows"]["sent"]["rows"] < 1
+    frozen = found["memory", "rows_only"]["recall"]
+    assert frozen["stranger_rows"] == frozen["stranger_all"]
 
 
-def digits(one: dict) -> dict:
-    return {key: value for key, value in one.items() if key not in ("seconds", "machine", "code")}
+def test_settings_decide_the_digest_only_with_clients():
+    plain, averaged = job("arm=memory"), job("arm=memory", "federated.way=average")
+    others = job("arm=memory", "federated.way=average", "federated.rounds=4")
+    assert len({digest(plain), digest(averaged), digest(others)}) == 3
+    for word in ("federated.clients=8", "federated.rounds=4", "federated.shared=0.1"):
+        assert refusal("arm=memory", word).startswith(f"{word}: has no effect here")
+    assert refusal("federated.way=average", "training.probes=3").startswith("training.probes=3: has no effect here")
 
 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--clients", "1"], "--clients=1 is too small; accepted: 2 or more"),
-        (["--clients", "4,x"], "--clients=4,x: not understood; accepted: numbers, as in 4,16"),
-        (["--rounds", "8,0"], "--rounds=0 is too small; accepted: 1 or more"),
-        (["--seeds", "0"], "--seeds=0 is too small; accepted: 1 or more"),
-        (["--shared", "nan"], "--shared=nan is out of range; accepted: 0 to 1"),
+        (["federated.way=mean"], "federated.way='mean' is not known; accepted: " + ", ".join(WAYS)),
+        (["federated.clients=0"], "federated.clients=0 is too small; accepted: 1 or more"),
+        (["federated.rounds=0"], "federated.rounds=0 is too small; accepted: 1 or more"),
+        (["federated.shared=1.5"], "federated.shared=1.5 is out of range; accepted: 0 to 1"),
         (
-            ["--shared", "0", "--people", "40"],
-            "--shared=0.0 is 0 of 40 people; accepted: one or more, with one or more left for each of 4 clients",
+            ["federated.way=rows", "arm=dense"],
+            "federated.way=rows: no layer has a table; accepted: alone, average, warm_average",
         ),
-        (["--rounds", "999", "--people", "40"], "--rounds=999: clients take 12 steps; accepted: 1 to as many"),
-        (["--clients", "300"], "--clients=300: a step has 256 documents; accepted: 1 to as many"),
+        (
+            ["federated.way=average", "federated.clients=1"],
+            "federated.way=average: one client has nothing to merge; accepted: alone, warm_average, rows_only",
+        ),
+        (["save_model=true"], "save_model=True: clients of federated.way=alone do without; accepted: false"),
+        (
+            ["quantize.weights=int8"],
+            "quantize: clients of federated.way=alone do without; accepted: float32 and no noise",
+        ),
+        (["trainer=cpu_bf16"], "trainer: clients of federated.way=alone do without; accepted: trainer=cpu"),
+        (
+            ["world=biographies_prose", "world.context.source=retrieved"],
+            "world.context.source=retrieved: clients of federated.way=alone do without; accepted: none or given",
+        ),
     ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_a_mistake_is_one_line(words, said, tmp_path, monkeypatch, capsys):
-    script = runpy.run_path(str(ROOT / "scripts" / "federated.py"))
-    monkeypatch.setattr(sys, "argv", ["federated.py", *words, "--out", str(tmp_path / "federated.json")])
-    with pytest.raises(SystemExit) as ended:
-        verb(script["main"])
-    assert ended.value.code == 2 and capsys.readouterr().err == f"memlayers: {said}\n"
-    assert not (tmp_path / "federated.json").exists()
+def test_a_mistake_is_one_line(words, said):
+    usual = [] if any(word.startswith("federated.way") for word in words) else ["federated.way=alone"]
+    assert refusal(*usual, *words) == said
 
 
-# --------------------------------------------------------------------------- what is shown of it
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            ["federated.shared=0"],
+            "federated.shared=0.0 is 0 of 40 subjects; accepted: one or more, with one or more left for each of 4 "
+            "clients",
+        ),
+        (["federated.rounds=999"], "federated.rounds=999: clients take 10 steps; accepted: 1 to as many"),
+        (
+            ["federated.clients=20", "training.batch_tokens=64"],
+            "federated.clients=20: a step has 16 documents; accepted: 1 to as many",
+        ),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_what_the_world_is_too_small_for_is_refused_before_training(words, said):
+    config = config_of("memory", "federated.way=alone", *words)
+    with pytest.raises(ValueError) as caught:
+        federate(config, plan(config))
+    assert str(caught.value) == said
 
 
-def found_of(seeds: int) -> dict:
-    """Made up."""
-    runs = []
-    for seed in range(seeds):
-        for way, own in (("average", 0.5), ("rows", 0.7), ("rows_only", 0.6)):
-            recalls = dict.fromkeys(shown.shares, own + 0.01 * seed) | {"peer": None}
-            costs = dict.fromkeys(shown.costs, 2e6 if way == "average" else 1e6)
-            runs.append({"arm": "memory", "way": way, "clients": 4, "rounds": 2, "seed": seed} | recalls | costs)
-    return {
-        "world": "biographies",
-        "settings": {"people": 40, "exposures": 4.0, "shared": 0.2},
-        "runs": runs,
-    }
-
-
-def test_the_section_has_question_verdict_command_and_a_table_with_intervals_and_n():
-    text = shown.section([found_of(3)])
-    assert "+0.200 over 3 paired seeds; for 0.50 times the bytes" in text
-    assert "clients recall 0.610 [0.585, 0.635] of their own facts and a stranger 0.610" in text and "Dense" not in text
-    settings = "--people 40 --exposures 4 --shared 0.2 --clients 4 --rounds 2 --seeds 3"
-    assert f"    python scripts/federated.py --world biographies {settings}" in text
-    lines = [
-        [cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")
-    ]
-    rows = [dict(zip(lines[0], line, strict=True)) for line in lines[2:]]
-    assert [row["way"] for row in rows] == ["average", "rows", "rows_only"]
-    assert rows[1]["own"] == "0.710 [0.685, 0.735]" and rows[1]["n"] == "3" and rows[1]["peer"] == "-"
-    assert rows[1]["bytes_up"] == "1.000"
-
-
-def test_the_summary_has_means_and_intervals_and_nothing_without_a_file(tmp_path: Path):
-    prose = found_of(2) | {"world": "biographies_prose"}
-    both = shown.summary([found_of(3), prose])["beyond_federated"]
-    assert [row["n"] for row in both["biographies_prose"]["rows"]] == [2, 2, 2]
-    found = both["biographies"]["rows"]
-    assert [row["way"] for row in found] == ["average", "rows", "rows_only"] and "peer" not in found[0]
-    assert found[0]["own"]["mean"] == pytest.approx(0.51) and found[0]["n"] == 3
-    assert shown.load(tmp_path) == []
-    other = shown.path(tmp_path, "biographies")
-    other.parent.mkdir()
-    other.write_text("{}")
-    with pytest.raises(ValueError, match=r"biographies.json: not written by scripts/federated.py"):
-        shown.load(tmp_path)
-
-
-def test_a_store_of_every_clients_documents_is_refused():
-    config = config_of("memory")
-    config = dataclasses.replace(config, world=dataclasses.replace(config.world, context=ContextConfig("retrieved")))
-    with pytest.raises(ValueError, match=r"^world.context.source=retrieved: clients share no documents; accepted: "):
-        laid_out(config, 2, 1, 0.2)
+def test_the_study_has_a_row_for_each_way():
+    jobs = composed("experiment=beyond_federated", "federated.clients=4,16")
+    assert len(jobs) == 36 and len({digest(job) for job in jobs}) == 12

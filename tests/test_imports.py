@@ -33,7 +33,7 @@ SCIENCE = {
     "recall": {"documents", "facts", "layers", "model", "text"},
 }
 # The rest, in order: each may import from the science and from those before it.
-WIRING = ["training", "federated", "foreign", "trained", "exported", "tracing", "studies", "__main__"]
+WIRING = ["training", "foreign", "trained", "exported", "tracing", "studies", "__main__"]
 FRAMEWORKS = {"hydra", "omegaconf", "lightning", "pytorch_lightning"}
 
 

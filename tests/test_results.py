@@ -18,6 +18,7 @@ from memlayers.studies.frame import RECORDS, framed, read_all
 from memlayers.studies.layout import FILE, read_layout
 from memlayers.studies.results import commit, redraw, studies_in
 from memlayers.studies.sections import filled, headline, render
+from memlayers.studies.summary import summary
 from memlayers.studies.table import markdown, table
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -148,13 +149,13 @@ def committed() -> list[Path]:
 
 def test_results_and_readme_are_those_of_the_committed_records():
     sys.path.insert(0, str(ROOT / "scripts"))
-    from report import ARMS, RESULTS, numbers, quoted_studies, results_text
+    from report import ARMS, RESULTS, quoted_studies, results_text
 
     assert committed() and (ROOT / "RESULTS.md").read_text() == results_text()
     readme = (ROOT / "README.md").read_text()
     assert filled(readme, headline(quoted_studies(), ARMS)) == readme
     found = json.loads((RESULTS / "summary.json").read_text())
-    assert found == json.loads(json.dumps(numbers()))
+    assert found == json.loads(json.dumps(summary(committed())))
 
 
 @pytest.mark.parametrize("folder", committed(), ids=lambda folder: folder.name)

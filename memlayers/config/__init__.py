@@ -4,6 +4,7 @@ A user's mistake raises ValueError with one line that names the key, the value a
 """
 
 from memlayers.config.distil import DistilConfig
+from memlayers.config.federated import FederatedConfig
 from memlayers.config.model import MatchConfig, ModelConfig
 from memlayers.config.optim import OptimConfig, RoleConfig, ScheduleConfig
 from memlayers.config.quantize import QuantizeConfig
@@ -14,6 +15,7 @@ __all__ = [
     "AtlasConfig",
     "BiographiesConfig",
     "DistilConfig",
+    "FederatedConfig",
     "MatchConfig",
     "ModelConfig",
     "OptimConfig",

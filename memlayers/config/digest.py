@@ -58,8 +58,7 @@ def without_effect(config: Any) -> set[str]:
     found = {"world.name"}
     model, match = config.model, config.match
     extras = [one for one in (model.residual, model.values, model.before, model.beside) if one is not None]
-    layers = [model.ffn, *extras]
-    if not any(hasattr(layer, "pool") for layer in layers) and all(is_ours(layer) for layer in layers):
+    if not model.has_tables and all(is_ours(layer) for layer in [model.ffn, *extras]):
         found |= {"optim.values", "optim.clip_values", "optim.roles.memory_key", "model.value_scale"}
         found |= {"quantize.tables", "quantize.noise"}
     if isinstance(model.ffn, Dense) and (match.reference is None or isinstance(match.reference, Dense)):
@@ -73,6 +72,10 @@ def without_effect(config: Any) -> set[str]:
         found |= {"distil.tokens", "distil.temperature"}
     elif config.training.loss == "answers":
         found.add("distil.tokens")
+    if config.federated.way is None:
+        found |= {"federated.clients", "federated.rounds", "federated.shared"}
+    else:
+        found |= {"training.probes", "training.max_probed_facts"}
     if not extras:
         found.add("model.extra_blocks")
     if config.training.steps is not None:

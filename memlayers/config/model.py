@@ -35,6 +35,11 @@ class ModelConfig:
     def is_dense(self) -> bool:
         return isinstance(self.ffn, Dense)
 
+    @property
+    def has_tables(self) -> bool:
+        """Whether any layer reads rows of a pool."""
+        return any(hasattr(layer, "pool") for layer in (self.ffn, *(getattr(self, place) for place in PLACES)))
+
     def chosen_blocks(self) -> list[int]:
         """Indices of the blocks that use ffn; the middle of an even depth is the later of the two."""
         return chosen("model.blocks", self.blocks, self.depth)

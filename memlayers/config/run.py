@@ -7,6 +7,7 @@ from typing import Any
 from memlayers.checks import at_least, one_of, positive, within
 from memlayers.config.digest import flatten, settings
 from memlayers.config.distil import DistilConfig
+from memlayers.config.federated import FederatedConfig
 from memlayers.config.model import PLACES, MatchConfig, ModelConfig
 from memlayers.config.optim import OptimConfig
 from memlayers.config.quantize import QuantizeConfig
@@ -80,6 +81,7 @@ class RunConfig:
     training: TrainingConfig = field(default_factory=TrainingConfig)
     quantize: QuantizeConfig = field(default_factory=QuantizeConfig)
     distil: DistilConfig = field(default_factory=DistilConfig)
+    federated: FederatedConfig = field(default_factory=FederatedConfig)
     trainer: dict[str, Any] = field(default_factory=lambda: dict(ON_CPU))  # arguments of lightning.Trainer
     threads: int = 1  # of torch; one is fastest for tiny models, and makes digits repeatable
     seed: int = 0  # of the model and the order of documents, not of facts (world.seed). Not in the digest
@@ -99,6 +101,11 @@ class RunConfig:
     save_model: bool = False  # keep the trained model beside the record, for scripts/ask.py and memlayers.load
     checkpoint_minutes: float | None = 10.0  # time between checkpoints; null: none
     progress: str = "auto"  # auto: a bar on a terminal, lines elsewhere; none
+
+    @property
+    def on_plain_cpu(self) -> bool:
+        """Whether trainer=cpu is as it was chosen."""
+        return self.trainer == ON_CPU
 
     def validate(self) -> None:
         for key, value in flatten(settings(self)).items():
@@ -132,6 +139,7 @@ class RunConfig:
         )
         self.validate_quantize()
         self.distil.validate(self.training.loss, f"{self.study}/{self.arm}" if self.save_model else None)
+        self.federated.validate(self)
         self.validate_devices()
         self.validate_kernels()
         one_of("progress", self.progress, ("auto", "none"))

@@ -161,5 +161,5 @@ def answered(model: nn.Module, documents: Documents) -> tuple[Tensor, float]:
 
 
 @torch.no_grad()
-def recall(model: nn.Module, documents: Documents) -> float:
+def share_recalled(model: nn.Module, documents: Documents) -> float:
     return answered(model, documents)[1]

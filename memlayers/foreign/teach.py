@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from memlayers.documents import Documents
 from memlayers.facts.world import PAD
 from memlayers.foreign.groups import param_groups
-from memlayers.foreign.taught import Taught, loss_of, recall, told
+from memlayers.foreign.taught import Taught, loss_of, share_recalled, told
 from memlayers.layers.pool import readers
 from memlayers.optim.sparse_finetuning import Background, Counts, choose_rows, count_reads, only_rows
 
@@ -30,38 +30,40 @@ BATCHES, POSITIONS = 200, 120  # of the background, and tokens of each that are 
 
 
 def teach(arm: str, taught: Taught, rate: float) -> dict[str, Any]:
-    """Teach the new facts. Returns, with recall in words of training and, as NAME_held_out, in others (None in terse
-    text):
+    """Teach the new facts; returns blocks of a record.
 
-    before, old: recall of old facts, before and after. forgotten: by which share of itself it falls.
-    new: recall of new facts. steps, and seconds with the choice of rows and without measurements.
-    bytes: of what has to be kept beside the first model. rows: of the table that are trained, None in other ways.
-    tokens: of a question up to its answer, a mean.
+    recall, in words of training and, as NAME_held_out, in others (None in terse text): exact and held_out, of new
+    facts; before and old, of old ones, before and after. context.tokens: of a question up to its answer, a mean.
+    taught: forgotten, by which share of itself recall of old facts falls; steps; delta_bytes, of what has to be kept
+    beside the first model; rows of the table that are trained, None in other ways.
+    timing: seconds, with the choice of rows and without measurements.
     """
     before = recalled(taught.model, taught.old, "before")
     if not before["before"]:
         raise ValueError("the pretrained model recalls no old fact; accepted: fewer --people")
     if arm == "context":
         told_once = taught.text.stated(taught.new_people, torch.Generator().manual_seed(0)).tokens
-        asked, found = taught.new_in_context, {"steps": 0, "seconds": 0.0, "rows": None}
-        found |= {"bytes": 2 * int((told_once != PAD).sum())}  # two a token
-        found |= recalled(taught.model, taught.old, "old") | recalled(taught.model, asked, "new")
+        asked, kept = taught.new_in_context, 2 * int((told_once != PAD).sum())  # two bytes a token
+        found: dict[str, Any] = {"steps": 0, "delta_bytes": kept, "rows": None}
+        seconds, recall = 0.0, recalled(taught.model, taught.old, "old") | recalled(taught.model, asked, "exact")
     else:
-        asked, found = taught.new, trained(arm, taught, rate)
-    forgotten = {
-        f"forgotten{words}": 1 - found[f"old{words}"] / share if (share := before[f"before{words}"]) else None
-        for words in ("", "_held_out")
-    }
+        asked, (found, seconds, recall) = taught.new, trained(arm, taught, rate)
+    for words in ("", "_held_out"):
+        share = before[f"before{words}"]
+        found[f"forgotten{words}"] = 1 - recall[f"old{words}"] / share if share else None
+    recall["held_out"] = recall.pop("exact_held_out")
     length = asked["training"].answers.long().argmax(dim=1).double().mean()
-    return {"arm": arm, "rate": rate, "tokens": float(length)} | before | forgotten | found
+    recall |= before | {"context": {"tokens": float(length)}}
+    return {"recall": recall, "taught": found, "timing": {"seconds": seconds}}
 
 
-def trained(arm: str, taught: Taught, rate: float) -> dict[str, Any]:
+def trained(arm: str, taught: Taught, rate: float) -> tuple[dict[str, Any], float, dict[str, Any]]:
+    """taught, seconds and recall of `teach`, for a way that trains."""
     generator, began = torch.Generator().manual_seed(1), time.perf_counter()
     with way(arm, taught, rate) as (model, optimizer, rows):
         seconds = time.perf_counter() - began
         for step in range(MOST + 1):
-            learnt = recall(model, taught.new["training"]) if step % EVERY == 0 else 0.0
+            learnt = share_recalled(model, taught.new["training"]) if step % EVERY == 0 else 0.0
             if learnt >= TARGET or step == MOST:
                 break
             began = time.perf_counter()
@@ -72,9 +74,9 @@ def trained(arm: str, taught: Taught, rate: float) -> dict[str, Any]:
             optimizer.step()
             optimizer.zero_grad()
             seconds += time.perf_counter() - began
-        recalls = recalled(model, taught.new, "new") | recalled(model, taught.old, "old")
+        recall = recalled(model, taught.new, "exact") | recalled(model, taught.old, "old")
         size = delta_bytes(taught.model, model)
-    return {"steps": step, "seconds": seconds, "bytes": size, "rows": rows} | recalls
+    return {"steps": step, "delta_bytes": size, "rows": rows}, seconds, recall
 
 
 def lessons(taught: Taught, generator: torch.Generator) -> Documents:
@@ -86,8 +88,8 @@ def lessons(taught: Taught, generator: torch.Generator) -> Documents:
 
 def recalled(model: nn.Module, asked: dict[str, Documents], name: str) -> dict[str, Any]:
     """Recall of questions by phrasing, as NAME and NAME_held_out."""
-    held_out = recall(model, asked["held_out"]) if "held_out" in asked else None
-    return {name: recall(model, asked["training"]), f"{name}_held_out": held_out}
+    held_out = share_recalled(model, asked["held_out"]) if "held_out" in asked else None
+    return {name: share_recalled(model, asked["training"]), f"{name}_held_out": held_out}
 
 
 def delta_bytes(before: nn.Module, after: nn.Module) -> int:

@@ -56,6 +56,10 @@ class Faster:
     in_triton: Callable[..., Any] | None = None
     used: set[str] = field(default_factory=set)  # native, triton, reference: implementations of the calls so far
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Faster":
+        """Itself, as any function: copies of a model note what they call in one place."""
+        return self
+
     def __call__(self, *arguments: Any, **settings: Any) -> Any:
         if settings.get("sparse", True):  # a read with a dense gradient is the reference's
             first = next(iter((*arguments, *settings.values())))

@@ -30,6 +30,9 @@ READOUTS = {  # short name -> dotted key in a record
     "context_hits": "recall.context.hits.training",
     "context_hits_held_out": "recall.context.hits.held_out",
     "store_bytes": "recall.context.store_bytes",
+    **{name: f"recall.{name}" for name in ("others", "shared", "before", "peer", "peer_rows")},
+    **{name: f"recall.{name}" for name in ("before_held_out", "old", "old_held_out")},
+    **{f"stranger_{what}": f"recall.stranger_{what}" for what in ("all", "rows")},
     "bits_per_parameter": "recall.bits_per_parameter",
     "plateau": "training.plateau.exposures",
     "unknown_auroc": "recall.unknown.auroc",
@@ -40,6 +43,10 @@ READOUTS = {  # short name -> dotted key in a record
     "table_bytes": "storage.tables",
     "weight_bytes": "storage.weights",
     "bits_per_fact": "storage.bits_per_fact",
+    **{f"bytes_{way}": f"sent.{way}" for way in ("up", "down")},
+    "bytes_sent": "sent.bytes",
+    "rows_sent": "sent.rows",
+    **{name: f"taught.{name}" for name in ("forgotten", "forgotten_held_out", "delta_bytes", "rows", "steps")},
     "agrees_when_wrong": "recall.teacher.agrees_when_wrong",
     "right_when_right": "recall.teacher.right_when_right",
     "right_when_wrong": "recall.teacher.right_when_wrong",
@@ -51,7 +58,7 @@ READOUTS = {  # short name -> dotted key in a record
 }
 
 COUNTS = ("question_tokens", "store_bytes", "bits_per_parameter")  # under `recall` in a record, and no shares
-SHARES = {"slots_used", "same_address", "same_address_name"} | {  # read-outs from 0 to 1
+SHARES = {"slots_used", "same_address", "same_address_name", "rows_sent"} | {  # read-outs from 0 to 1
     name for name, key in READOUTS.items() if key.startswith("recall.") and name not in COUNTS
 }
 

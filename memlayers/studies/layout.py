@@ -21,12 +21,16 @@ FILE = "study.yaml"
 def write_layout(jobs: list[RunConfig], words: list[str]) -> None:
     """Write study.yaml of each job's study, with this command added to those that are there."""
     for folder, job in {Path(job.results) / job.study: job for job in jobs}.items():
-        command = f"python scripts/train.py {shlex.join(words)}"
-        with locked(folder / FILE):
-            layout = read_layout(folder)
-            if job.report != ReportConfig():  # a run that declares nothing leaves the layout as it is
-                layout |= asdict(job.report)
-            save_layout(folder, layout | {"commands": list(dict.fromkeys([*layout["commands"], command]))})
+        add_command(folder, job.report, f"python scripts/train.py {shlex.join(words)}")
+
+
+def add_command(folder: Path, report: ReportConfig, command: str) -> None:
+    """Write study.yaml of a study, with this command added to those that are there."""
+    with locked(folder / FILE):
+        layout = read_layout(folder)
+        if report != ReportConfig():  # a run that declares nothing leaves the layout as it is
+            layout |= asdict(report)
+        save_layout(folder, layout | {"commands": list(dict.fromkeys([*layout["commands"], command]))})
 
 
 def save_layout(folder: Path, layout: dict[str, Any]) -> None:

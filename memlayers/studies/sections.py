@@ -1,7 +1,6 @@
 """RESULTS.md, a section a study, and the table of the README: written from the records in results/."""
 
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +17,15 @@ HEAD = "# Results\n\nWritten by `python scripts/report.py` from the records in `
 MARKERS = ("<!-- results -->", "<!-- /results -->")
 
 
-def render(results: Path, others: tuple[str, ...] = (), rows: Sequence[dict[str, Any]] = ()) -> str:
-    """RESULTS.md: what every study came to, a section for each, and other sections with their rows of the overview."""
+def render(results: Path, others: tuple[str, ...] = ()) -> str:
+    """RESULTS.md: what every study came to, a section for each, and other sections."""
     studies = studies_in(results)
-    return "\n\n".join([HEAD.rstrip(), overview(studies, rows), *map(section, studies), *others]) + "\n"
+    return "\n\n".join([HEAD.rstrip(), overview(studies), *map(section, studies), *others]) + "\n"
 
 
-def overview(studies: list[Path], others: Sequence[dict[str, Any]] = ()) -> str:
+def overview(studies: list[Path]) -> str:
     """A row a study: its worlds, how many runs it has, and its verdict."""
-    rows = list(others)
+    rows = []
     for folder in studies:
         found, layout = list(read_all(folder)), read_layout(folder)
         worlds = ", ".join(sorted({record["world"] for record in found}))
@@ -39,7 +38,7 @@ def overview(studies: list[Path], others: Sequence[dict[str, Any]] = ()) -> str:
                 "verdict": layout["verdict"].replace("|", "\\|") or "-",
             }
         )
-    return as_markdown(pandas.DataFrame(sorted(rows, key=lambda row: row["study"])))
+    return as_markdown(pandas.DataFrame(rows))
 
 
 def section(folder: Path) -> str:

@@ -8,7 +8,6 @@ from omegaconf import OmegaConf
 from optuna.trial import BaseTrial, FrozenTrial
 
 from memlayers.config import RunConfig
-from memlayers.config.model import PLACES
 from memlayers.studies.files import CONF
 
 EDGE = 0.03  # share of a range; a setting within it from an end is at the edge
@@ -19,8 +18,7 @@ def space_of(config: RunConfig) -> Space:
     """The search space of an arm: conf/space/default.yaml, tables.yaml or dense.yaml, those of prose, and the arm's
     own.
     """
-    layers = [config.model.ffn, *(getattr(config.model, place) for place in PLACES)]
-    kind = "tables" if any(hasattr(layer, "pool") for layer in layers) else "dense"
+    kind = "tables" if config.model.has_tables else "dense"
     prose = ("prose", f"prose_{kind}") if config.world.text == "prose" else ()
     merged: Space = {}
     for name in dict.fromkeys(("default", kind, *prose, config.arm)):  # an arm may be called dense

@@ -1,10 +1,12 @@
 """What a configuration means for a run: text, matched model, batch size and number of steps."""
 
 import dataclasses
+from typing import Any
 
 import torch
 
 from memlayers.config import RunConfig
+from memlayers.config.digest import settings
 from memlayers.cost import Matched, solve
 from memlayers.layers.feedforward import Workload
 from memlayers.text import Text, text_of
@@ -44,3 +46,26 @@ def plan(config: RunConfig) -> Plan:
     exposures_a_step = text.mean_exposures * batch_size
     steps = round((config.training.steps or config.training.exposures / exposures_a_step) * matched.steps)
     return Plan(text, work, matched, batch_size, max(1, steps), max(1, steps) * exposures_a_step)
+
+
+def described(config: RunConfig, chosen: Plan) -> dict[str, Any]:
+    """The record's blocks that are known before training: facts, model, match, cost, and the lengths of training."""
+    world, matched = chosen.text.world, chosen.matched
+    return {
+        "facts": {
+            "relations": [dataclasses.asdict(relation) for relation in world.statistics()],
+            "joint_entropy": world.joint_entropy(),
+            "corpora": {corpus.name: corpus.digest for corpus in world.corpora},
+            "notes": list(world.notes),
+        },
+        "model": settings(matched.model) | {"num_tokens": len(chosen.text.vocabulary)},
+        "match": {"by": config.match.by, "target": matched.target, "reached": matched.reached},
+        "cost": dataclasses.asdict(matched.cost)
+        | {"flops_per_token": matched.cost.flops, "training_flops": matched.cost.flops * chosen.tokens},
+        "training": {
+            "steps": chosen.steps,
+            "batch_size": chosen.batch_size,
+            "tokens": chosen.tokens,
+            "exposures": chosen.exposures,
+        },
+    }

@@ -1,6 +1,5 @@
 """One run from its configuration to its record."""
 
-import dataclasses
 import json
 import math
 from contextlib import nullcontext
@@ -22,8 +21,9 @@ from memlayers.training.ahead import Ahead
 from memlayers.training.checkpoint import Checkpointer, processes_kept, step_kept
 from memlayers.training.checkpoint_files import checkpoint_path, delete_checkpoint, tables_path
 from memlayers.training.divergence import Diverged, noticed
+from memlayers.training.federated import federate
 from memlayers.training.learner import Batches, FactLearner
-from memlayers.training.plan import Plan, plan
+from memlayers.training.plan import Plan, described, plan
 from memlayers.training.probe import FinalMeasurement, RecallProbe
 from memlayers.training.process import locked, threads
 from memlayers.training.progress import RunProgress, terminal_bar
@@ -95,7 +95,10 @@ def run_alone(config: RunConfig, path: Path) -> Record:
             for note in chosen.text.world.notes:
                 print(f"note: {note}", flush=True)
         with threads(config.threads), RunProgress(path, config, chosen.steps) as progress:
-            record |= train(config, chosen, progress, first or 0, [*earlier, here])
+            if config.federated.way is None:
+                record |= train(config, chosen, progress, first or 0, [*earlier, here])
+            else:
+                record |= federate(config, chosen)
         record["machine"]["kernels"] = record.pop("kernels")
         record["status"] = "ok"
     except Exception as error:
@@ -152,41 +155,31 @@ def train(
     left = left_plateau([(point["exposures"], point["recall"]) for point in probe.curve], recall["floor"])
     flops = matched.cost.flops * tokens
     taught = {} if teacher is None else teacher.blocks(chosen.work, tokens, flops)
-    return taught | {
-        "kernels": implementations_used(kernels),
-        "facts": {
-            "relations": [dataclasses.asdict(relation) for relation in text.world.statistics()],
-            "joint_entropy": text.world.joint_entropy(),
-            "corpora": {corpus.name: corpus.digest for corpus in text.world.corpora},
-            "notes": list(text.world.notes),
-        },
-        "model": settings(matched.model) | {"num_tokens": len(text.vocabulary)},
-        "match": {"by": config.match.by, "target": matched.target, "reached": matched.reached},
-        "cost": dataclasses.asdict(matched.cost)
+    known = described(config, chosen)
+    return (
+        taught
+        | known
         | {
-            "flops_per_token": matched.cost.flops,
-            "training_flops": flops,
-            "params_in_pools": sum(len(pool.values) * pool.d_value for pool in model.tables()),
+            "kernels": implementations_used(kernels),
+            "cost": known["cost"]
+            | {"params_in_pools": sum(len(pool.values) * pool.d_value for pool in model.tables())}
+            | taught.get("cost", {}),
+            "training": known["training"]
+            | {
+                "final_loss": learner.logged_loss,
+                "curve": probe.curve,
+                "plateau": None if left is None else {"exposures": left, "flops": flops * left / chosen.exposures},
+            },
+            "optimizer": optimizer_of_roles(model, config.optim),
+            "recall": recall | {"bits_per_parameter": recall["stored_bits"] / matched.cost.params},
+            "storage": storage(model, config.quantize, recall),
+            "timing": {
+                "seconds": seconds,
+                "probe_seconds": probe.seconds,
+                "tokens_per_second": tokens / seconds if seconds > 0 else None,
+            },
         }
-        | taught.get("cost", {}),
-        "training": {
-            "steps": chosen.steps,
-            "batch_size": chosen.batch_size,
-            "tokens": tokens,
-            "exposures": chosen.exposures,
-            "final_loss": learner.logged_loss,
-            "curve": probe.curve,
-            "plateau": None if left is None else {"exposures": left, "flops": flops * left / chosen.exposures},
-        },
-        "optimizer": optimizer_of_roles(model, config.optim),
-        "recall": recall | {"bits_per_parameter": recall["stored_bits"] / matched.cost.params},
-        "storage": storage(model, config.quantize, recall),
-        "timing": {
-            "seconds": seconds,
-            "probe_seconds": probe.seconds,
-            "tokens_per_second": tokens / seconds if seconds > 0 else None,
-        },
-    }
+    )
 
 
 def optimizer_of_roles(model: Transformer, optim: OptimConfig) -> list[dict[str, Any]]:

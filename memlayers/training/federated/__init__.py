@@ -6,6 +6,6 @@ The loop is our own. flwr 1.42 does not fit constraints.txt: it wants protobuf <
 for its simulation.
 """
 
-from memlayers.federated.rounds import WAYS, Way, federate, laid_out, ways_of
+from memlayers.training.federated.rounds import federate
 
-__all__ = ["WAYS", "Way", "federate", "laid_out", "ways_of"]
+__all__ = ["federate"]

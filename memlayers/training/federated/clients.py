@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from memlayers.config import RunConfig
 from memlayers.facts.world import PAD
-from memlayers.kernels import choose
+from memlayers.kernels import Kernels
 from memlayers.layers.feedforward import FFNOutput
 from memlayers.layers.pool import readers
 from memlayers.model import Transformer, parameters_with_roles
@@ -29,8 +29,8 @@ def owners(num_subjects: int, clients: int, shared: float) -> Tensor:
     common = round(shared * num_subjects)
     if not 1 <= common <= num_subjects - clients:
         raise ValueError(
-            f"--shared={shared} is {common} of {num_subjects} people; accepted: one or more, with one or more left for "
-            f"each of {clients} clients"
+            f"federated.shared={shared} is {common} of {num_subjects} subjects; accepted: one or more, with one or "
+            f"more left for each of {clients} clients"
         )
     place = torch.arange(num_subjects) - common
     return torch.where(place < 0, SHARED, place % clients)
@@ -45,14 +45,22 @@ class Client:
     """
 
     def __init__(
-        self, model: Transformer, text: Text, config: RunConfig, weights: Tensor, size: int, steps: int, stream: int
+        self,
+        model: Transformer,
+        text: Text,
+        config: RunConfig,
+        weights: Tensor,
+        size: int,
+        steps: int,
+        stream: int,
+        kernels: Kernels,
     ):
         own = config.world
         world = dataclasses.replace(text.world, weights=text.world.weights * weights[:, None])
         told = Text(world, own.text, own.document, own.sentences, own.prose, own.corpus, own.seed, own.context)
         self.model, self.config, self.size = model, config, size
         self.batches = iter(Batches(told, size, steps, (own.seed + stream, config.seed)))
-        self.optimizers = build_optimizers(model, config.optim, choose(config.kernels))
+        self.optimizers = build_optimizers(model, config.optim, kernels)
         self.schedules = build_schedules(self.optimizers, config.optim, steps)
         self.reads: list[Tensor] = []  # reads of each slot (n,) of each table in the last round
 

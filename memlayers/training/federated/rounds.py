@@ -6,83 +6,61 @@ run.
 """
 
 import copy
-from typing import Any, NamedTuple
+import time
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from memlayers.config import RunConfig
-from memlayers.federated.clients import SHARED, Client, owners
-from memlayers.federated.merging import merge, message_bytes, received
-from memlayers.kernels import choose
+from memlayers.config.federated import WAYS
+from memlayers.kernels import Kernels, choose, implementations_used
 from memlayers.model import Transformer, build_model, parameters_with_roles
 from memlayers.recall.ask import ask
 from memlayers.text import Text
-from memlayers.training.plan import Plan, plan
+from memlayers.training.federated.clients import SHARED, Client, owners
+from memlayers.training.federated.merging import merge, message_bytes, received
+from memlayers.training.plan import Plan, described
 
-
-class Way(NamedTuple):
-    """How clients learn together."""
-
-    merge: str | None  # average, rows, or None: no merging
-    is_warm: bool = False  # a server first trains on the shared facts, clients then only on their own
-    only_tables: bool = False  # clients train and send tables only; all else stays as the server trained it
-
-
-WAYS = {
-    "alone": Way(None),
-    "average": Way("average"),
-    "rows": Way("rows"),
-    "warm_average": Way("average", is_warm=True),
-    "warm_rows": Way("rows", is_warm=True),
-    "rows_only": Way("rows", is_warm=True, only_tables=True),
-}
 STRANGERS = ("before", "stranger_all", "stranger_rows", "peer", "peer_rows")
 
 
-def ways_of(arm: str, clients: int) -> list[str]:
-    """Names of the distinct ways: `rows` needs a table, and with one client there is nothing to merge."""
-    names = [name for name, way in WAYS.items() if way.merge != "rows" or arm != "dense"]
-    if clients > 1:
-        return names
-    return list({WAYS[name][1:]: name for name in reversed(names)}.values())[::-1]
-
-
-def laid_out(config: RunConfig, clients: int, rounds: int, shared: float) -> tuple[Plan, Tensor, int]:
-    """The plan of a plain run, the owner (n,) of each subject, and the number of the server's steps in warm ways.
+def laid_out(config: RunConfig, chosen: Plan) -> tuple[Tensor, int]:
+    """The owner (n,) of each subject, and the number of the server's steps in warm ways.
 
     Raises ValueError for settings that cannot be met.
     """
-    if config.world.context.source == "retrieved":  # from a store of every client's facts
-        raise ValueError("world.context.source=retrieved: clients share no documents; accepted: none or given")
-    chosen = plan(config)
-    owner = owners(len(chosen.text.world.facts), clients, shared)
+    own = config.federated
+    owner = owners(len(chosen.text.world.facts), own.clients, own.shared)
     warm = round(chosen.steps * float((owner == SHARED).double().mean()))
-    if not 1 <= rounds <= chosen.steps - warm:
-        raise ValueError(f"--rounds={rounds}: clients take {chosen.steps - warm} steps; accepted: 1 to as many")
-    if clients > chosen.batch_size:
-        raise ValueError(f"--clients={clients}: a step has {chosen.batch_size} documents; accepted: 1 to as many")
-    return chosen, owner, warm
+    if (most := chosen.steps - warm) < own.rounds:
+        raise ValueError(f"federated.rounds={own.rounds}: clients take {most} steps; accepted: 1 to as many")
+    if own.clients > chosen.batch_size:
+        raise ValueError(
+            f"federated.clients={own.clients}: a step has {chosen.batch_size} documents; accepted: 1 to as many"
+        )
+    return owner, warm
 
 
-def federate(config: RunConfig, name: str, clients: int, rounds: int, shared: float) -> dict[str, Any]:
-    """Train in one of WAYS and measure. Raises ValueError for settings that cannot be met, FloatingPointError for a
-    loss that is not finite.
+def federate(config: RunConfig, chosen: Plan) -> dict[str, Any]:
+    """Train in the way of `config.federated` and measure; returns the blocks of the record. Raises ValueError
+    for settings that cannot be met, FloatingPointError for a loss that is not finite.
 
     In prose all recall is asked in words that training never uses. As means over clients j, of the model of client j
     after the last merge:
-    own, others: on j's facts, and on those of other clients. shared: on facts that all hold.
+    exact, others: on j's facts, and on those of other clients. shared: on facts that all hold.
     Recall on j's facts, of other models:
     before: j's model before the last merge.
     stranger_all: the initial model with all that j sent in the last round. stranger_rows: with only the rows it read.
     peer, peer_rows: another client's model before the last merge, without and with the rows that j read.
 
-    bytes_up, bytes_down: per client and round. bytes: in total, both ways. rows_sent: share of all rows of tables.
+    sent: bytes up and down, per client and round; bytes in total, both ways; rows, the share of all rows of tables.
     """
-    way = WAYS[name]
-    chosen, owner, warm = laid_out(config, clients, rounds, shared)
-    text = chosen.text
-    common, group = beginning(config, chosen, way, owner, warm, clients)
+    began = time.perf_counter()
+    way, clients, rounds = WAYS[str(config.federated.way)], config.federated.clients, config.federated.rounds
+    owner, warm = laid_out(config, chosen)
+    text, kernels = chosen.text, choose(config.kernels)
+    common, group = beginning(config, chosen, owner, warm, kernels)
     start, steps = copy.deepcopy(common), chosen.steps - (warm if way.is_warm else 0)
     up = down = 0
     sent: list[float] = []
@@ -104,28 +82,29 @@ def federate(config: RunConfig, name: str, clients: int, rounds: int, shared: fl
         sent += [float((table > 0).double().mean()) for reads in rows for table in reads if by_rows]
         merge(common, group, by_rows)
     models = [common] * clients if is_merged else [client.model for client in group]
-    return recall | recalled(text, models, owner) | {
-        "bytes_up": up / (clients * rounds),
-        "bytes_down": down / (clients * rounds),
-        "bytes": up + down,
-        "rows_sent": mean(sent),
-        "steps": chosen.steps,
-        "documents": chosen.batch_size * chosen.steps,
-        "flops_per_token": chosen.matched.cost.flops,
-        "params": chosen.matched.cost.params,
-    }  # fmt: skip
+    return described(config, chosen) | {
+        "kernels": implementations_used(kernels),
+        "recall": recall | recalled(text, models, owner),
+        "sent": {
+            "up": up / (clients * rounds),
+            "down": down / (clients * rounds),
+            "bytes": up + down,
+            "rows": mean(sent),
+        },
+        "timing": {"seconds": time.perf_counter() - began},
+    }
 
 
 def beginning(
-    config: RunConfig, chosen: Plan, way: Way, owner: Tensor, warm: int, clients: int
+    config: RunConfig, chosen: Plan, owner: Tensor, warm: int, kernels: Kernels
 ) -> tuple[Transformer, list[Client]]:
     """The common model before the first round, and the clients with copies of it."""
+    way, clients = WAYS[str(config.federated.way)], config.federated.clients
     text, batch, rule = chosen.text, chosen.batch_size, config.optim.values
     generator, sparse = torch.Generator().manual_seed(config.seed), rule is None or rule.sparse
-    vocabulary, kernels = len(text.vocabulary), choose(config.kernels)
-    common = build_model(chosen.matched.model, vocabulary, generator, kernels, sparse, text.questions())
+    common = build_model(chosen.matched.model, len(text.vocabulary), generator, kernels, sparse, text.questions())
     if way.is_warm:
-        Client(common, text, config, (owner == SHARED).float(), batch, warm, stream=clients).train(warm)
+        Client(common, text, config, (owner == SHARED).float(), batch, warm, clients, kernels).train(warm)
     if way.only_tables:
         for _, role, parameter in parameters_with_roles(common):
             parameter.requires_grad_(role == "memory_value")
@@ -134,19 +113,19 @@ def beginning(
         weights = (owner == j) + of_shared * (owner == SHARED)
         size = batch // clients + (j < batch % clients)
         steps = chosen.steps - (warm if way.is_warm else 0)
-        group.append(Client(copy.deepcopy(common), text, config, weights, size, steps, stream=j))
+        group.append(Client(copy.deepcopy(common), text, config, weights, size, steps, j, kernels))
     return common, group
 
 
 def recalled(text: Text, models: list[Transformer], owner: Tensor) -> dict[str, float | None]:
-    """The recalls own, others and shared of `federate`."""
+    """The recalls exact, others and shared of `federate`."""
     of_fact = owner[text.facts[:, 0]]
     hit_by = {model: ask(model, text, text.facts, phrasing_of(text)).exact for model in set(models)}
     hits = [hit_by[model] for model in models]
     own = [share(hit[of_fact == j]) for j, hit in enumerate(hits)]
     others = [share(hit[(of_fact != j) & (of_fact != SHARED)]) for j, hit in enumerate(hits)]
     return {
-        "own": mean(own),
+        "exact": mean(own),
         "others": mean(others) if len(models) > 1 else None,
         "shared": mean([share(hit[of_fact == SHARED]) for hit in hits]),
     }

@@ -15,8 +15,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from memlayers.federated.clients import Client
 from memlayers.model import Transformer
+from memlayers.training.federated.clients import Client
 
 
 def average(parts: Sequence[Tensor], shares: Sequence[int]) -> Tensor:
