@@ -1,6 +1,6 @@
 """Documents in front of what is told or asked: a fact is found in the context instead of in the weights.
 
-given        a document of the subject itself, in fresh sentences: the open book, and so a bound
+given        a document of the subject itself, all its facts in fresh sentences or order: the open book, and so a bound
 retrieved    those that BM25 finds in a store with one document of each subject
 
     the hobby of Ada Ek Fu is chess . Ada Ek Fu was born in Rome .   where was Ada Ek Fu born ? Rome .

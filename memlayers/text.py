@@ -164,8 +164,8 @@ class Text:
 
     def questions(self) -> Tensor | None:
         """What stands before the object of each fact, as padded tokens (f, q), in the order of `facts`; None where
-        that is not one text a fact: in prose, in documents of several facts, in several views."""
-        if self.style != "terse" or self.document != "fact" or "training" in self.world.views:
+        that is not one text a fact: in prose, in documents of several facts, in several views, after a context."""
+        if self.style != "terse" or self.document != "fact" or "training" in self.world.views or self.context:
             return None
         documents = self.probe(self.facts, "training", torch.Generator().manual_seed(0)).documents
         tokens = documents.tokens.masked_fill(documents.answers.cumsum(dim=1) > 0, PAD)

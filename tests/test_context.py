@@ -294,6 +294,36 @@ def test_a_name_is_looked_for_behind_the_context():
 # --------------------------------------------------------------------------- settings
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("document", ["fact", "subject"])
+@pytest.mark.parametrize("setting", list(SETTINGS))
+def test_in_terse_text_all_facts_of_the_subject_stand_in_front(kind, document, setting):
+    """Each as its name, once, and a relation and an object of each fact."""
+    if setting != "given":
+        pytest.importorskip("bm25s")
+    text = Text(small_world(kind), "terse", document, seed=3, context=SETTINGS[setting])
+    assert text.questions() is None and text.context is not None
+    probe = text.probe(text.facts, "training", seeded(1))
+    whose = text.context.subjects_for(probe.documents, probe.subject)
+    assert (whose[:, 0] == probe.subject).double().mean() > 0.9
+    known = text.vocabulary
+    for row, (tokens, context, people) in enumerate(
+        zip(probe.documents.tokens, probe.documents.context, whose, strict=True)
+    ):
+        words, expected = [known[token] for token in tokens[context]], Counter()
+        for person in people.tolist():
+            expected.update(known[token] for token in text.subjects[person] if token)
+            for place, value in enumerate(text.world.facts[person].tolist()):
+                if value >= 0:
+                    object_ = text.objects[text.first_object[place] + value]
+                    expected.update([f"[{text.world.relations[place]}]", *(known[token] for token in object_ if token)])
+        assert Counter(words) == expected
+        answer = tokens[probe.documents.answers[row]]
+        assert torch.equal(answer, tokens[~context & (tokens != 0)][-len(answer) :])
+    told = text.sample(50, seeded(2))
+    assert not (told.context & told.answers).any() and told.answers.any(dim=1).all()
+
+
 def test_digests_of_committed_records_are_what_they_were():
     for study in ("language", "slots", "noise"):
         for line in (RESULTS / study / "records.jsonl").read_text().splitlines():
@@ -306,10 +336,9 @@ def test_digests_of_committed_records_are_what_they_were():
     ("settings", "message"),
     [
         (
-            {"context": ContextConfig("given")},
-            "source=given has no effect; accepted: with world.text=prose and world.doc",
+            {"text": "prose", "context": ContextConfig("given")},
+            "source=given: a document tells all facts of its subject; accepted: in prose with world.document=subject",
         ),
-        ({"text": "prose", "context": ContextConfig("given")}, "source=given has no effect; accepted: with world.text"),
         ({"context": ContextConfig("found")}, "source='found' is not known; accepted: none, given, retrieved"),
         ({"context": ContextConfig(documents=2)}, "documents=2 has no effect; accepted: with world.context.source="),
         (

@@ -80,10 +80,10 @@ class ContextConfig:
 
     def validate(self, text: str, document: str) -> None:
         one_of("world.context.source", self.source, ("none", "given", "retrieved"))
-        if self.source != "none" and (text != "prose" or document != "subject"):
+        if self.source != "none" and text == "prose" and document != "subject":
             raise ValueError(
-                f"world.context.source={self.source} has no effect; accepted: with world.text=prose and "
-                "world.document=subject"
+                f"world.context.source={self.source}: a document tells all facts of its subject; accepted: "
+                "in prose with world.document=subject"
             )
         at_least("world.context.documents", self.documents, 1)
         if self.documents > 1 and self.source != "retrieved":
