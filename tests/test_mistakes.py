@@ -80,8 +80,10 @@ def test_a_misspelt_choice_is_answered_with_the_choices(group):
 
 
 def test_folders_of_conf_that_are_no_groups_are_told_apart():
-    said = "rates=atlas_airports: not a choice; accepted: rates.world=NAME of a file in conf/rates/, or null"
-    assert refusal("rates=atlas_airports") == said
+    said = "not a choice; accepted: rates.world=NAME of a file, or null"
+    for word in ("rates=atlas_airports", "rates=3"):
+        assert refusal(word) == f"{word}: {said}"
+    assert one("rates={world:null,arm:null}").rates.world is None
     assert refusal("space=dense").startswith("space=dense: unknown key 'space'; accepted: arm, ")
 
 

@@ -93,6 +93,8 @@ def split_sweep(overrides: list[str], multirun: bool) -> tuple[list[list[str]], 
     for override in parsed:
         if place_of(override) == "axes":
             raise ValueError(f"{override.input_line}: says what a command sweeps; accepted: without it")
+        if override.key_or_group == "rates" and not all(isinstance(value, dict) for value in values_of(override)):
+            raise ValueError(f"{override.input_line}: not a choice; accepted: rates.world=NAME of a file, or null")
         choices = options(override.key_or_group.partition("@")[0])
         if choices and not override.is_delete() and not all(isinstance(value, str) for value in values_of(override)):
             raise ValueError(f"{override.input_line}: no such choice; accepted: {', '.join(choices)}")

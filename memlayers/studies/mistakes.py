@@ -55,8 +55,6 @@ def explain(overrides: list[str], error: Exception) -> str:
             if key.startswith("hydra/"):
                 extra = 'pip install -e ".[submitit]" -c constraints.txt'
                 return f"{line}: no such choice; accepted: what is installed ({extra} brings slurm)"
-            if key == "rates":
-                return f"{line}: not a choice; accepted: rates.world=NAME of a file in conf/rates/, or null"
             if key not in known and key.startswith("trainer."):
                 return f"{line}: not set so far; accepted: +{line}, if lightning.Trainer has such an argument"
             if key not in known:

@@ -51,6 +51,8 @@ def build_trainer(config: RunConfig, steps: int, first: int, callbacks: list[lig
     taken = sorted(fixed.keys() & config.trainer.keys())
     if taken:
         raise ValueError(f"trainer.{taken[0]}={config.trainer[taken[0]]} is set by the run; accepted: other arguments")
+    if not isinstance(profiler := config.trainer.get("profiler"), str | None):  # which Lightning would call
+        raise ValueError(f"trainer.profiler={profiler} is no name; accepted: simple, advanced, pytorch, or null")
     logger = build_logger(config, first)
     try:
         return lightning.Trainer(logger=logger, **fixed, **given)
