@@ -92,19 +92,23 @@ def against(panel: Axes, rows: pandas.DataFrame, x: str, y: str, colours: dict[s
     if words:
         places = rows[x].map({value: place for place, value in enumerate(dict.fromkeys(rows[x]))})
     rows = rows.assign(place=places).sort_values("place")
-    for name, line in rows.groupby("line", sort=False):
+    count = rows["line"].nunique()
+    for order, (name, line) in enumerate(rows.groupby("line", sort=False)):
         spread = [(line[y] - line[f"{y}_low"]).fillna(0), (line[f"{y}_high"] - line[y]).fillna(0)]
         colour = colours[str(name)]
         alike = [other for other, its in colours.items() if its == colour]  # more than one once the palette is used up
         marker = MARKERS[0] if colour == GREY else MARKERS[alike.index(str(name)) % len(MARKERS)]
         style = f"{marker}-" if is_axis and not words else marker
         look: dict[str, Any] = {"fmt": style, "ms": 4, "lw": 1, "capsize": 2, "color": colour}
-        panel.errorbar(line["place"], line[y], spread, label=line["label"].iloc[0], **look)
+        aside = 0.6 * ((order + 0.5) / count - 0.5) if words else 0.0  # else lines hide each other
+        panel.errorbar(line["place"] + aside, line[y], spread, label=line["label"].iloc[0], **look)
     if not is_axis:
         ladder = rows[rows["line"].map(colours) == GREY]
         panel.plot(ladder["place"], ladder[y], color=GREY, lw=1, zorder=0)
     if words:
-        panel.set_xticks(range(rows[x].nunique()), list(dict.fromkeys(rows.sort_values("place")[x])))
+        names = list(dict.fromkeys(rows[x]))
+        crowded: dict[str, Any] = {"rotation": 25, "ha": "right"} if sum(map(len, names)) > 45 else {}
+        panel.set_xticks(range(len(names)), names, **crowded)
     elif x not in SHARES and (not is_axis or (places.min() > 0 and places.max() > 8 * places.min())):
         panel.set_xscale("log")
         panel.set_xlim(places.min() / 1.4, places.max() * 1.4)  # keeps arms of equal cost in one column
