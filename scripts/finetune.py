@@ -24,12 +24,13 @@ from memlayers.config.run import ReportConfig
 from memlayers.foreign.taught import NEW, Taught, pretrained
 from memlayers.foreign.teach import MOST, TARGET, teach
 from memlayers.studies.cli import verb
+from memlayers.studies.files import checkout
 from memlayers.studies.frame import READOUTS
 from memlayers.studies.layout import add_command
 from memlayers.training.process import locked, threads
 from memlayers.training.record import SCHEMA, Record, code_version, keep_record, machine, read_record
 
-RESULTS = Path(__file__).resolve().parent.parent / "results" / "local"
+RESULTS = Path(checkout()) / "results" / "local"
 STUDY, TUNING = "beyond_customisation", "customisation_rates"
 REPORT = ReportConfig(
     question="""A trained model is to know the facts of 50 new people. Is it told them before each question

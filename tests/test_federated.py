@@ -11,6 +11,7 @@ from commands import one as job
 from hypothesis import given
 from hypothesis import strategies as st
 
+import memlayers
 from memlayers import load
 from memlayers.config import RunConfig
 from memlayers.config.digest import digest
@@ -19,10 +20,15 @@ from memlayers.kernels import choose
 from memlayers.model import Transformer
 from memlayers.recall.ask import Answers
 from memlayers.recall.ask import ask as recall_of
+from memlayers.studies.figure import draw
+from memlayers.studies.frame import read_all
+from memlayers.studies.layout import read_layout
+from memlayers.studies.page.panels import Runs, panels_of
 from memlayers.text import Text
+from memlayers.training.divergence import Diverged
 from memlayers.training.federated import federate, rounds
 from memlayers.training.federated.clients import SHARED, Client, counted, owners
-from memlayers.training.federated.merging import average, by_reads, merge, message_bytes, received
+from memlayers.training.federated.merging import average, by_reads, kept_averages, merge, message_bytes, received
 from memlayers.training.federated.rounds import beginning, laid_out
 from memlayers.training.learner import Batches
 from memlayers.training.plan import plan
@@ -189,6 +195,24 @@ def test_a_stranger_has_what_was_sent_and_all_else_of_its_own():
     assert all(torch.equal(*pair) for pair in zip(some.parameters(), one.model.parameters(), strict=True))
 
 
+def test_averages_that_a_layer_keeps_are_merged_and_sent_as_weights_are():
+    """Those of a query's batch norm, by which the model answers; else a merged model answers by those of its start."""
+    common, group = group_of("average", 3, arm="pkm")
+    for one in group:
+        one.train(3)
+    kept = [[buffer.clone() for buffer in kept_averages(one.model)] for one in group]
+    assert kept[0] and not any(torch.equal(*pair) for pair in zip(kept_averages(common), kept[0], strict=True))
+    tokens = plan(config_of("pkm")).text.sample(5, torch.Generator().manual_seed(0)).tokens
+    sent = received(common, group[0], whole=True, others=True).eval()
+    assert torch.equal(sent(tokens).logits, group[0].model.eval()(tokens).logits)
+    merge(common, group, by_rows=False)
+    sizes = [one.size for one in group]
+    for place, found in enumerate(kept_averages(common)):
+        weighted = sum(size * theirs[place] for size, theirs in zip(sizes, kept, strict=True))
+        assert torch.allclose(found, weighted / sum(sizes), atol=1e-6)
+        assert all(torch.equal(found, kept_averages(one.model)[place]) for one in group)
+
+
 # --------------------------------------------------------------------------- rounds
 
 
@@ -209,7 +233,7 @@ def test_one_client_is_a_plain_run_digit_for_digit(arm, tmp_path):
     assert (
         found["machine"]["kernels"] == record["machine"]["kernels"] and found["cost"].items() <= record["cost"].items()
     )
-    shares = (32 * found["recall"]["exact"] + 8 * found["recall"]["shared"]) / 40  # 8 of 40 people are called shared
+    shares = (32 * found["recall"]["own"] + 8 * found["recall"]["shared"]) / 40  # 8 of 40 people are called shared
     assert shares == pytest.approx(record["recall"]["exact"]) and not found["sent"]["bytes"]
     assert run(alone) == found and record_path(alone).is_file()
 
@@ -226,7 +250,7 @@ def test_prose_is_asked_in_words_that_training_never_uses(world, phrasing, monke
     words = ["arm=memory", f"world={world}", "world.num_people=20", "training.steps=2", "training.batch_tokens=256"]
     words += ["model.d_model=8", "num_keys=16", "progress=none", "logger=none"]
     config = unasked(*words, "federated.way=average", "federated.clients=2", "federated.rounds=1")
-    federate(config, plan(config))
+    federate(config, plan(config), print)
     assert set(asked) == {phrasing} and len(asked) == 1 + 2 * 5  # the merged model, and what gets out of each client
 
 
@@ -253,11 +277,26 @@ def test_what_is_sent_and_recalled_is_in_the_record(tmp_path):
         params = one["cost"]["params"]
         assert one["sent"] == {"up": 4 * params, "down": 4 * params, "bytes": 2 * 2 * 3 * 4 * params, "rows": None}
         recall = one["recall"]
-        assert recall["exact"] == pytest.approx(recall["others"], abs=0.02)  # all have one model
+        assert recall["own"] == pytest.approx(recall["others"], abs=0.02)  # all have one model
     sizes = [found["memory", way]["sent"]["bytes"] for way in ("rows_only", "rows", "average")]
     assert sizes == sorted(set(sizes)) and 0 < found["memory", "rows"]["sent"]["rows"] < 1
     frozen = found["memory", "rows_only"]["recall"]
     assert frozen["stranger_rows"] == frozen["stranger_all"]
+
+
+def test_a_client_that_diverges_is_said_as_of_a_run(tmp_path):
+    config = unasked("arm=memory", *WORDS, "federated.way=average", "optim.lr=1e30", "federated.rounds=2")
+    with pytest.raises(Diverged, match=r"a client's model is not finite: lower optim\.lr or optim\.values\.lr"):
+        run(dataclasses.replace(config, results=str(tmp_path)))
+
+
+def test_a_report_shows_runs_of_clients_beside_a_plain_one(tmp_path):
+    """Without a layout of their own, as study=NAME has; only plain runs have recall on the way."""
+    for config in (together("average", 2), config_of("memory")):
+        run(dataclasses.replace(config, results=str(tmp_path), study="mine"))
+        frame, records = memlayers.records(tmp_path), list(read_all(tmp_path))
+        layout = read_layout(tmp_path)
+        assert draw(frame, layout, tmp_path / "figure") and panels_of(frame, layout, Runs(frame, records, []))
 
 
 def test_settings_decide_the_digest_only_with_clients():
@@ -290,6 +329,11 @@ def test_settings_decide_the_digest_only_with_clients():
             "quantize: clients of federated.way=alone do without; accepted: float32 and no noise",
         ),
         (["trainer=cpu_bf16"], "trainer: clients of federated.way=alone do without; accepted: trainer=cpu"),
+        (["logger=tensorboard"], "logger: clients of federated.way=alone do without; accepted: csv or none"),
+        (
+            ["world=biographies", "world.two_hop=0.5"],
+            "world.two_hop: clients of federated.way=alone do without; accepted: 0",
+        ),
         (
             ["world=biographies_prose", "world.context.source=retrieved"],
             "world.context.source=retrieved: clients of federated.way=alone do without; accepted: none or given",
@@ -310,7 +354,12 @@ def test_a_mistake_is_one_line(words, said):
             "federated.shared=0.0 is 0 of 40 subjects; accepted: one or more, with one or more left for each of 4 "
             "clients",
         ),
-        (["federated.rounds=999"], "federated.rounds=999: clients take 10 steps; accepted: 1 to as many"),
+        (
+            ["world.zipf=1"],
+            "federated.way=alone: clients take equal steps, and facts of this world are not told equally often; "
+            "accepted: world.zipf=0, or a file without weights",
+        ),
+        (["federated.rounds=999"], "federated.rounds=999: clients take 12 steps; accepted: 1 to as many"),
         (
             ["federated.clients=20", "training.batch_tokens=64"],
             "federated.clients=20: a step has 16 documents; accepted: 1 to as many",
@@ -321,7 +370,7 @@ def test_a_mistake_is_one_line(words, said):
 def test_what_the_world_is_too_small_for_is_refused_before_training(words, said):
     config = config_of("memory", "federated.way=alone", *words)
     with pytest.raises(ValueError) as caught:
-        federate(config, plan(config))
+        federate(config, plan(config), print)
     assert str(caught.value) == said
 
 

@@ -76,6 +76,8 @@ def without_effect(config: Any) -> set[str]:
         found |= {"federated.clients", "federated.rounds", "federated.shared"}
     else:
         found |= {"training.probes", "training.max_probed_facts"}
+        if config.federated.way == "alone" and not model.has_tables:  # nothing is merged, nor are rows read in a round
+            found.add("federated.rounds")
     if not extras:
         found.add("model.extra_blocks")
     if config.training.steps is not None:

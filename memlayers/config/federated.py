@@ -27,7 +27,7 @@ WAYS = {
 @dataclass
 class FederatedConfig:
     """Clients that hold different facts, and a server that merges what they learn: training/federated/. Such a run has
-    no probes, logger or checkpoint.
+    no probes, logger or checkpoint, and measures only what is said there.
     """
 
     way: str | None = None  # one of WAYS; null: no clients
@@ -53,6 +53,9 @@ class FederatedConfig:
             (f"distil.teacher={run.distil.teacher}", run.distil.teacher is not None, "null"),
             ("quantize", run.quantize.touches_any, "float32 and no noise"),
             ("trainer", not run.on_plain_cpu, "trainer=cpu"),
+            ("logger", run.logger is not None and "CSVLogger" not in str(run.logger), "csv or none"),
+            ("world.two_hop", getattr(run.world, "two_hop", 0) > 0, "0"),
+            ("world.junk.pairs", getattr(run.world, "junk", None) is not None and run.world.junk.pairs > 0, "0"),
             ("world.context.source=retrieved", run.world.context.source == "retrieved", "none or given"),
         ):
             if is_set:

@@ -123,6 +123,10 @@ def on_the_way(
 ) -> None:
     """Draw mean recall against exposures, labelled at the end, with the floor of a model that knows no subject."""
     curves = records_on_the_way(frame, lines)
+    if curves.empty:  # runs without probes
+        panel.set_axis_off()
+        return
+    rows = rows[rows["line"].isin(curves["line"])]
     ends = []
     for name in dict.fromkeys(rows["line"]):
         curve = curves[curves["line"] == name].groupby("exposures", sort=True)["recall"].mean()
@@ -131,7 +135,7 @@ def on_the_way(
     short = dict(zip(rows["line"], rows["label"], strict=True))
     for place, (_, last, name) in zip(apart([end for end, _, _ in sorted(ends)]), sorted(ends), strict=True):
         panel.annotate(short[name], (last, place), (4, 0), textcoords="offset points", fontsize=6, va="center")
-    panel.axhline(frame["recall.floor"].iloc[0], ls="--", lw=0.8, color="#999999", label="commonest object")
+    panel.axhline(frame["recall.floor"].dropna().iloc[0], ls="--", lw=0.8, color="#999999", label="commonest object")
     panel.legend(loc="upper left", fontsize=6, frameon=False)
     panel.set(xlabel="exposures of a fact", ylabel="recall on the way")
     panel.set_ylim(bottom=0)

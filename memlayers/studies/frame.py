@@ -30,7 +30,7 @@ READOUTS = {  # short name -> dotted key in a record
     "context_hits": "recall.context.hits.training",
     "context_hits_held_out": "recall.context.hits.held_out",
     "store_bytes": "recall.context.store_bytes",
-    **{name: f"recall.{name}" for name in ("others", "shared", "before", "peer", "peer_rows")},
+    **{name: f"recall.{name}" for name in ("own", "others", "shared", "before", "peer", "peer_rows")},
     **{name: f"recall.{name}" for name in ("before_held_out", "old", "old_held_out")},
     **{f"stranger_{what}": f"recall.stranger_{what}" for what in ("all", "rows")},
     "bits_per_parameter": "recall.bits_per_parameter",
@@ -189,7 +189,7 @@ def records_on_the_way(frame: pandas.DataFrame, lines: list[str]) -> pandas.Data
     named = pandas.DataFrame(columns)
     probes = [
         {"line": naming(named.loc[index], lines), "exposures": point["exposures"], "recall": point["recall"]}
-        for index, curve in frame["training.curve"].items()
+        for index, curve in frame.get("training.curve", pandas.Series(dtype=object)).dropna().items()
         for point in curve
     ]
-    return pandas.DataFrame(probes)
+    return pandas.DataFrame(probes, columns=["line", "exposures", "recall"])

@@ -84,7 +84,7 @@ def number(value: str) -> float:
         return 0.0
 
 
-def estimate(name: str, values: pandas.Series, is_median: bool = False, is_share: bool = False) -> dict[str, float]:
+def estimate(name: str, values: pandas.Series, is_median: bool = False) -> dict[str, float]:
     """Mean and 95% t interval of the values that are there; that of a share ends at 0 and 1."""
     values = values.dropna()
     mean = values.median() if is_median else values.mean()
@@ -92,7 +92,7 @@ def estimate(name: str, values: pandas.Series, is_median: bool = False, is_share
     if len(values) > 1 and not is_median:
         half = stats.t.ppf(0.975, len(values) - 1) * values.std() / math.sqrt(len(values))
         low, high = mean - half, mean + half
-        if is_share or name in SHARES or name.startswith("recall."):
+        if name in SHARES or name.startswith("recall."):
             low, high = max(low, 0.0), min(high, 1.0)
     return {name: mean, f"{name}_low": low, f"{name}_high": high}
 

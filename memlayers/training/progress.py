@@ -53,12 +53,14 @@ class RunProgress(lightning.Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        now = time.monotonic()
-        if now - self.last < EVERY:
-            return
-        self.last = now
         seen = {name: float(value) for name, value in trainer.callback_metrics.items() if name in ("loss", "recall")}
-        self.write(self.note | {"step": batch_idx + 1} | seen)
+        self.reached(batch_idx + 1, **seen)
+
+    def reached(self, step: int, **seen: float) -> None:
+        """Note a step, with what is known there, unless the last note is younger than EVERY seconds."""
+        if (now := time.monotonic()) - self.last >= EVERY:
+            self.last = now
+            self.write(self.note | {"step": step} | seen)
 
 
 def steps_done(trainer: lightning.Trainer) -> int:

@@ -30,13 +30,13 @@ def model_path(config: RunConfig) -> Path:
     return record_path(config).with_suffix(".safetensors")
 
 
-def write_json(path: Path, content: Any, key: str = "results") -> None:
+def write_json(path: Path, content: Any) -> None:
     """Write JSON as `write_text` does."""
-    write_text(path, json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n", key)
+    write_text(path, json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n")
 
 
-def write_text(path: Path, text: str, key: str = "results") -> None:
-    """Write a file atomically: readers see the old one or the new one. Raises ValueError, with `key`, if that fails."""
+def write_text(path: Path, text: str) -> None:
+    """Write a file atomically: readers see the old one or the new one. Raises ValueError if that fails."""
     scratch = path.parent / f".{uuid.uuid4().hex}.tmp"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -47,7 +47,7 @@ def write_text(path: Path, text: str, key: str = "results") -> None:
             scratch.unlink(missing_ok=True)
     except OSError as error:
         why = f"cannot be written ({error.strerror}); accepted: a writable folder"
-        raise ValueError(f"{key}={path.parent}: {why}") from None
+        raise ValueError(f"results={path.parent}: {why}") from None
 
 
 def with_checksum(record: Record) -> Record:

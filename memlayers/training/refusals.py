@@ -15,7 +15,8 @@ def room_for(config: RunConfig, chosen: Plan) -> tuple[Any, ...]:
     """The arguments of cost.refuse_too_large for a run."""
     shards = ranks.count() if config.shard_tables else 1
     words = len(chosen.text.vocabulary), config.optim.values, chosen.text.questions()
-    return chosen.matched.model, *words, ranks.on_this_machine(), shards
+    models = 1 if config.federated.way is None else config.federated.clients + 2  # the common one, first and now
+    return chosen.matched.model, *words, models * ranks.on_this_machine(), shards
 
 
 def refuse_device(device: str, kernels: str, model: Transformer) -> None:

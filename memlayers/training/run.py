@@ -98,7 +98,7 @@ def run_alone(config: RunConfig, path: Path) -> Record:
             if config.federated.way is None:
                 record |= train(config, chosen, progress, first or 0, [*earlier, here])
             else:
-                record |= federate(config, chosen)
+                record |= federate(config, chosen, progress.reached)
         record["machine"]["kernels"] = record.pop("kernels")
         record["status"] = "ok"
     except Exception as error:

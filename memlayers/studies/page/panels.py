@@ -118,15 +118,18 @@ def panels_of(frame: pandas.DataFrame, layout: dict[str, Any], runs: Runs) -> di
             first | {"points": points, "lines": [{k: mark[k] for k in ("arm", "x", "y")} for mark in joined]}
         ]
         if x == "training_flops":
-            by_world[str(world)].append(on_the_way(frame[frame["world"] == world], names))
+            by_world[str(world)] += on_the_way(frame[frame["world"] == world], names)
     return by_world
 
 
-def on_the_way(frame: pandas.DataFrame, names: list[str]) -> Panel:
+def on_the_way(frame: pandas.DataFrame, names: list[str]) -> list[Panel]:
+    """The recall curves, in one panel; none of runs without probes."""
     means = records_on_the_way(frame, names).groupby(["line", "exposures"], sort=True)["recall"].mean()
+    if means.empty:
+        return []
     lines = [{"arm": line, "x": x, "y": y} for (line, x), y in means.items()]
     curves = panel("recall on the way", "exposures of a fact", "linear", "recall")
-    return curves | {"rules": rules(frame)[:1], "lines": lines}
+    return [curves | {"rules": rules(frame)[:1], "lines": lines}]
 
 
 def panel(title: str, x: str, scale: str, y: str) -> Panel:
@@ -145,7 +148,10 @@ def point(arm: str, x: Any, y: dict[str, float], run: int) -> dict[str, Any]:
 
 
 def rules(frame: pandas.DataFrame) -> list[dict[str, Any]]:
-    return [{"y": frame["recall.floor"].iloc[0], "label": "commonest object"}, {"y": 1, "label": "lookup in the facts"}]
+    return [
+        {"y": frame["recall.floor"].dropna().iloc[0], "label": "commonest object"},
+        {"y": 1, "label": "lookup in the facts"},
+    ]
 
 
 def wide(points: list[dict[str, Any]]) -> bool:

@@ -16,6 +16,7 @@ from memlayers.layers.pool import readers
 from memlayers.model import Transformer, parameters_with_roles
 from memlayers.optim import build_optimizers, build_schedules, clip_gradients, fused_updates
 from memlayers.text import Text
+from memlayers.training.divergence import Diverged, noticed
 from memlayers.training.learner import Batches, answer_loss
 
 SHARED = -1  # owner of a subject that all clients hold
@@ -67,7 +68,7 @@ class Client:
     def train(self, steps: int) -> None:
         """Take the steps of a round, each as in training.learner.
 
-        Raises FloatingPointError for a loss that is not finite.
+        Raises Diverged for a loss that is not finite.
         """
         optim, roles = self.config.optim, list(parameters_with_roles(self.model))
         tables = [parameter for _, role, parameter in roles if role == "memory_value"]
@@ -84,8 +85,8 @@ class Client:
                     optimizer.zero_grad()
                 for schedule in self.schedules:
                     schedule.step()
-        if not loss.isfinite():
-            raise FloatingPointError(f"{self.config.arm}, seed {self.config.seed}: a client's loss is not finite")
+        if not loss.isfinite() or not all(parameter.isfinite().all() for parameter in self.model.parameters()):
+            raise Diverged("a client's model is not finite", noticed(self.model, steps, loss.item()))
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Merging the models of clients on the server, and the size of their messages.
 
-average    the mean of all weights, weighted by documents (FedAvg: McMahan et al. 2017, arXiv 1602.05629, algorithm 1)
+average    the mean of all weights, and of averages that layers keep, weighted by documents (FedAvg: McMahan et al.
+           2017, arXiv 1602.05629, algorithm 1)
 rows       value tables: each row is the mean weighted by how often each client read it; a row that no client read is
            unchanged. All other weights: average, as above.
 
@@ -48,6 +49,16 @@ def merge(common: Transformer, clients: Sequence[Client], by_rows: bool) -> None
             parameter.copy_(average(theirs, [client.size for client in clients]))
         for client_parameter in theirs:
             client_parameter.copy_(parameter)
+    for buffer, *kept in zip(kept_averages(common), *(kept_averages(client.model) for client in clients), strict=True):
+        buffer.copy_(average(kept, [client.size for client in clients]))
+        for client_buffer in kept:
+            client_buffer.copy_(buffer)
+
+
+def kept_averages(model: Transformer) -> list[Tensor]:
+    """Numbers of a model's state that are no parameters: running statistics of a norm, biases that balance experts."""
+    kept = model.state_dict().keys()
+    return [buffer for name, buffer in model.named_buffers() if name in kept and buffer.is_floating_point()]
 
 
 @torch.no_grad()
@@ -63,17 +74,20 @@ def received(model: Transformer, sender: Client, *, whole: bool, others: bool) -
             parameter[rows] = sent[rows]
         elif id(parameter) in tables or others:
             parameter.copy_(sent)
+    for mine, theirs in zip(kept_averages(copied), kept_averages(sender.model), strict=True):
+        mine.copy_(theirs if others else mine)
     return copied
 
 
 def message_bytes(model: Transformer, rows: Sequence[Tensor] | None, beside: int) -> int:
-    """The size of a message with all trained parameters in float32. If `rows` (n,) count the reads of each table, only
-    the rows that were read are sent, each with `beside` integers of 32 bits.
+    """The size of a message with all trained parameters, and averages that layers keep, in float32. If `rows` (n,)
+    count the reads of each table, only the rows that were read are sent, each with `beside` integers of 32 bits.
     """
     tables = {id(pool.values) for pool in model.tables() if rows is not None}
     numbers = sum(
         parameter.numel() for parameter in model.parameters() if parameter.requires_grad and id(parameter) not in tables
     )
+    numbers += sum(buffer.numel() for buffer in kept_averages(model))
     for pool, read in zip(model.tables(), rows or (), strict=rows is not None):
         numbers += int((read > 0).sum()) * (pool.d_value + beside)
     return 4 * numbers

@@ -7,6 +7,7 @@ run.
 
 import copy
 import time
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -33,7 +34,13 @@ def laid_out(config: RunConfig, chosen: Plan) -> tuple[Tensor, int]:
     own = config.federated
     owner = owners(len(chosen.text.world.facts), own.clients, own.shared)
     warm = round(chosen.steps * float((owner == SHARED).double().mean()))
-    if (most := chosen.steps - warm) < own.rounds:
+    weights = chosen.text.world.weights[chosen.text.world.is_told]
+    if not torch.allclose(weights, weights.mean()):
+        raise ValueError(
+            f"federated.way={own.way}: clients take equal steps, and facts of this world are not told "
+            "equally often; accepted: world.zipf=0, or a file without weights"
+        )
+    if (most := chosen.steps - (warm if WAYS[str(own.way)].is_warm else 0)) < own.rounds:
         raise ValueError(f"federated.rounds={own.rounds}: clients take {most} steps; accepted: 1 to as many")
     if own.clients > chosen.batch_size:
         raise ValueError(
@@ -42,19 +49,20 @@ def laid_out(config: RunConfig, chosen: Plan) -> tuple[Tensor, int]:
     return owner, warm
 
 
-def federate(config: RunConfig, chosen: Plan) -> dict[str, Any]:
+def federate(config: RunConfig, chosen: Plan, done: Callable[[int], None]) -> dict[str, Any]:
     """Train in the way of `config.federated` and measure; returns the blocks of the record. Raises ValueError
-    for settings that cannot be met, FloatingPointError for a loss that is not finite.
+    for settings that cannot be met, Diverged for a model that is not finite. `done` is told the steps so far.
 
     In prose all recall is asked in words that training never uses. As means over clients j, of the model of client j
     after the last merge:
-    exact, others: on j's facts, and on those of other clients. shared: on facts that all hold.
+    own, others: on j's facts, and on those of other clients. shared: on facts that all hold.
     Recall on j's facts, of other models:
     before: j's model before the last merge.
     stranger_all: the initial model with all that j sent in the last round. stranger_rows: with only the rows it read.
     peer, peer_rows: another client's model before the last merge, without and with the rows that j read.
 
     sent: bytes up and down, per client and round; bytes in total, both ways; rows, the share of all rows of tables.
+    timing: seconds of all, with merges and questions.
     """
     began = time.perf_counter()
     way, clients, rounds = WAYS[str(config.federated.way)], config.federated.clients, config.federated.rounds
@@ -69,6 +77,7 @@ def federate(config: RunConfig, chosen: Plan) -> dict[str, Any]:
     for round_ in range(rounds):
         for client in group:
             client.train(round((round_ + 1) * steps / rounds) - round(round_ * steps / rounds))
+        done(chosen.steps - steps + round((round_ + 1) * steps / rounds))
         if round_ + 1 == rounds:
             recall |= strangers(text, start, group, owner, whole=not by_rows)
         if not is_merged:
@@ -118,14 +127,14 @@ def beginning(
 
 
 def recalled(text: Text, models: list[Transformer], owner: Tensor) -> dict[str, float | None]:
-    """The recalls exact, others and shared of `federate`."""
+    """The recalls own, others and shared of `federate`."""
     of_fact = owner[text.facts[:, 0]]
     hit_by = {model: ask(model, text, text.facts, phrasing_of(text)).exact for model in set(models)}
     hits = [hit_by[model] for model in models]
     own = [share(hit[of_fact == j]) for j, hit in enumerate(hits)]
     others = [share(hit[(of_fact != j) & (of_fact != SHARED)]) for j, hit in enumerate(hits)]
     return {
-        "exact": mean(own),
+        "own": mean(own),
         "others": mean(others) if len(models) > 1 else None,
         "shared": mean([share(hit[of_fact == SHARED]) for hit in hits]),
     }
