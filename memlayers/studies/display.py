@@ -83,9 +83,7 @@ class StudyDisplay:
                 self.shown.add(path)
                 head = f"run {len(self.shown)} of {len(self.jobs)}  {name}"
                 if record["status"] == "ok":
-                    exact = record["recall"].get("exact")  # clients have none
-                    end = f"recall {exact:.3f}  " if exact is not None else ""
-                    end += f"{record['timing']['seconds']:.0f} s"
+                    end = f"recall {record['recall']['exact']:.3f}  {record['timing']['seconds']:.0f} s"
                 else:
                     end = f"failed: {record['error']}"
                 self.console.print(

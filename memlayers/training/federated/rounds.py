@@ -53,9 +53,10 @@ def federate(config: RunConfig, chosen: Plan, done: Callable[[int], None]) -> di
     """Train in the way of `config.federated` and measure; returns the blocks of the record. Raises ValueError
     for settings that cannot be met, Diverged for a model that is not finite. `done` is told the steps so far.
 
-    In prose all recall is asked in words that training never uses. As means over clients j, of the model of client j
-    after the last merge:
-    own, others: on j's facts, and on those of other clients. shared: on facts that all hold.
+    In prose all recall but `exact` is asked in words that training never uses. As means over clients j, of the model of
+    client j after the last merge:
+    own: on j's facts; again as exact, in words of training, and in prose as held_out.
+    others: on those of other clients. shared: on facts that all hold.
     Recall on j's facts, of other models:
     before: j's model before the last merge.
     stranger_all: the initial model with all that j sent in the last round. stranger_rows: with only the rows it read.
@@ -127,14 +128,22 @@ def beginning(
 
 
 def recalled(text: Text, models: list[Transformer], owner: Tensor) -> dict[str, float | None]:
-    """The recalls own, others and shared of `federate`."""
+    """The recalls exact, held_out, own, others and shared of `federate`."""
     of_fact = owner[text.facts[:, 0]]
-    hit_by = {model: ask(model, text, text.facts, phrasing_of(text)).exact for model in set(models)}
-    hits = [hit_by[model] for model in models]
-    own = [share(hit[of_fact == j]) for j, hit in enumerate(hits)]
+
+    def asked(phrasing: str) -> tuple[list[Tensor], float | None]:
+        """Which facts the model of each client knows, and the mean of what it knows of its own."""
+        hit_by = {model: ask(model, text, text.facts, phrasing).exact for model in set(models)}
+        hits = [hit_by[model] for model in models]
+        return hits, mean([share(hit[of_fact == j]) for j, hit in enumerate(hits)])
+
+    hits, own = asked(phrasing_of(text))
     others = [share(hit[(of_fact != j) & (of_fact != SHARED)]) for j, hit in enumerate(hits)]
+    in_prose = text.style == "prose"
     return {
-        "own": mean(own),
+        "exact": asked("training")[1] if in_prose else own,
+        "held_out": own if in_prose else None,
+        "own": own,
         "others": mean(others) if len(models) > 1 else None,
         "shared": mean([share(hit[of_fact == SHARED]) for hit in hits]),
     }
