@@ -72,6 +72,7 @@ CHANGES = {
 FULL = run_config(**KINDS)
 for key, value in CHANGES.items():
     FULL = changed(FULL, key, value)
+CLIENTS = changed(FULL, "federated.way", "rows")  # which have no probes
 DECISIVE = [key for key in leaves(FULL) if key not in NAMES_AND_PLACES and key.partition(".")[0] not in NOT_DECISIVE]
 WORLDS = [BiographiesConfig(name="bio"), TriplesConfig(name="mine", path="facts.csv"), AtlasConfig(name="atlas")]
 WORLDS += [PicturesConfig(name="pictures")]
@@ -102,13 +103,15 @@ def test_the_digest_is_the_same_whatever_names_shows_or_stores_a_run(name):
 
 def test_all_names_and_places_are_looked_at():
     assert {name.partition(".")[0] for name in NAMES_AND_PLACES} - {"world"} == set(NOT_DECISIVE)
-    assert without_effect(FULL) == {"world.name"}
+    assert without_effect(FULL) == {"world.name", *(f"federated.{name}" for name in ("clients", "rounds", "shared"))}
+    assert without_effect(CLIENTS) == {"world.name", "training.probes", "training.max_probed_facts"}
 
 
 @pytest.mark.parametrize("key", DECISIVE)
 def test_the_digest_differs_with_every_other_setting(key):
-    other = changed(FULL, key, another(leaves(FULL)[key]))
-    assert digest(other) != digest(FULL) == digest(copy.deepcopy(FULL))
+    base = CLIENTS if key.startswith("federated.") else FULL
+    other = changed(base, key, another(leaves(base)[key]))
+    assert digest(other) != digest(base) == digest(copy.deepcopy(base))
 
 
 @pytest.mark.parametrize("world", WORLDS, ids=lambda world: world.name)
