@@ -99,7 +99,7 @@ def test_experiment_runs_one_step(experiment: str, tmp_path: Path) -> None:
     skip_without_extra(f"experiment/{experiment}")
     first = jobs_of_experiment(experiment)[0]
     words = [*TINY, few_subjects(first.world.name), "logger=none", f"results={tmp_path}", f"experiment={experiment}"]
-    words += [f"arm={first.arm}", "seed=0"]
+    words += [f"arm={first.arm}", "seed=0", "federated.rounds=1"]  # of one step there is one round
     with composing():  # without asking whether each of these words has an effect
         batches, swept = split_sweep(words, multirun=False)
         config = compose_one([*batches[0], *([axes_override(swept)] if swept else [])])
