@@ -27,7 +27,7 @@ WAYS = {
 @dataclass
 class FederatedConfig:
     """Clients that hold different facts, and a server that merges what they learn: training/federated/. Such a run has
-    no probes, logger or checkpoint, and measures only what is said there.
+    no probes, logger or checkpoint, so that it begins anew after Ctrl-C, and measures only what is said there.
     """
 
     way: str | None = None  # one of WAYS; null: no clients

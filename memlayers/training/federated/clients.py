@@ -68,7 +68,7 @@ class Client:
     def train(self, steps: int) -> None:
         """Take the steps of a round, each as in training.learner.
 
-        Raises Diverged for a loss that is not finite.
+        Raises Diverged for a loss or a model that is not finite.
         """
         optim, roles = self.config.optim, list(parameters_with_roles(self.model))
         tables = [parameter for _, role, parameter in roles if role == "memory_value"]

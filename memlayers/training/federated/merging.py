@@ -74,8 +74,9 @@ def received(model: Transformer, sender: Client, *, whole: bool, others: bool) -
             parameter[rows] = sent[rows]
         elif id(parameter) in tables or others:
             parameter.copy_(sent)
-    for mine, theirs in zip(kept_averages(copied), kept_averages(sender.model), strict=True):
-        mine.copy_(theirs if others else mine)
+    if others:
+        for mine, theirs in zip(kept_averages(copied), kept_averages(sender.model), strict=True):
+            mine.copy_(theirs)
     return copied
 
 
