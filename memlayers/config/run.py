@@ -104,7 +104,7 @@ class RunConfig:
 
     @property
     def on_plain_cpu(self) -> bool:
-        """Whether trainer=cpu is as it was chosen."""
+        """Whether the trainer is that of trainer=cpu, with no other argument."""
         return self.trainer == ON_CPU
 
     def validate(self) -> None:
