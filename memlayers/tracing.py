@@ -99,8 +99,7 @@ def lookup_at(model: Trained, place: str) -> ProductKeyLookup | None:
 
 def heads_at(model: Trained, place: str) -> int:
     """The number of heads of the lookup at a place; 1 for other addresses."""
-    lookup = lookup_at(model, place)
-    return 1 if lookup is None else lookup.heads
+    return getattr(lookup_at(model, place), "heads", 1)
 
 
 @torch.no_grad()
@@ -151,13 +150,14 @@ def write(model: Trained, fact: Fact, answer: int, steps: int = 60, lr: float = 
             loss = torch.nn.functional.cross_entropy(out.logits.float(), target)
             if loss < 0.05:
                 break
-            read = {place: reads.slots[0, len(question) - 1 :].unique() for place, reads in out.reads.items()}
-            tables = list({place: pool_at(model.model, place).values for place in read}.items())
-            grads = torch.autograd.grad(loss, [values for _, values in tables])
-            with torch.no_grad():
-                for (place, values), grad in zip(tables, grads, strict=True):
-                    row_grads = (grad.to_dense() if grad.is_sparse else grad)[read[place]]
-                    values[read[place]] -= lr * 1.15**step * row_grads / row_grads.norm(dim=1).max().clamp(min=1e-12)
+            read: dict[Tensor, Tensor] = {}  # rows by table, which several layers may read
+            for place, reads in out.reads.items():
+                table, slots = pool_at(model.model, place).values, reads.slots[0, len(question) - 1 :].flatten()
+                read[table] = torch.cat([read.get(table, slots[:0]), slots]).unique()
+            grads = torch.autograd.grad(loss, list(read))
+            for (values, rows), grad in zip(read.items(), grads, strict=True):
+                row_grads = (grad.to_dense() if grad.is_sparse else grad)[rows]
+                values.detach()[rows] -= lr * 1.15**step * row_grads / row_grads.norm(dim=1).max().clamp(min=1e-12)
     return float(model.log_probabilities(question, fact[1])[answer].exp())
 
 

@@ -16,7 +16,7 @@ from memlayers.training.record import model_path
 from memlayers.training.run import run
 
 SURE = "rates.arm=null optim.lr=2e-3 optim.roles.vector.lr_mul=30 optim.values.lr=60"  # with which it is sure
-KINDS = ["ffn=memory", "ffn=ngram", f"{GATED} {SURE}"]
+KINDS = ["ffn=memory", "ffn=ngram", f"{GATED} {SURE}", "arm=bigram"]  # the last: one table, read by every block
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -90,6 +90,16 @@ def test_a_fact_that_is_written_is_answered_and_only_rows_that_it_reads_have_mov
         for pool, old in zip(changed.model.tables(), model.model.tables(), strict=True):
             moved += int((pool.values != old.values).any(dim=1).sum())
         assert 0 < moved <= 4 * len(reads_by_hand(model, fact)) * (4 if relation == "icao" else 1)
+
+
+def test_the_first_step_of_writing_moves_a_row_by_its_rate_whoever_reads_it(model):
+    changed = tracing.copied(model)
+    tracing.write(changed, (7, 0), (int(model.text.world.facts[7, 0]) + 1) % len(model.objects[0]), steps=1, lr=0.1)
+    moves = [
+        (pool.values - old.values).norm(dim=1).max().item()
+        for pool, old in zip(changed.model.tables(), model.model.tables(), strict=True)
+    ]
+    assert max(moves) == pytest.approx(0.1, rel=1e-3)
 
 
 def test_what_is_lost_is_counted_as_asking_finds_it(model):
