@@ -15,7 +15,7 @@ from memlayers.config import ModelConfig
 from memlayers.kernels import REFERENCE, Kernels
 from memlayers.layers import PLE, Dense, Engram, Memory, MoE, NGram, Oracle, Peer, ShortConv, Stem, UltraMemV2
 from memlayers.layers.beside import Beside
-from memlayers.layers.dense import SwiGLU
+from memlayers.layers.dense import DenseFeedForward
 from memlayers.layers.feedforward import FeedForward
 from memlayers.layers.site import Site
 from memlayers.model import Transformer, build_model
@@ -190,7 +190,7 @@ def twin(layer: FeedForward, x: Tensor, tokens: Tensor) -> Tensor:
 
 
 def beside(settings: Any, where: Site) -> Beside:
-    return Beside(SwiGLU(where.d_model, where.hidden), settings.build(where))
+    return Beside(DenseFeedForward(where.d_model, where.hidden), settings.build(where))
 
 
 def build(ffn: Any = None, seed: int = 0, sparse: bool = True, **changes: Any) -> Transformer:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from memlayers.layers.attention import Attention
-from memlayers.layers.dense import MLP, SwiGLU
+from memlayers.layers.dense import DenseFeedForward
 from memlayers.layers.feedforward import FeedForward
 from memlayers.layers.lookup import ProductKeyLookup
 from memlayers.layers.memory import GatedMemory, ProductKeyMemory
@@ -62,17 +62,14 @@ def gelu(x: Tensor) -> Tensor:
     return x * (1 + torch.erf(x / math.sqrt(2))) / 2
 
 
-def dense(layer: SwiGLU | MLP, x: Tensor, tokens: Tensor) -> Tensor:
+def dense(layer: DenseFeedForward, x: Tensor, tokens: Tensor) -> Tensor:
     """down(silu(gate) * up), or down(gelu(up)) of a layer without a gate, one hidden unit at a time."""
     hidden = layer.down.weight.shape[1]
     out = torch.zeros_like(x)
     for b, s in positions(x):
         for unit in range(hidden):
             first = torch.dot(layer.up.weight[unit], x[b, s])
-            if isinstance(layer, MLP):
-                value = gelu(first)
-            else:
-                value = silu(first) * torch.dot(layer.up.weight[hidden + unit], x[b, s])
+            value = silu(first) * torch.dot(layer.up.weight[hidden + unit], x[b, s]) if layer.gated else gelu(first)
             out[b, s] += value * layer.down.weight[:, unit]
     return out
 

@@ -13,7 +13,7 @@ from memlayers.config.model import PLACES
 from memlayers.cost import model_cost
 from memlayers.facts import build_world
 from memlayers.layers.attention import Attention
-from memlayers.layers.dense import MLP, SwiGLU
+from memlayers.layers.dense import DenseFeedForward
 from memlayers.layers.engram import GatedNGrams
 from memlayers.layers.feedforward import Cost, FeedForward, Workload, matrix_cost
 from memlayers.layers.lookup import NORMS, SCORES, ProductKeyLookup
@@ -86,7 +86,14 @@ def test_memories_cost_what_the_counter_sees(layer, batch, sequence):
 
 @pytest.mark.parametrize(("batch", "sequence"), [(1, 1), (3, 7)])
 def test_dense_layers_and_attention_cost_what_the_counter_sees(batch, sequence):
-    for layer in (SwiGLU(12, 20), SwiGLU(6, 1), MLP(12, 20), MLP(6, 1), Attention(12, 3), Attention(8, 1)):
+    for layer in (
+        DenseFeedForward(12, 20),
+        DenseFeedForward(6, 1),
+        DenseFeedForward(12, 20, gated=False),
+        DenseFeedForward(6, 1, gated=False),
+        Attention(12, 3),
+        Attention(8, 1),
+    ):
         d_model = layer.out.out_features if isinstance(layer, Attention) else layer.down.out_features
         assert told(layer, batch, sequence) == seen(layer, batch, sequence, d_model)
 

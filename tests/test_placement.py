@@ -7,7 +7,7 @@ from contract import D_MODEL, NUM_TOKENS, SMALL, build
 
 from memlayers.layers import Dense, NGram, ShortConv
 from memlayers.layers.beside import Beside
-from memlayers.layers.dense import MLP, SwiGLU
+from memlayers.layers.dense import DenseFeedForward
 from memlayers.layers.memory import GatedMemory, ProductKeyMemory
 from memlayers.layers.ngram import NGramTable
 from memlayers.layers.short_conv import ShortConvolution
@@ -19,12 +19,13 @@ def test_blocks_and_placement_decide_what_stands_where():
     def kinds(ffn, **changes) -> list[type]:
         return [type(block.ffn) for block in build(ffn, depth=4, **changes).blocks]
 
-    assert kinds(Dense()) == [SwiGLU] * 4 and kinds(Dense(), gated=False) == [MLP] * 4
-    assert kinds(SMALL, blocks=[1], gated=False) == [MLP, ProductKeyMemory, MLP, MLP]
-    assert kinds(Dense(), placement="add") == [SwiGLU] * 4
-    assert kinds(SMALL, blocks="middle") == [SwiGLU, SwiGLU, ProductKeyMemory, SwiGLU]
-    assert kinds(gated, blocks=[0, 3]) == [GatedMemory, SwiGLU, SwiGLU, GatedMemory]
-    assert kinds(SMALL, blocks=0.25, placement="add") == [SwiGLU, Beside, SwiGLU, SwiGLU]
+    plain, read = DenseFeedForward, ProductKeyMemory
+    assert kinds(Dense()) == kinds(Dense(), gated=False) == kinds(Dense(), placement="add") == [plain] * 4
+    assert [build(Dense(), gated=gate, depth=1).blocks[0].ffn.gated for gate in (True, False)] == [True, False]
+    assert kinds(SMALL, blocks=[1], gated=False) == [plain, read, plain, plain]
+    assert kinds(SMALL, blocks="middle") == [plain, plain, read, plain]
+    assert kinds(gated, blocks=[0, 3]) == [GatedMemory, plain, plain, GatedMemory]
+    assert kinds(SMALL, blocks=0.25, placement="add") == [plain, Beside, plain, plain]
 
 
 def test_extra_blocks_decide_where_the_other_layers_stand():

@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 from memlayers import kernels
 from memlayers.layers import Memory
-from memlayers.layers.dense import SwiGLU
+from memlayers.layers.dense import DenseFeedForward
 from memlayers.layers.feedforward import Workload
 from memlayers.layers.site import Site
 from memlayers.studies.figure import GREY, PALETTE
@@ -215,9 +215,9 @@ print(f"50 tokens read {len(read):,} of {len(ours.values):,} rows; the other row
 # %%
 work = Workload(sequence=1, scored=1, tokens=256)  # a batch of 256 tokens: backward sorts the reads of a batch
 flops = theirs.cost(work).flops
-per_unit = SwiGLU(D_MODEL, 1).cost(work).flops
+per_unit = DenseFeedForward(D_MODEL, 1).cost(work).flops
 hidden = round(flops / per_unit)
-costs = {"memory": theirs.cost(work).flops, "dense": SwiGLU(D_MODEL, hidden).cost(work).flops}
+costs = {"memory": theirs.cost(work).flops, "dense": DenseFeedForward(D_MODEL, hidden).cost(work).flops}
 params = {"memory": sum(p.numel() for p in ours.parameters()), "dense": hidden * 3 * D_MODEL}
 for name in costs:
     print(f"{name:7} {costs[name]:8,.0f} training FLOPs a token  {params[name]:8,} parameters")
@@ -242,7 +242,7 @@ subjects = torch.cat([first.repeat_interleave(NAMES, dim=0), last.repeat(NAMES, 
 objects = torch.randint(OBJECTS, (len(subjects),), generator=draw)
 
 
-class DenseBlock(SwiGLU):
+class DenseBlock(DenseFeedForward):
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x).hidden
 

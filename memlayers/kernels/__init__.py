@@ -35,12 +35,7 @@ class Kernels:
 
 REFERENCE = Kernels()
 IN_C = Kernels(
-    look_up.look_up,
-    reads.weighted_read,
-    updates.adam_rows,
-    updates.adagrad_rows,
-    updates.sgd_rows,
-    updates.huge_pages,
+    look_up.look_up, reads.weighted_read, updates.adam_rows, updates.adagrad_rows, updates.sgd_rows, updates.huge_pages
 )
 
 
@@ -93,12 +88,9 @@ def choose(choice: str) -> Kernels:
     in_triton = _in_triton(choice) if choice != "native" else None
     if not in_c and not in_triton:
         return REFERENCE
+    names = [field.name for field in fields(Kernels) if field.name != "huge_pages"]
     functions = {
-        function.name: Faster(
-            choice, function.name, getattr(in_c, function.name, None), (in_triton or {}).get(function.name)
-        )
-        for function in fields(Kernels)
-        if function.name != "huge_pages"
+        name: Faster(choice, name, getattr(in_c, name, None), getattr(in_triton, name, None)) for name in names
     }
     return Kernels(**functions, huge_pages=in_c.huge_pages if in_c else identity)
 
@@ -114,8 +106,8 @@ def _in_c(choice: str) -> Kernels | None:
     return IN_C
 
 
-def _in_triton(choice: str) -> dict[str, Callable[..., Any]] | None:
-    """The Triton functions by name, or None; for auto only with a GPU, as importing triton takes a second."""
+def _in_triton(choice: str) -> Kernels | None:
+    """The Triton functions, or None; for auto only with a GPU, as importing triton takes a second."""
     if choice == "auto" and not torch.cuda.is_available():
         return None
     try:
@@ -125,14 +117,8 @@ def _in_triton(choice: str) -> dict[str, Callable[..., Any]] | None:
             raise ValueError(f"kernels=triton: no triton ({error}); accepted: native, reference, auto") from None
         _notice(f"no triton ({error})")
         return None
-    functions: dict[str, Callable[..., Any]] = {
-        "look_up": triton_look_up.look_up,
-        "weighted_read": triton_reads.weighted_read,
-        "adam_rows": triton_updates.adam_rows,
-        "adagrad_rows": triton_updates.adagrad_rows,
-        "sgd_rows": triton_updates.sgd_rows,
-    }
-    return functions
+    modules = triton_look_up.look_up, triton_reads.weighted_read
+    return Kernels(*modules, triton_updates.adam_rows, triton_updates.adagrad_rows, triton_updates.sgd_rows)
 
 
 def implementations_used(kernels: Kernels) -> dict[str, str]:

@@ -10,7 +10,6 @@ from torch.autograd.graph import increment_version
 from memlayers.kernels.build import library
 from memlayers.kernels.checks import Unsupported, accept, accept_indices, accept_table, is_bf16
 from memlayers.kernels.updates import huge_pages
-from memlayers.layers import pool
 from memlayers.layers.pool import RowUpdate
 
 
@@ -21,10 +20,8 @@ def weighted_read(
 
     Backward sorts the reads by row and then visits each row once, for its gradient and those of the weights. With an
     `update` it updates the row on that visit, with the same digits as an optimizer step, and returns no gradient of
-    rows. sparse=False is left to the reference.
+    rows.
     """
-    if not sparse:
-        return pool.weighted_read(values, slots, weights, sparse=False)
     accept_table(values)
     accept("weights", weights, torch.float32)
     if slots.dtype != torch.int64 or slots.shape != weights.shape or slots.numel() >= 2**32:

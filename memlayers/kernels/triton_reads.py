@@ -17,7 +17,6 @@ from memlayers.kernels.checks import Unsupported
 from memlayers.kernels.triton_backward import backward_with_update
 from memlayers.kernels.triton_checks import accept_on_gpu, accept_range
 from memlayers.kernels.triton_updates import accept_rows
-from memlayers.layers import pool
 from memlayers.layers.pool import RowUpdate
 
 MOST_COLUMNS = 1024  # most columns that one program holds
@@ -29,11 +28,9 @@ def weighted_read(
     """As memlayers.layers.pool.weighted_read, summed in float32 whatever values and weights are.
 
     No two programs add to the same number, so sums have one order. With an `update` backward updates the rows
-    (triton_backward.py) and returns no gradient of them. sparse=False is left to the reference.
+    (triton_backward.py) and returns no gradient of them.
     Raises Unsupported for tensors that are not on a GPU, unless Triton interprets, and for other dtypes.
     """
-    if not sparse:
-        return pool.weighted_read(values, slots, weights, sparse=False)
     accept_on_gpu("values", values, torch.float32, torch.bfloat16)
     accept_on_gpu("slots", slots, torch.int64)
     accept_on_gpu("weights", weights, torch.float32, torch.bfloat16)

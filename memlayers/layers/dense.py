@@ -22,42 +22,31 @@ class Dense:
         pass
 
     def build(self, site: Site) -> FeedForward:
-        return SwiGLU(site.d_model, site.hidden) if site.gated else MLP(site.d_model, site.hidden)
+        return DenseFeedForward(site.d_model, site.hidden, site.gated)
 
 
-class SwiGLU(nn.Module):
-    """y = (silu(x G) * x U) D for x (b, s, d_model), with `hidden` columns in G and U."""
+def activated(x: Tensor, gated: bool) -> Tensor:
+    """gelu(x) of x (..., hidden), or, if gated, silu(gate) * up of the halves of x (..., 2 * hidden)."""
+    if not gated:
+        return F.gelu(x)
+    gate, up = x.chunk(2, dim=-1)
+    return F.silu(gate) * up
+
+
+class DenseFeedForward(nn.Module):
+    """y = activated(x U) D for x (b, s, d_model): with a gate, U has 2 * `hidden` columns, gate and up side by side."""
 
     param_roles: ClassVar[dict[str, str]] = {"down.weight": "output"}
 
-    def __init__(self, d_model: int, hidden: int):
+    def __init__(self, d_model: int, hidden: int, gated: bool = True):
         super().__init__()
-        self.up = nn.Linear(d_model, 2 * hidden, bias=False)  # gate and up side by side: one matmul
+        self.gated = gated
+        self.up = nn.Linear(d_model, (1 + gated) * hidden, bias=False)
         self.down = nn.Linear(hidden, d_model, bias=False)
 
     def forward(self, x: Tensor, tokens: Tensor | None = None) -> FFNOutput:
         """x (b, s, d_model) -> hidden (b, s, d_model); tokens are not used."""
-        gate, up = self.up(x).chunk(2, dim=-1)
-        return FFNOutput(self.down(F.silu(gate) * up))
-
-    def cost(self, work: Workload) -> Cost:
-        """The two matrix products."""
-        return matrix_cost(*self.up.weight.shape) + matrix_cost(*self.down.weight.shape)
-
-
-class MLP(nn.Module):
-    """y = gelu(x U) D for x (b, s, d_model), with `hidden` columns in U."""
-
-    param_roles: ClassVar[dict[str, str]] = {"down.weight": "output"}
-
-    def __init__(self, d_model: int, hidden: int):
-        super().__init__()
-        self.up = nn.Linear(d_model, hidden, bias=False)
-        self.down = nn.Linear(hidden, d_model, bias=False)
-
-    def forward(self, x: Tensor, tokens: Tensor | None = None) -> FFNOutput:
-        """x (b, s, d_model) -> hidden (b, s, d_model); tokens are not used."""
-        return FFNOutput(self.down(F.gelu(self.up(x))))
+        return FFNOutput(self.down(activated(self.up(x), self.gated)))
 
     def cost(self, work: Workload) -> Cost:
         """The two matrix products."""

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from memlayers.checks import at_least, within
-from memlayers.layers.dense import Dense
+from memlayers.layers.dense import Dense, activated
 from memlayers.layers.feedforward import Cost, FeedForward, FFNOutput, Workload, matrix_cost
 from memlayers.layers.product_keys import selection_flops
 from memlayers.layers.site import Site
@@ -88,14 +88,8 @@ class MixtureOfExperts(nn.Module):
         """Tokens (t, d) and their chosen experts (t, k) -> the outputs of these experts (t, k, d)."""
         order = chosen.flatten().sort(stable=True).indices  # makes the tokens of an expert contiguous
         load = chosen.flatten().bincount(minlength=len(self.up)).tolist()
-        parts, outputs = flat[order // self.topk].split(load), []
-        for rows, up, down in zip(parts, self.up.unbind(), self.down.unbind(), strict=True):
-            first = F.linear(rows, up)
-            if self.gated:
-                gate, value = first.chunk(2, dim=-1)
-                outputs.append(F.linear(F.silu(gate) * value, down))
-            else:
-                outputs.append(F.linear(F.gelu(first), down))
+        parts = zip(flat[order // self.topk].split(load), self.up.unbind(), self.down.unbind(), strict=True)
+        outputs = [F.linear(activated(F.linear(rows, up), self.gated), down) for rows, up, down in parts]
         back = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
         return torch.cat(outputs)[back].view(*chosen.shape, flat.shape[-1])
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.optim import AdamW
 
 from memlayers.kernels import REFERENCE, Kernels, choose
-from memlayers.layers.dense import SwiGLU
+from memlayers.layers.dense import DenseFeedForward
 from memlayers.layers.product_keys import half_scores, winners
 
 TOKENS = 16_384
@@ -29,7 +29,7 @@ OURS, DENSE = "memlayers, triton", "SwiGLU + fused AdamW"
 
 
 def swiglu(width: int, *_: int) -> peers.Trained:
-    layer = SwiGLU(width, 8 * width // 3)
+    layer = DenseFeedForward(width, 8 * width // 3)
     return layer, [AdamW(layer.parameters(), 1e-3, fused=True)]
 
 
@@ -88,7 +88,7 @@ def outputs(kernels: Kernels, at: Tensor, tensors: list[Tensor]) -> dict[str, Te
     kernels.adagrad_rows(stepped, sums, grad.indices()[0], grad.values(), rate=0.1, eps=1e-8)
     chosen, mixed = kernels.look_up(query, keys, None, 8)
     half = half_scores(query.double(), keys.double())
-    best, _ = winners(
+    _, best = winners(
         half, *(rearrange(one, "t h k -> h t k") for one in (chosen // 64, chosen % 64))
     )  # 64 keys a half
     found = {"choice": best, "look-up": mixed, "read": out.detach(), "rows": grad.values()}
