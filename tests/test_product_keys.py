@@ -24,13 +24,13 @@ def look_up(request):
 
 @pytest.fixture(scope="module", params=["alone", "in look_up"])
 def search(request, look_up):
-    """(query, keys, k) -> scores and slots: the reference's own, and those behind what look_up returns."""
+    """(query, keys, k) -> slots and scores: the reference's own, and those behind what look_up returns."""
     if request.param == "alone":
         return product_key_topk
 
     def behind(query: Tensor, keys: Tensor, k: int) -> tuple[Tensor, Tensor]:
         slots, _ = look_up(query, keys, None, k)
-        return all_scores(query, keys).gather(-1, slots), slots
+        return slots, all_scores(query, keys).gather(-1, slots)
 
     return behind
 
@@ -53,7 +53,7 @@ def integer_problems(draw, least_tokens: int = 0) -> tuple[Tensor, Tensor, int]:
 @given(problem=integer_problems())
 def test_the_k_best_of_all_slots_with_any_ties(search, problem):
     query, keys, k = problem
-    scores, slots = search(query, keys, k)
+    slots, scores = search(query, keys, k)
     every = all_scores(query, keys)
     assert scores.shape == slots.shape == (len(query), len(keys), k) and slots.dtype == torch.int64
     assert scores.equal(every.sort(dim=-1, descending=True).values[..., :k])
@@ -66,7 +66,7 @@ def test_gradients_are_those_of_scoring_all_slots(problem):
     query, keys, k = problem
     upstream = torch.arange(1, k + 1).float()
     mine, theirs = ([x.clone().requires_grad_() for x in (query, keys)] for _ in range(2))
-    scores, slots = product_key_topk(*mine, k)
+    slots, scores = product_key_topk(*mine, k)
     (scores * upstream).sum().backward()
     (all_scores(*theirs).gather(-1, slots) * upstream).sum().backward()
     for got, wanted in zip(mine, theirs, strict=True):
@@ -90,7 +90,7 @@ def test_weights_are_the_softmax_of_all_slots_scores_and_so_are_their_gradients(
 @pytest.mark.parametrize(("n", "k"), [(1, 1), (7, 1), (7, 7), (33, 32), (40, 8)])
 def test_real_scores(search, n, k):
     query, keys = torch.randn(2, 1, 2, 4), torch.randn(1, 2, n, 4)
-    scores, slots = search(query, keys, k)
+    slots, scores = search(query, keys, k)
     wanted = all_scores(query, keys).topk(k, dim=-1)
     torch.testing.assert_close(scores, wanted.values)
     assert slots.equal(wanted.indices)
@@ -109,7 +109,7 @@ def test_scores_that_are_not_finite_come_out_as_they_do_from_all_slots(search, b
     """A diverged model must not look healthy: NaN ranks above everything, as in torch.topk."""
     query, keys = torch.ones(1, 1, 2, 1), torch.tensor([0.5, bad, -1.0, 2.0, 0.0, 1.0, -3.0, 1.5]).view(1, 2, 4, 1)
     for k in (1, 2, 4):
-        scores, slots = search(query, keys, k)
+        slots, scores = search(query, keys, k)
         every = all_scores(query, keys)
         torch.testing.assert_close(scores, every.topk(k, dim=-1).values, equal_nan=True)
         torch.testing.assert_close(scores, every.gather(-1, slots), equal_nan=True)
@@ -117,7 +117,7 @@ def test_scores_that_are_not_finite_come_out_as_they_do_from_all_slots(search, b
 
 
 def test_a_table_of_nothing_but_nan_still_gives_distinct_slots(search):
-    scores, slots = search(torch.ones(2, 1, 2, 1), torch.full((1, 2, 5, 1), float("nan")), 5)
+    slots, scores = search(torch.ones(2, 1, 2, 1), torch.full((1, 2, 5, 1), float("nan")), 5)
     assert scores.isnan().all() and all(row.unique().numel() == 5 for row in slots.flatten(0, 1))
     assert slots.min() >= 0 and slots.max() < 25
 

@@ -25,7 +25,7 @@ def look_up(query: Tensor, keys: Tensor, gains: Sequence[Tensor] | None, k: int)
     if n > MOST_KEYS or k > MOST_TOPK:
         raise Unsupported(f"{n} keys a half and topk={k}; accepted: up to {MOST_KEYS} and {MOST_TOPK}")
     half = half_scores(*normed_and_scaled(query, keys, gains))
-    score, slots = winners(half, *best_pairs(half.detach(), k))
+    slots, score = winners(half, *best_pairs(half.detach(), k))
     return slots, softmax_of_sorted(score.float())
 
 

@@ -4,16 +4,16 @@ Read in this order; files marked * are parts that layers are built from, and hav
 
     feedforward    * the interface of all layers: inputs, outputs, costs
     dense          the baseline: SwiGLU or MLP
+    site           * what a layer is built from; which layers share a pool
     attention      * causal self-attention
     block          * a transformer block, and where in it layers may stand
-    rows           * softmax of short rows
     product_keys   * exact top-k over n * n slots
+    rows           * softmax of short rows
     batch_norm     * batch normalisation that leaves out padding
     lookup         * which slots a token reads, with what weights
     pool           * the value table and its weighted read
-    updates        * in-place Adam, Adagrad and SGD of the rows that were read
     memory         Memory and Memory+, which gates what is read
-    site           * what a layer is built from; which layers share a pool
+    updates        * in-place Adam, Adagrad and SGD of the rows that were read
     beside         * a layer added to the dense feed-forward
     ngram          a table addressed by hashes of the last n tokens
     peer           experts of one neuron each, found by product keys

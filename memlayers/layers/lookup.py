@@ -70,7 +70,7 @@ class ProductKeyLookup(nn.Module):
         if self.score == "softmax":
             slots, weights = self.look_up(query, self.keys, self.gains, self.topk)
         else:
-            slots, score = best_slots(query, self.keys, tuple(self.gains or ()), self.topk)
+            slots, score = best_slots(query, self.keys, self.gains, self.topk)
             weights = self.weights(score)
         shape = *x.shape[:2], self.heads * self.topk
         return Reads(slots.reshape(shape), weights.reshape(shape))
@@ -92,8 +92,7 @@ class ProductKeyLookup(nn.Module):
         """x (b, s, d_model) -> half scores (two, h, t, n). Slot i * n + j has the score of row i plus that of column j;
         each head reads the topk best slots.
         """
-        gains = None if self.gains is None else list(self.gains)
-        return half_scores(*normed_and_scaled(self.queries(x), self.keys, gains))
+        return half_scores(*normed_and_scaled(self.queries(x), self.keys, self.gains))
 
     def cost(self, work: Workload) -> Cost:
         """The query projection, the half scores, and the comparisons of both top-k selections.

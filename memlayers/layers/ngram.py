@@ -62,7 +62,7 @@ class NGramTable(nn.Module):
 def ngram_slots(tokens: Tensor, n: int, hashes: int, size: int) -> Tensor:
     """Hash the n tokens up to each position: tokens (b, s) -> slots (b, s, hashes) in 0 .. size - 1.
 
-    Multiply, add and xor-shift with the constants of splitmix64, in wrapping int64; positions before the first hold -1.
+    Multiply, add and xor-shift in wrapping int64, by multipliers of splitmix64; positions before the first hold -1.
     """
     state = torch.arange(1, hashes + 1, device=tokens.device) * 0x9E3779B97F4A7C1
     state = state.expand(*tokens.shape, hashes)

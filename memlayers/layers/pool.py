@@ -79,7 +79,8 @@ def weighted_read(
 ) -> Tensor:
     """sum over r of weights[t, r] * values[slots[t, r]]: (t, d_value). `update` is left to the optimizer.
 
-    With sparse=True the gradient of `values` is a sparse tensor of the rows that were read, each once and in order.
+    With sparse=True the gradient of `values` is a sparse tensor of the rows that were read, each once and in order. It
+    comes from _RowGradient, which passes the sum on; that of the weights from the bag, whose values are detached.
     """
     per_read = weights.to(values.dtype)
     if not sparse:

@@ -1,7 +1,5 @@
 """Exact top-k over n * n slots from only 2 * n scores (Lample et al. 2019, arXiv 1907.05242, section 3.1).
 
-Exact for the scores as they are: autocast computes them in bfloat16 here, and a kernel in C in float32.
-
 The key of slot i * n + j is the pair (row key i, column key j); its score is the sum of the two half scores.
 
     half scores   rows     0.9  0.1  0.5        slots   00 01 02      the two best rows and the two best columns
@@ -10,7 +8,7 @@ The key of slot i * n + j is the pair (row key i, column key j); its score is th
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from einops import einsum, rearrange
@@ -21,10 +19,11 @@ from memlayers.layers.rows import softmax_of_sorted
 
 
 def product_key_topk(query: Tensor, keys: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Scores and slots of the k best of n * n product keys, best first; exact.
+    """Slots and scores of the k best of n * n product keys, best first; exact for the scores as they are, which are in
+    bfloat16 under autocast (a kernel in C takes float32).
 
     Letters: t tokens, h heads, two halves, c half-key width, n keys a half.
-    query (t, h, two, c), keys (h, two, n, c), k <= n  ->  scores (t, h, k), slots (t, h, k) int64.
+    query (t, h, two, c), keys (h, two, n, c), k <= n  ->  slots (t, h, k) int64, scores (t, h, k).
     Of equal scores any may come first. Gradients flow to the k winning scores and from there to query and keys.
     """
     half = half_scores(query, keys)
@@ -40,24 +39,25 @@ def product_key_topk(query: Tensor, keys: Tensor, k: int) -> tuple[Tensor, Tenso
 def look_up(query: Tensor, keys: Tensor, gains: Sequence[Tensor] | None, k: int) -> tuple[Tensor, Tensor]:
     """Slots of the k best product keys and their weights: the softmax over their scores, best first.
 
+    gains: of queries and of keys, as in best_slots, or None.
     query (t, h, two, c), keys (h, two, n, c), k <= n  ->  slots (t, h, k) int64, weights (t, h, k) that sum to 1.
     """
     slots, score = best_slots(query, keys, gains, k)
     return slots, softmax_of_sorted(score)
 
 
-def best_slots(query: Tensor, keys: Tensor, gains: Sequence[Tensor] | None, k: int) -> tuple[Tensor, Tensor]:
+def best_slots(query: Tensor, keys: Tensor, gains: Iterable[Tensor] | None, k: int) -> tuple[Tensor, Tensor]:
     """Slots of the k best product keys and their scores / sqrt(c) in float32, each (t, h, k), best first.
 
     With gains, of queries and of keys, each (c,), each half of both is RMS-normed before it is scored.
     """
-    score, slots = product_key_topk(*normed_and_scaled(query, keys, gains), k)
+    slots, score = product_key_topk(*normed_and_scaled(query, keys, gains), k)
     return slots, score.float()
 
 
-def normed_and_scaled(query: Tensor, keys: Tensor, gains: Sequence[Tensor] | None) -> tuple[Tensor, Tensor]:
+def normed_and_scaled(query: Tensor, keys: Tensor, gains: Iterable[Tensor] | None) -> tuple[Tensor, Tensor]:
     """Query and keys, each half RMS-normed if there are gains, and keys divided by sqrt(c)."""
-    if gains:
+    if gains is not None:
         query, keys = (F.rms_norm(x, gain.shape, gain) for x, gain in zip((query, keys), gains, strict=True))
     return query, keys * query.shape[-1] ** -0.5  # scaled once, not for every token
 
@@ -68,10 +68,10 @@ def half_scores(query: Tensor, keys: Tensor) -> Tensor:
 
 
 def winners(half: Tensor, row: Tensor, column: Tensor) -> tuple[Tensor, Tensor]:
-    """Scores and slots, each (t, h, k), of half scores (two, h, t, n) and the chosen row and column keys (h, t, k)."""
+    """Slots and scores, each (t, h, k), of half scores (two, h, t, n) and the chosen row and column keys (h, t, k)."""
     score = half.gather(-1, torch.stack([row, column])).sum(dim=0)
     slot = row * half.shape[-1] + column
-    return rearrange(score, "h t k -> t h k"), rearrange(slot, "h t k -> t h k")
+    return rearrange(slot, "h t k -> t h k"), rearrange(score, "h t k -> t h k")
 
 
 def staircase(k: int, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -74,9 +74,9 @@ class TuckerMemory(nn.Module):
     def forward(self, x: Tensor, tokens: Tensor | None = None) -> FFNOutput:
         """x (b, s, d_model) -> hidden (b, s, d_model), and the reads: how much of each v was added up."""
         query = rearrange(self.to_query(x).to(self.keys.dtype), "b s (r two c) -> (b s) r two c", r=self.rank, two=2)
-        half = half_scores(*normed_and_scaled(query, self.keys, list(self.gains)))
+        half = half_scores(*normed_and_scaled(query, self.keys, self.gains))
         best = tucker_topk(half, self.core / self.rank, self.topk)
-        score, slots = (chosen.view(*x.shape[:2], self.topk) for chosen in best)
+        slots, score = (chosen.view(*x.shape[:2], self.topk) for chosen in best)
         p, v = self.pool.rows(slots).to(x.dtype).split([self.d_pre, self.out.in_features], dim=-1)
         weights = score.to(x.dtype) * einsum(p, self.to_pre(x).to(x.dtype), "b s k p, b s p -> b s k")
         hidden = self.out(einsum(v, weights, "b s k v, b s k -> b s v"))
@@ -95,7 +95,7 @@ class TuckerMemory(nn.Module):
 
 
 def tucker_topk(half: Tensor, core: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Scores and slots, each (t, k), of the k best pairs of k chosen rows and k chosen columns (arXiv 2411.12364).
+    """Slots and scores, each (t, k), of the k best pairs of k chosen rows and k chosen columns (arXiv 2411.12364).
 
     half (two, r, t, n), core (r, r) close to rank 1. Its first singular vectors weigh the ranks to choose rows and
     columns, whose k * k pairs are then scored exactly. Good pairs of two low halves are missed.
@@ -111,7 +111,7 @@ def tucker_topk(half: Tensor, core: Tensor, k: int) -> tuple[Tensor, Tensor]:
         best = grid.flatten(1).topk(k, dim=-1).indices
         rows, columns = index[0].gather(-1, best // k), index[1].gather(-1, best % k)
     row, column = (s.gather(-1, i.expand(len(s), -1, -1)) for s, i in zip(half, (rows, columns), strict=True))
-    return (apply_core(core, row) * column).sum(dim=0), rows * size + columns
+    return rows * size + columns, (apply_core(core, row) * column).sum(dim=0)
 
 
 def apply_core(core: Tensor, row: Tensor) -> Tensor:

@@ -21,8 +21,8 @@ MOST = 512  # most facts that are compared
 
 
 def addresses(model: Transformer, text: Text, facts: Tensor) -> dict[str, Any] | None:
-    """By layer and position, the overlap of reads of pairs of sentences; None for a model without tables, or terse
-    text.
+    """By layer and position, the overlap of reads of pairs of sentences; None for a model without tables, and for
+    text without held-out phrasings.
 
     held_out: of a fact in a training and a held-out phrasing; relation: of two facts of a subject; subject: of facts of
     two subjects in one relation, the baseline. Each as shares of `slots` and of `weight`.
