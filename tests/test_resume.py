@@ -17,7 +17,7 @@ from memlayers.training import run as run_module
 from memlayers.training.checkpoint import Checkpointer, Interrupted, step_kept
 from memlayers.training.checkpoint_files import checkpoint_path, damage
 from memlayers.training.probe import FinalMeasurement
-from memlayers.training.progress import PlainLines
+from memlayers.training.progress import RunProgress
 from memlayers.training.record import read_record, record_path
 from memlayers.training.run import run
 from memlayers.training.trainer import build_logger
@@ -206,10 +206,9 @@ def test_the_logs_of_a_resumed_run_leave_those_before_alone(tmp_path: Path) -> N
     assert Path(after.log_dir) == Path(before.log_dir).with_name(f"{Path(before.log_dir).name}-from-24")
 
 
-def test_lines_say_only_what_is_known(monkeypatch, capsys):
+def test_lines_say_only_what_is_known(tmp_path, capsys):
     """After a resume no loss was logged yet."""
-    monkeypatch.setattr(PlainLines, "total_train_batches", 20)
-    lines = PlainLines(tokens_per_step=10)
+    lines = RunProgress(tmp_path / "run.json", small(tmp_path, "progress=auto"), steps=20, tokens_per_step=10)
     for metrics in ({}, {"loss": 1.5}, {"recall": 0.25, "loss": 1.5}):
         lines.on_train_batch_end(SimpleNamespace(callback_metrics=metrics), None, None, None, 3)
     said = [line.rpartition("  ")[0] for line in capsys.readouterr().out.splitlines()]

@@ -1,12 +1,11 @@
 """Prefetching: a thread draws batches ahead of the training step, so that a GPU does not wait for text."""
 
+from collections import deque
 from collections.abc import Iterable, Iterator
-from queue import Full, Queue
-from threading import Event, Thread
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-MOST = 4  # batches in the queue
-PATIENCE = 0.1  # seconds between the thread's checks whether the iteration has ended
+MOST = 4  # batches that are drawn ahead
 
 
 class Ahead:
@@ -23,35 +22,16 @@ class Ahead:
         return len(self.batches)  # type: ignore[arg-type]
 
     def __iter__(self) -> Iterator[Any]:
-        ready: Queue[Any] = Queue(MOST)
-        left = Event()
-        thread = Thread(target=self._draw, args=(ready, left), daemon=True)
-        thread.start()
+        batches, thread = iter(self.batches), ThreadPoolExecutor(1)
         try:
-            while True:
-                batch, error = ready.get()
-                if error is not None:
-                    raise error
-                if batch is None:
-                    return
+            ready = deque(thread.submit(self._draw, batches) for _ in range(MOST))
+            while (batch := ready.popleft().result()) is not None:
+                ready.append(thread.submit(self._draw, batches))
                 yield batch
         finally:
-            left.set()
-            thread.join()
+            thread.shutdown(cancel_futures=True)
 
-    def _draw(self, ready: "Queue[Any]", left: Event) -> None:
-        def hand_over(batch: Any, error: BaseException | None = None) -> None:
-            while not left.is_set():
-                try:
-                    return ready.put((batch, error), timeout=PATIENCE)
-                except Full:
-                    continue
-
-        try:
-            for batch in self.batches:
-                hand_over(type(batch)(*(tensor.pin_memory() for tensor in batch)) if self.pinned else batch)
-                if left.is_set():
-                    return
-            hand_over(None)
-        except BaseException as error:  # also SystemExit and the like: else the step would wait for ever
-            hand_over(None, error)
+    def _draw(self, batches: Iterator[Any]) -> Any:
+        """The next batch, None after the last."""
+        batch = next(batches, None)
+        return type(batch)(*(tensor.pin_memory() for tensor in batch)) if batch is not None and self.pinned else batch

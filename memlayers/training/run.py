@@ -26,7 +26,7 @@ from memlayers.training.learner import Batches, FactLearner
 from memlayers.training.plan import Plan, described, plan
 from memlayers.training.probe import FinalMeasurement, RecallProbe
 from memlayers.training.process import locked, threads
-from memlayers.training.progress import RunProgress, terminal_bar
+from memlayers.training.progress import RunProgress, TerminalBar, can_redraw
 from memlayers.training.record import (
     SCHEMA,
     Record,
@@ -94,7 +94,7 @@ def run_alone(config: RunConfig, path: Path) -> Record:
         if config.progress == "auto" and ranks.is_first():
             for note in chosen.text.world.notes:
                 print(f"note: {note}", flush=True)
-        with threads(config.threads), RunProgress(path, config, chosen.steps) as progress:
+        with threads(config.threads), RunProgress(path, config, chosen.steps, round(chosen.work.tokens)) as progress:
             if config.federated.way is None:
                 record |= train(config, chosen, progress, first or 0, [*earlier, here])
             else:
@@ -137,8 +137,8 @@ def train(
     minutes = config.checkpoint_minutes
     keeper = Checkpointer(config, None if minutes is None else 60 * minutes, first, processes)
     callbacks: list[lightning.Callback] = [probe, progress, keeper]
-    if config.progress == "auto" and ranks.is_first():
-        callbacks.append(terminal_bar(round(chosen.work.tokens)))
+    if config.progress == "auto" and ranks.is_first() and can_redraw():
+        callbacks.append(TerminalBar(progress))
     batches.first = first
     trainer = build_trainer(config, chosen.steps, first, [*callbacks, end])
     device = trainer.strategy.root_device.type
