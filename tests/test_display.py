@@ -1,5 +1,6 @@
 """The display of a study, driven by records and notes that a test writes where runs would."""
 
+import os
 import time
 
 import pytest
@@ -75,6 +76,19 @@ def test_what_an_error_says_is_printed_as_it_is(jobs):
             wait_for(console, "run 1 of 3")
         assert f"run 1 of 3  dense seed 0  failed: {error}" in printed(console)
         record_path(jobs[0]).unlink()
+
+
+def test_a_run_whose_model_is_still_to_be_made_is_not_finished_before(jobs):
+    old = time.time() - 60
+    for job in jobs:
+        finish(job)
+        os.utime(record_path(job), (old, old))
+    jobs[2].save_model = True
+    console = plain()
+    with StudyDisplay(jobs, console):
+        wait_for(console, "2 of 3 runs are finished already")
+        finish(jobs[2])
+        wait_for(console, "run 3 of 3  memory seed 1")
 
 
 def test_runs_that_were_finished_before_are_counted_and_not_shown(jobs):

@@ -173,9 +173,9 @@ def study(jobs: list[RunConfig], application: Callable[[], None], arguments: lis
             application()
     failed = 0
     for name, config in zip(labels(jobs), jobs, strict=True):
-        record = ended(record_path(config), began)
-        if record is not None and record["status"] == "ok":
+        if finished(config) is not None:
             continue
+        record = ended(record_path(config), began)
         failed += 1
         if ranks.is_first() and (len(jobs) > 1 or config.progress == "none" or record is None):
             print(f"memlayers: {name} failed: {record['error'] if record else 'it left no record'}", file=sys.stderr)

@@ -13,7 +13,7 @@ from rich.text import Text as Line
 
 from memlayers.config import RunConfig
 from memlayers.training.progress_notes import read_partial
-from memlayers.training.record import ended, record_path
+from memlayers.training.record import ended, finished, record_path
 
 EVERY = 0.5  # seconds between updates
 
@@ -48,7 +48,7 @@ class StudyDisplay:
         self.began = time.time()
         self.stop = threading.Event()
         self.thread = threading.Thread(target=self._follow, daemon=True)
-        self.done_before = {path for _, path in self.jobs if ended(path, self.began)}
+        self.done_before = {record_path(job) for job in jobs if finished(job) is not None}
         self.shown: set[Path] = set(self.done_before)
 
     def __enter__(self) -> "StudyDisplay":
