@@ -73,6 +73,13 @@ def test_a_key_or_a_type_that_no_layout_has_is_one_line(tmp_path, content):
         read_layout(tmp_path)
 
 
+@pytest.mark.parametrize("content", ["columns: null", "columns: world\nreference: {num_keys: 8}"])
+def test_frontiers_need_an_axis_and_an_arm_to_compare_with(tmp_path, content):
+    (tmp_path / FILE).write_text(f"frontier: true\n{content}")
+    with pytest.raises(ValueError, match=r"study.yaml: report.frontier=true [^\n]*; accepted: with report.columns"):
+        read_layout(tmp_path)
+
+
 def test_each_study_of_a_sweep_has_a_layout_of_its_own(tmp_path):
     jobs = [tiny(tmp_path, study=name, seed=seed) for name in ("one", "two") for seed in (0, 1)]
     for name in ("one", "two"):

@@ -115,6 +115,15 @@ def test_searches_that_are_not_finished_are_left_out(monkeypatch, tmp_path):
     assert {line["search"] for line in lines_of(written[0])} == {"arm=memory"}
 
 
+def test_a_search_with_a_space_in_a_word_can_be_committed(monkeypatch, tmp_path):
+    pretend(monkeypatch)
+    monkeypatch.setattr(module, "table_of", lambda world: {})
+    words = ["arm=memory", "world=biographies", "world.name_parts=[40, 40, 40]"]
+    finish(Search(words, tmp_path))
+    (trials, _), left_out = commit(tmp_path, tmp_path / "results", tmp_path)
+    assert not left_out and len(lines_of(trials)) == MOST
+
+
 def test_without_a_trial_there_is_nothing_to_commit(tmp_path):
     Search(DENSE, tmp_path / "begun")
     for name in ("begun", "nowhere"):

@@ -54,9 +54,14 @@ class ReportConfig:
     rows: list[str] = field(default_factory=list)  # axes of the table's rows; empty: all but the seed
     columns: str | None = None  # an axis whose values are columns
     readouts: list[str] = field(default_factory=lambda: list(READOUTS))
-    x: str | None = None  # of the figure: an axis or a read-out; null: training FLOPs, beside the recall curves
-    y: str = "recall"
+    x: str | None = None  # of the figure: an axis or a read-out; null: the only axis of numbers, if there is one
+    y: str = "recall"  # or another read-out; recalled: held_out in worlds that have that, recall in others
     frontier: bool = False  # draw fronts, and multiples of the reference's cost, which results/summary.json quotes
+
+    def validate(self) -> None:
+        if self.frontier and not (self.columns and self.reference.get("arm")):
+            needed = "with report.columns and report.reference={arm: dense}"
+            raise ValueError(f"report.frontier=true compares costs of an arm over an axis; accepted: {needed}")
 
 
 @dataclass
@@ -142,6 +147,7 @@ class RunConfig:
         self.federated.validate(self)
         self.validate_devices()
         self.validate_kernels()
+        self.report.validate()
         one_of("progress", self.progress, ("auto", "none"))
         if self.checkpoint_minutes is not None and self.checkpoint_minutes < 0:
             raise ValueError(f"checkpoint_minutes={self.checkpoint_minutes} is negative; accepted: 0 or more, or null")

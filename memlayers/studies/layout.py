@@ -54,4 +54,8 @@ def read_layout(folder: Path) -> dict[str, Any]:
             if key not in layout or (kind in (list, dict) and not isinstance(value, kind)):
                 raise ValueError(f"{path}: {key}={value} is no part of a layout; accepted: {', '.join(layout)}")
         layout |= found
+        try:
+            ReportConfig(**{name: layout[name] for name in asdict(ReportConfig())}).validate()
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
     return layout | {"verdict": " ".join(str(layout["verdict"] or "").split())}

@@ -6,6 +6,7 @@ resumed, and shared by several processes.
 """
 
 import json
+import shlex
 import statistics
 import warnings
 from datetime import datetime, timedelta
@@ -57,7 +58,7 @@ class Search:
         self.study = optuna.create_study(
             storage=storage_in(folder),
             sampler=sampler,
-            study_name=" ".join(self.words),
+            study_name=shlex.join(self.words),
             direction="maximize",
             load_if_exists=True,
         )
@@ -154,7 +155,7 @@ class Search:
         """All trials, as lines of results/tune/WORLD.jsonl."""
         return [
             {
-                "search": " ".join(self.words),
+                "search": shlex.join(self.words),
                 "trial": trial.number,
                 "words": trial.user_attrs["words"],
                 "code": trial.user_attrs.get("code"),
@@ -171,7 +172,7 @@ def commit(folder: Path, results: Path, rates: Path) -> tuple[list[Path], list[s
     ValueError for a folder without searches.
     """
     names = optuna.get_all_study_names(storage_in(folder)) if folder.is_dir() else []
-    begun = [Search(name.split(), folder) for name in names]
+    begun = [Search(shlex.split(name), folder) for name in names]
     searches = [search for search in begun if search.trials()]
     if not searches:
         raise ValueError(f"{folder}: no search there; accepted: after python scripts/tune.py arm=memory")
@@ -180,14 +181,13 @@ def commit(folder: Path, results: Path, rates: Path) -> tuple[list[Path], list[s
         ours = [search for search in searches if search.config.rates.world == world]
         most = max(len(search.trials()) for search in ours)
         decided = [search for search in ours if len(search.trials()) == most and search.is_decided()]
-        left_out += [" ".join(search.words) for search in ours if search not in decided]
-        taken = {" ".join(search.words) for search in decided}
-        path = results / f"{world}.jsonl"
-        old = path.read_text().splitlines() if path.is_file() else []
+        left_out += [shlex.join(search.words) for search in ours if search not in decided]
+        taken = {shlex.join(search.words) for search in decided}
+        old = path.read_text().splitlines() if (path := results / f"{world}.jsonl").is_file() else []
         kept = [line for line in old if json.loads(line)["search"] not in taken]
-        lines = [json.dumps(line, sort_keys=True) for search in decided for line in search.lines()]
+        lines = {json.dumps(line, sort_keys=True) for search in decided for line in search.lines()}
         results.mkdir(parents=True, exist_ok=True)
-        path.write_text("\n".join(sorted({*kept, *lines})) + "\n")
+        path.write_text("\n".join(sorted(lines.union(kept))) + "\n")
         table = dict(table_of(world))
         for search in decided:
             entry, arm = search.entry(), str(search.config.rates.arm)
