@@ -135,7 +135,7 @@ def test_what_a_fresh_python_loads(module, forbidden):
 
 def test_drawing_leaves_a_notebook_the_backend_that_shows_its_own_figures(monkeypatch):
     monkeypatch.setenv("MPLBACKEND", "svg")
-    modules = "memlayers.studies.figure, memlayers.studies.frontier_figure, memlayers.studies.trace_figure"
+    modules = "memlayers.studies.figure, memlayers.studies.ways, memlayers.studies.trace_figure"
     code = (
         f"import matplotlib, sys, {modules}; print('matplotlib.pyplot' in sys.modules, matplotlib.rcParams['backend'])"
     )

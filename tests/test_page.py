@@ -13,14 +13,15 @@ from records import layout, record, write
 
 from memlayers.config.digest import digest
 from memlayers.studies.cli import jobs_from
-from memlayers.studies.figure import GREY, PALETTE
+from memlayers.studies.figure import GREY, PALETTE, looks_of
 from memlayers.studies.frame import framed, read_all
 from memlayers.studies.frontier import points_of
 from memlayers.studies.layout import read_layout
 from memlayers.studies.page.chart import vega_spec
 from memlayers.studies.page.commands import command_of, words_of
-from memlayers.studies.page.panels import Runs, panels_of, panels_of_frontiers
+from memlayers.studies.page.runs import Runs
 from memlayers.studies.page.tables import cell, table_of
+from memlayers.studies.panels import panels_of
 from memlayers.studies.results import studies_in
 from memlayers.training.record import with_checksum
 
@@ -153,15 +154,13 @@ def test_points_of_a_frontier_are_its_configurations_and_tell_their_runs(folders
     found, layout = list(read_all(folders[0])), read_layout(folders[0])
     frame = framed(found)
     runs = Runs(frame, found, [words_of(one) for one in layout["commands"]])
-    left, right = panels_of_frontiers(frame, layout, runs)["w"]
+    left, right = panels_of(frame, layout)["w"]
     for arm, points in points_of(frame, "training_flops", "dense").items():
         own = sorted((one["x"], one["y"]) for one in left["points"] if one["arm"] == arm)
         assert own == [pytest.approx(pair) for pair in zip(points.cost, points.mean, strict=True)]
     assert {one["arm"] for one in right["lines"]} == {"memory"}
-    (point,) = (
-        one for one in left["points"] if runs.descriptions[one["run"]]["title"] == "dense_2x" and one["x"] == 32e11
-    )
-    told = runs.descriptions[point["run"]]
+    (point,) = (one for one in left["points"] if set(frame["arm"][one["runs"]]) == {"dense_2x"} and one["x"] == 32e11)
+    told = runs.descriptions[runs.add(frame.loc[point["runs"]])]
     assert told["n"] == 2 and told["settings"] == {"world": "w", "training.exposures": "16", "seed": "0, 1"}
     assert told["command"] == (
         "python scripts/train.py experiment=front world=w arm=dense_2x training.exposures=16 seed=0,1"
@@ -181,8 +180,8 @@ def test_a_line_of_multiples_is_in_pieces_between_which_there_are_none():
             )
             for seed in (0, 1)
         ]
-    frame, asked = framed(found), layout(frontier=True, reference={"arm": "dense"}, columns=None)
-    right = panels_of_frontiers(frame, asked, Runs(frame, found, []))["w"][1]
+    by_world = panels_of(framed(found), layout(frontier=True, reference={"arm": "dense"}, columns=None))
+    right = by_world["w"][1]
     pieces = {}
     for mark in right["lines"]:
         pieces.setdefault(mark["piece"], []).append(mark["x"])
@@ -190,7 +189,7 @@ def test_a_line_of_multiples_is_in_pieces_between_which_there_are_none():
     assert low[-1] <= 0.4 and high[0] >= 0.6
     for levels in (low, high):
         assert [round(50 * level) for level in levels] == list(range(round(50 * levels[0]), round(50 * levels[-1]) + 1))
-    layers = vega_spec(right, {"memory": GREY})["layer"][-1]["layer"]
+    layers = vega_spec(right, looks_of(by_world))["layer"][-1]["layer"]
     fields = [one["encoding"].get("detail", {}).get("field") for one in layers]
     assert fields.count("piece") == 2
     assert [mark["piece"] for mark in right["bands"]] == [mark["piece"] for mark in right["lines"]]
@@ -202,14 +201,20 @@ def test_a_line_of_multiples_is_in_pieces_between_which_there_are_none():
 def test_points_of_any_layout_are_rows_of_its_table(folders, x):
     found = [one for one in read_all(folders[1]) if one["arm"] in ("dense", "memory")]
     layout, frame = read_layout(folders[1]) | {"x": x}, framed(found)
-    panels = panels_of(frame, layout, Runs(frame, found, []))["w"]
-    assert len(panels) == (2 if x is None else 1)
-    assert sorted(one["y"] for one in panels[0]["points"]) == pytest.approx(
-        sorted(frame.groupby("digest")["recall"].mean())
-    )
-    for one in panels:
-        spec = vega_spec(one, {"dense": GREY, "memory": PALETTE[0]})
-        assert json.loads(json.dumps(spec, default=float))["datasets"]["points"] == one["points"]
+    panels = panels_of(frame, layout)
+    first = panels["w"][0]
+    assert [one["flat"] for one in panels["w"]] == ([True, False] if x is None else [x == "arm"])
+    means = frame.groupby("digest")["recall"].mean()
+    assert sorted(one["y"] for one in first["points"]) == pytest.approx(sorted(means))
+    for point in first["points"]:
+        (digest_,) = set(frame["digest"][point["runs"]])
+        assert point["y"] == pytest.approx(means[digest_]) and len(point["runs"]) == 2
+    for one in panels["w"]:
+        marks = [{key: value for key, value in point.items() if key != "runs"} for point in one["points"]]
+        spec = vega_spec(one | {"points": marks}, looks_of(panels))
+        assert json.loads(json.dumps(spec, default=float))["datasets"]["points"] == marks
+        across = spec["layer"][-1]["encoding"]["x"]
+        assert across["field"] == ("y" if one["flat"] else "x") and across["type"] == "quantitative"
 
 
 def committed() -> list:
@@ -240,6 +245,7 @@ def test_commands_keep_what_is_not_swept_and_know_files_of_ones_own():
         "python scripts/train.py model.depth=3 study=s world=w arm=mine/bilinear.py seed=1"
     )
     assert command_of([record("memory")], [words]) is None
+    assert words_of("python scripts/finetune.py --world biographies_prose") is None, "no words of train.py"
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 """results/: runs are taken in whole or not at all, and every text and figure is that of the records."""
 
-import itertools
 import json
 import re
 import sys
@@ -8,14 +7,13 @@ from pathlib import Path
 
 import pandas
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from records import layout, record, write
 
-from memlayers.studies.figure import apart, colours_of, draw, labels_of
+from memlayers.studies.figure import GREY, draw, looks_of
 from memlayers.studies.frame import RECORDS, framed, read_all
 from memlayers.studies.layout import FILE, read_layout
+from memlayers.studies.panels import axis_of_curves, labels_of, panels_of
 from memlayers.studies.results import commit, redraw, studies_in
 from memlayers.studies.sections import filled, headline, render
 from memlayers.studies.summary import summary
@@ -137,10 +135,53 @@ def test_a_figure_of_any_layout_is_the_same_bytes_twice(tmp_path, changes):
     assert draw(framed([record("memory", 9, error="no")]), layout(), tmp_path / "c") == []
 
 
-def test_what_is_named_after_the_reference_has_its_colour_and_no_two_others_share_one():
-    names = ["dense", "dense_2x", *(f"arm{i}" for i in range(8))]
-    colours = colours_of(names, layout())
-    assert colours["dense"] == colours["dense_2x"] and len(set(colours.values())) == 9
+def test_an_arm_has_one_colour_in_all_figures_and_no_two_lines_look_alike():
+    def looks(*names: str):
+        return looks_of({"w": [{"lines": [{"arm": name} for name in names], "points": []}]})
+
+    others = [f"mine{place}" for place in range(7)]
+    found = looks("dense", "dense_2x", "memory", "memory, topk = 4", *others)
+    assert found["dense"].colour == found["dense_2x"].colour == GREY
+    assert found["memory"].colour == found["memory, topk = 4"].colour == looks("memory", "ngram")["memory"].colour
+    assert len(set(found.values())) == len(found)
+    assert len({found[name].colour for name in others} | {found["memory"].colour}) == 8
+    many = looks(*(f"memory, topk = {k}" for k in range(32)))
+    assert len(set(many.values())) == 32
+
+
+NUMBERS = {"arm": ["a", "a", "a", "b", "b", "b"], "k": list("124124"), "world": ["w"] * 6}
+
+
+@pytest.mark.parametrize(
+    ("columns", "expected"),
+    [
+        ({}, "k"),
+        ({"k": list("121212")}, None),  # two values make no curve
+        ({"k": ["1", "2", "x", "1", "2", "x"]}, None),
+        ({"rate": list("123123")}, None),  # of two axes of numbers neither
+        ({"arm": list("abcdef")}, None),  # a line would be a point
+    ],
+)
+def test_a_sweep_over_one_axis_of_numbers_is_drawn_as_curves(columns, expected):
+    rows = pandas.DataFrame(NUMBERS | columns)
+    assert axis_of_curves(rows, [axis for axis in rows if axis != "world"]) == expected
+
+
+def test_what_is_recalled_is_held_out_where_a_world_has_that_and_points_stand_from_the_best_down():
+    prose = [record(arm, seed, 0.9, study="s") for arm in ("memory", "dense", "ngram") for seed in (0, 1)]
+    for one in prose:
+        held_out = {"memory": 0.2, "dense": 0.3, "ngram": 0.7}[one["arm"]] + 0.1 * one["seed"]
+        one["world"], one["recall"] = "prose", one["recall"] | {"held_out": held_out}
+    terse = [record(arm, seed, 0.1 * len(arm), study="s") for arm in ("memory", "dense", "ngram") for seed in (0, 1)]
+    found = panels_of(framed([*prose, *terse]), layout(y="recalled"))
+    (of_prose, *_), (of_terse, *_) = found["prose"], found["w"]
+    assert [(one["x"], round(one["y"], 3)) for one in of_prose["points"]] == [
+        ("ngram", 0.75),
+        ("dense", 0.35),
+        ("memory", 0.25),
+    ]
+    assert of_prose["y"]["title"] == "held out" and of_terse["y"]["title"] == "recall"
+    assert [one["y"] for one in of_terse["points"]] == pytest.approx([0.6, 0.5, 0.5])
 
 
 def committed() -> list[Path]:
@@ -177,13 +218,4 @@ def test_lines_are_labelled_by_what_most_do_not_have_and_in_full_where_that_is_n
     rows["line"] = [", ".join(row) for row in rows.to_numpy()]
     assert labels_of(rows, axes) == ["memory", "random", "memory, blocks = [0]", "dense"]
     rows.loc[3] = ["memory", "-", "0.5", "memory, -, 0.5"]
-    assert labels_of(rows, axes) == list(rows["line"]), "two lines would be called memory"
-
-
-@given(st.lists(st.floats(0.001, 1), min_size=1, max_size=18).map(sorted))
-def test_labels_are_apart_in_order_and_none_is_above_the_highest_point(heights):
-    places, step = apart(heights), 0.055 * heights[-1]
-    assert all(later - earlier > step * (1 - 1e-9) for earlier, later in itertools.pairwise(places))
-    assert places[-1] <= heights[-1]
-    if all(later - earlier > step for earlier, later in itertools.pairwise(heights)):
-        assert places == heights  # where nothing overlaps, they stay
+    assert labels_of(rows, axes)[3] == "memory, warmup = 0.5", "two lines would be called memory"

@@ -1,156 +1,148 @@
-"""The figure of a study: a read-out against an axis or a read-out, and recall curves; a row of panels a world."""
+"""The figure of a study on paper: its panels, a row for each world, of frontiers a column."""
 
-import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib
+import numpy
 import pandas
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure  # not pyplot, which would choose a backend
+from matplotlib.lines import Line2D
+from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter, StrMethodFormatter
 
-from memlayers.studies.frame import READOUTS, SHARES, records_on_the_way
-from memlayers.studies.table import INDEX, naming, number, table
+from memlayers.studies.files import CONF
+from memlayers.studies.panels import MARKS, Panel, domain, panels_of
 
-GREY = "#4C566A"  # the reference, and arms named after it, such as dense_2x
+GREY = "#4C566A"  # dense, of any size
+QUIET = "#999999"
 PALETTE = ("#C1440E", "#1B7F79", "#7B4EA3", "#B8860B", "#2B6CB0", "#A23B72", "#5B8C2A", "#8C564B")
-MARKERS = ("o", "s", "^", "D")  # of lines of one colour
+MARKERS, DASHES = ("o", "s", "^", "D"), ("-", "--", ":", "-.")  # of lines of one colour
 STYLE: dict[Any, Any] = {"svg.hashsalt": "memlayers", "svg.fonttype": "none", "font.size": 9, "axes.spines.top": False}
 STYLE |= {"axes.spines.right": False, "figure.dpi": 150}
+ACROSS, TALL, LINE, LETTER = 4.0, 2.9, 0.17, 0.055  # inches: a panel, a line of a flat one, a letter of a label
+
+
+class Look(NamedTuple):
+    """How a line is drawn."""
+
+    colour: str
+    marker: str = MARKERS[0]
+    dash: str = DASHES[0]
 
 
 def draw(frame: pandas.DataFrame, layout: dict[str, Any], path: Path) -> list[Path]:
     """Draw path.png and path.svg, the same bytes for the same records; returns them, or [] without a successful run."""
-    frame = frame[frame["status"] == "ok"]
-    if frame.empty:
-        return []
-    rows, x, lines = lines_of(frame, layout)
-    colours = colours_of(list(dict.fromkeys(rows["line"])), layout)
-    worlds = list(dict.fromkeys(rows["world"]))
-
-    def panels() -> Figure:
-        wide = 2 if x == "training_flops" else 1
-        legend = 0.05 * rows["label"].str.len().max() if wide == 1 else 0  # inches; 1.5 are left beside one panel
-        figure = Figure(figsize=(1 + 4.2 * wide + max(0, legend - 1.5), 3.1 * len(worlds)))
-        grid = figure.subplots(len(worlds), wide, squeeze=False)
-        for world, panel in zip(worlds, grid, strict=True):
-            world_rows = rows[rows["world"] == world]
-            against(panel[0], world_rows, x, layout["y"], colours)
-            counts = " to ".join(map(str, dict.fromkeys((world_rows["n"].min(), world_rows["n"].max()))))
-            panel[0].set_title(f"{world} (n = {counts})", loc="left", fontsize=9)
-            for right in panel[1:]:
-                on_the_way(right, frame[frame["world"] == world], world_rows, lines, colours)
-        return figure
-
-    return saved(panels, path)
+    by_world = panels_of(frame, layout)
+    return saved(lambda: figure_of(by_world, layout["frontier"]), path) if by_world else []
 
 
-def lines_of(frame: pandas.DataFrame, layout: dict[str, Any]) -> tuple[pandas.DataFrame, str, list[str]]:
-    """The rows of the table with the name of their `line` and its short `label` in the figure; what is on the x axis,
-    an axis of the study or a read-out; and the axes that name a line.
+def figure_of(by_world: dict[str, list[Panel]], is_frontier: bool) -> Figure:
+    looks, most = looks_of(by_world), max(map(len, by_world.values()))
+    first = [panels[0] for panels in by_world.values()]
+    upright = {mark["arm"] for one in first if not one["flat"] for mark in (*one["lines"], *one["points"])}
+    named = {name: look for name, look in looks.items() if name in upright and len(upright) > 1}
+    heights = [height_of(panels) for panels in by_world.values()]
+    longest = max((len(point["x"]) for one in first if one["flat"] for point in one["points"]), default=0)
+    place: dict[str, Any]
+    if is_frontier:
+        across, down = len(by_world), most
+        size, place = (ACROSS * across, 0.9 + TALL * down), {"loc": "outside lower center", "ncols": min(9, 4 * across)}
+    else:
+        across, down = most, len(by_world)
+        beside = LETTER * (longest + max(map(len, named), default=0)) + 0.4
+        size = ACROSS * across + beside, max(sum(heights), 0.15 * len(named))
+        place = {"loc": "outside right upper"}
+    figure = Figure(figsize=size, layout="constrained")
+    grid = figure.subplots(down, across, squeeze=False, height_ratios=None if is_frontier else heights)
+    for (world, panels), axes in zip(by_world.items(), grid.T if is_frontier else grid, strict=True):
+        for one, axis in zip(panels, axes, strict=False):
+            draw_panel(axis, one, looks)
+            axis.set_title(f"{world}: {one['title']}" if one is panels[0] else one["title"], loc="left", fontsize=8)
+        for axis in axes[len(panels) :]:
+            axis.set_axis_off()
+    if named:
+        lines = [Line2D([], [], color=c, marker=m, ls=d, lw=1.2, ms=4) for c, m, d in named.values()]
+        figure.legend(lines, list(named), fontsize=7, frameon=False, **place)
+    return figure
+
+
+def height_of(panels: list[Panel]) -> float:
+    """The height in inches of a world's row."""
+    lines = max(len(panels[0]["points"]), 5 * len(panels))  # a panel beside it needs as much as five
+    return LINE * lines + 0.9 if panels[0]["flat"] else TALL
+
+
+def looks_of(by_world: dict[str, list[Panel]]) -> dict[str, Look]:
+    """The look of each line. Lines of an arm of ours have its colour, the same in all figures, and differ in marker and
+    dash; others, and from the fifth on, have the colour that fewest lines before have.
     """
-    x = layout["x"] or "training_flops"
-    of_runs = [x] if x in frame and not {f"config.{x}", f"axes.{x}"} & set(frame) and x != "arm" else []
-    readouts = list(dict.fromkeys([*layout["readouts"], layout["y"], *of_runs, "training_flops", "recall"]))
-    rows = table(frame, layout | {"readouts": readouts})
-    if x not in rows:
-        raise ValueError(f"report.x: {x} is no axis of the table; accepted: one, as in report.rows, or a read-out")
-    axes = [name for name in rows.columns[: list(rows.columns).index("n")] if name not in INDEX and name != x]
-    lines = [axis for axis in axes if rows[axis].nunique() > 1] or axes[:1]
-    rows = rows.assign(line=[naming(row, lines) for _, row in rows.iterrows()])
-    return rows.assign(label=labels_of(rows, lines)), x, lines
+    marks = [mark for panels in by_world.values() for one in panels for mark in (*one["lines"], *one["points"])]
+    looks: dict[str, Look] = {}
+    for name in dict.fromkeys(mark["arm"] for mark in marks):
+        used = [look.colour for look in looks.values()]
+        colour = colour_of(name.partition(",")[0])
+        if colour is None or used.count(colour) == len(MARKERS):
+            colour = min(PALETTE, key=used.count)
+        alike = used.count(colour) % len(MARKERS)
+        looks[name] = Look(colour, MARKERS[alike], DASHES[alike])
+    return looks
 
 
-def labels_of(rows: pandas.DataFrame, lines: list[str]) -> list[str]:
-    """Short names of lines: the arm, and the last word of each axis with a value that most rows do not have. The long
-    ones where short ones are not unique.
-    """
-    usual = {axis: rows[axis].mode().iloc[0] for axis in lines}
-    labels = []
-    for _, row in rows.iterrows():
-        own = [axis for axis in lines if axis == "arm" or row[axis] not in (usual[axis], "-")]
-        parts = [str(row[axis]) if axis == "arm" else f"{axis.rpartition('.')[2]} = {row[axis]}" for axis in own]
-        labels.append(", ".join(parts))
-    unique = len(set(zip(rows["line"], labels, strict=True))) == len(set(labels)) and "" not in labels
-    return labels if unique else list(rows["line"])
+def colour_of(arm: str) -> str | None:
+    """The colour of an arm of ours by its place in conf/, grey for dense of any size; None for another name."""
+    shipped = [path.stem for kind in ("ffn", "arm") for path in sorted((CONF / kind).glob("*.yaml"))]
+    coloured = [name for name in shipped if name.partition("_")[0] != "dense"]
+    if arm in coloured:
+        return PALETTE[coloured.index(arm) % len(PALETTE)]
+    return GREY if arm in shipped else None
 
 
-def colours_of(names: list[str], layout: dict[str, Any]) -> dict[str, str]:
-    """The colour of each line: grey for the reference and arms named after it, else the palette in turn."""
-    reference = str(layout["reference"].get("arm", ""))
-    grey = [name for name in names if reference and (name == reference or name.startswith(f"{reference}_"))]
-    others = [name for name in names if name not in grey]
-    return dict.fromkeys(grey, GREY) | {name: PALETTE[place % len(PALETTE)] for place, name in enumerate(others)}
-
-
-def against(panel: Axes, rows: pandas.DataFrame, x: str, y: str, colours: dict[str, str]) -> None:
-    """Draw y against x with 95% intervals. Points are joined along an axis; if x is a read-out, only the grey ones."""
-    is_axis = x not in READOUTS
-    places = rows[x].map(number) if is_axis else rows[x]
-    words = is_axis and not places.any()
-    if words:
-        places = rows[x].map({value: place for place, value in enumerate(dict.fromkeys(rows[x]))})
-    rows = rows.assign(place=places).sort_values("place")
-    count = rows["line"].nunique()
-    for order, (name, line) in enumerate(rows.groupby("line", sort=False)):
-        spread = [(line[y] - line[f"{y}_low"]).fillna(0), (line[f"{y}_high"] - line[y]).fillna(0)]
-        colour = colours[str(name)]
-        alike = [other for other, its in colours.items() if its == colour]  # more than one once the palette is used up
-        marker = MARKERS[0] if colour == GREY else MARKERS[alike.index(str(name)) % len(MARKERS)]
-        style = f"{marker}-" if is_axis and not words else marker
-        look: dict[str, Any] = {"fmt": style, "ms": 4, "lw": 1, "capsize": 2, "color": colour}
-        aside = 0.6 * ((order + 0.5) / count - 0.5) if words else 0.0  # else lines hide each other
-        panel.errorbar(line["place"] + aside, line[y], spread, label=line["label"].iloc[0], **look)
-    if not is_axis:
-        ladder = rows[rows["line"].map(colours) == GREY]
-        panel.plot(ladder["place"], ladder[y], color=GREY, lw=1, zorder=0)
-    if words:
-        names = list(dict.fromkeys(rows[x]))
-        crowded: dict[str, Any] = {"rotation": 25, "ha": "right"} if sum(map(len, names)) > 45 else {}
-        panel.set_xticks(range(len(names)), names, **crowded)
-    elif x not in SHARES and (not is_axis or (places.min() > 0 and places.max() > 8 * places.min())):
-        panel.set_xscale("log")
-        panel.set_xlim(places.min() / 1.4, places.max() * 1.4)  # keeps arms of equal cost in one column
-    panel.set(xlabel=x.replace("_", " ").replace("flops", "FLOPs"), ylabel=y.replace("_", " "))
-    panel.set_ylim(min(0, rows[y].min()), 1.03 if y in SHARES else None)
-    beside: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)} if x != "training_flops" else {}
-    panel.legend(fontsize=6, frameon=False, ncols=1 if beside or rows["line"].nunique() <= 12 else 2, **beside)
-
-
-def on_the_way(
-    panel: Axes, frame: pandas.DataFrame, rows: pandas.DataFrame, lines: list[str], colours: dict[str, str]
-) -> None:
-    """Draw mean recall against exposures, labelled at the end, with the floor of a model that knows no subject."""
-    curves = records_on_the_way(frame, lines)
-    if curves.empty:  # runs without probes
-        panel.set_axis_off()
+def draw_panel(axis: Axes, panel: Panel, looks: dict[str, Look]) -> None:
+    """Draw the marks of a panel. Points have their 95% intervals."""
+    flat, names = panel["flat"], [point["x"] for point in panel["points"]]
+    for rule in panel["rules"]:
+        axis.axhline(rule["y"], ls="--", lw=0.8, color=QUIET)
+        where: dict[str, Any] = {"transform": axis.get_yaxis_transform(), "ha": "right", "va": "bottom"}
+        axis.text(1, rule["y"], rule["label"], color=QUIET, fontsize=6, **where)
+    for name, (colour, marker, dash) in looks.items():
+        marks = {kind: [mark for mark in panel[kind] if mark["arm"] == name] for kind in MARKS if kind != "rules"}
+        for piece in dict.fromkeys(mark.get("piece") for mark in marks["lines"]):
+            x, y = columns([mark for mark in marks["lines"] if mark.get("piece") == piece], "x", "y")
+            axis.plot(x, y, dash, lw=1.8 if colour == GREY else 1.2, color=colour)
+            x, low, high = columns([mark for mark in marks["bands"] if mark.get("piece") == piece], "x", "low", "high")
+            axis.fill_between(x, low, high, color=colour, alpha=0.15, lw=0)
+        for is_other in (False, True):
+            own = [mark for mark in marks["points"] if mark.get("other", False) == is_other]
+            x, y, low, high = columns(own, "x", "y", "low", "high")
+            spread = y - low, high - y
+            look: dict[str, Any] = {"fmt": "x" if is_other else marker, "color": colour, "ms": 4, "elinewidth": 0.8}
+            look |= {"ms": 3, "alpha": 0.5} if panel["rules"] else {}  # a frontier has hundreds of them
+            if flat:
+                axis.errorbar(y, [names.index(one) for one in x], xerr=spread, **look)
+            else:
+                axis.errorbar(x, y, spread, **look)
+        axis.plot(*columns(marks["bounds"], "x", "y"), "^", ms=2.5, mfc="none", mew=0.6, color=colour)
+    if flat:
+        axis.set_yticks(range(len(names)), names, fontsize=7)
+        axis.set(ylim=(len(names) - 0.5, -0.5), xlim=domain(panel, "y"), xlabel=panel["y"]["title"])
+        axis.grid(axis="y", lw=0.3)
         return
-    rows = rows[rows["line"].isin(curves["line"])]
-    ends = []
-    for name in dict.fromkeys(rows["line"]):
-        curve = curves[curves["line"] == name].groupby("exposures", sort=True)["recall"].mean()
-        panel.plot(curve.index, curve.values, marker=".", ms=3, lw=1.2, color=colours[name])
-        ends.append((float(curve.iloc[-1]), float(curve.index[-1]), name))
-    short = dict(zip(rows["line"], rows["label"], strict=True))
-    for place, (_, last, name) in zip(apart([end for end, _, _ in sorted(ends)]), sorted(ends), strict=True):
-        panel.annotate(short[name], (last, place), (4, 0), textcoords="offset points", fontsize=6, va="center")
-    panel.axhline(frame["recall.floor"].dropna().iloc[0], ls="--", lw=0.8, color="#999999", label="commonest object")
-    panel.legend(loc="upper left", fontsize=6, frameon=False)
-    panel.set(xlabel="exposures of a fact", ylabel="recall on the way")
-    panel.set_ylim(bottom=0)
-    panel.margins(x=0.2)
+    axis.set(xlabel=panel["x"]["title"], ylabel=panel["y"]["title"])
+    for side, scale in (("x", axis.xaxis), ("y", axis.yaxis)):
+        limits = domain(panel, side)
+        if panel[side]["scale"] == "log":
+            axis.set(**{f"{side}scale": "log"})
+            is_large = limits[0] >= 1 and limits[1] >= 1e4
+            scale.set_major_locator(LogLocator(10, (1, 2, 5) if limits[1] < 300 * limits[0] else (1,)))
+            scale.set_major_formatter(EngFormatter(sep="") if is_large else StrMethodFormatter("{x:g}"))
+            scale.set_minor_formatter(NullFormatter())
+        axis.set(**{f"{side}lim": limits})
 
 
-def apart(heights: list[float]) -> list[float]:
-    """Heights of labels near these, which rise, without overlap, and none above the highest of them."""
-    lowest, step = -math.inf, 0.055 * heights[-1]
-    places = [lowest := max(height, lowest + step) for height in heights]
-    highest = heights[-1]
-    for index in reversed(range(len(places))):
-        places[index] = min(places[index], highest)
-        highest = places[index] - step
-    return places
+def columns(marks: list[dict[str, Any]], *keys: str) -> list[numpy.ndarray[Any, Any]]:
+    return [numpy.array([mark[key] for mark in marks]) for key in keys]
 
 
 def saved(panels: Callable[[], Figure], path: Path) -> list[Path]:

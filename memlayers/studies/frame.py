@@ -58,7 +58,7 @@ READOUTS = {  # short name -> dotted key in a record
 }
 
 COUNTS = ("question_tokens", "store_bytes", "bits_per_parameter")  # under `recall` in a record, and no shares
-SHARES = {"slots_used", "same_address", "same_address_name", "rows_sent"} | {  # read-outs from 0 to 1
+SHARES = {"recalled", "slots_used", "same_address", "same_address_name", "rows_sent"} | {  # read-outs from 0 to 1
     name for name, key in READOUTS.items() if key.startswith("recall.") and name not in COUNTS
 }
 
@@ -102,6 +102,7 @@ def framed(runs: list[Record]) -> pandas.DataFrame:
         frame[short] = frame[shared].mean(axis=1)
     for name in READOUTS:
         frame[name] = pandas.to_numeric(frame[name])
+    frame["recalled"] = frame["held_out"].fillna(frame["recall"])  # in held-out sentences where a world has some
     alone = frame["training_flops"]  # a run without a teacher has only its own
     frame["training_flops_with_teacher"] = frame["training_flops_with_teacher"].fillna(alone)
     return frame
@@ -178,18 +179,3 @@ def refuse_unknown(place: str, keys: list[str], known: Container[str]) -> None:
     for key in keys:
         if key not in known:
             raise ValueError(f"report.{place}: {key} is in no record; accepted: a setting, or a read-out of a run")
-
-
-def records_on_the_way(frame: pandas.DataFrame, lines: list[str]) -> pandas.DataFrame:
-    """The recall curves of runs: line (its name in a figure), exposures and recall of every probe."""
-    from memlayers.studies.table import naming
-
-    known = [name for name in frame if name.startswith(("config.", "axes.")) or name == "arm"]
-    columns = {label(name): texts(frame[name]) for name in sorted(known, reverse=True) if label(name) in lines}
-    named = pandas.DataFrame(columns)
-    probes = [
-        {"line": naming(named.loc[index], lines), "exposures": point["exposures"], "recall": point["recall"]}
-        for index, curve in frame.get("training.curve", pandas.Series(dtype=object)).dropna().items()
-        for point in curve
-    ]
-    return pandas.DataFrame(probes, columns=["line", "exposures", "recall"])

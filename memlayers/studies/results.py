@@ -6,7 +6,6 @@ from pathlib import Path
 from memlayers.config.digest import flatten
 from memlayers.studies.figure import draw
 from memlayers.studies.frame import RECORDS, framed, read_all
-from memlayers.studies.frontier_figure import draw_frontiers
 from memlayers.studies.layout import read_layout, save_layout
 from memlayers.studies.table import markdown, table
 from memlayers.training.record import Record, write_text
@@ -80,5 +79,5 @@ def redraw(folder: Path, target: Path, parquet: bool = False) -> list[Path]:
     if parquet:
         rows.to_parquet(target / "table.parquet")
     kinds = ("md", "csv", "parquet") if parquet else ("md", "csv")
-    drawn = (draw_frontiers if layout["frontier"] else draw)(frame, layout, target / "figure")
+    drawn = draw(frame, layout, target / "figure")
     return [*(target / f"table.{kind}" for kind in kinds), *drawn]

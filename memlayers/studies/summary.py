@@ -8,7 +8,7 @@ import pandas
 from memlayers.studies.frame import framed, read_all
 from memlayers.studies.frontier import SAME, complete, curves, family, has_main_size
 from memlayers.studies.layout import read_layout
-from memlayers.studies.table import INDEX, estimate, table
+from memlayers.studies.table import axes_in, estimate, table
 
 SHOWINGS = 16  # of a fact, at which arms are compared in all worlds
 COSTS = {"multiplier": "training_flops", "seconds": "seconds"}
@@ -30,7 +30,7 @@ def of_table(frame: pandas.DataFrame, layout: dict[str, Any]) -> dict[str, Any]:
     the read-outs that are there.
     """
     made = table(frame, layout)
-    axes = [name for name in made.columns[: list(made.columns).index("n")] if name not in INDEX]
+    axes = axes_in(made)
     if axes == ["arm"]:
         return {"arms": {str(arm): arm_of(runs[runs["status"] == "ok"]) for arm, runs in frame.groupby("arm")}}
     rows = []

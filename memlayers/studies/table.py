@@ -45,13 +45,13 @@ def table(frame: pandas.DataFrame, layout: dict[str, Any]) -> pandas.DataFrame:
         base = base_of(named, reference, cells, keys)
         ok = cell[cell["status"] == "ok"]
         row = named | {"n": len(ok), "runs": max(len(cell), median_high(sizes[key[:2]]))}
-        for name in layout["readouts"]:
+        for name in dict.fromkeys([*layout["readouts"], layout["y"]]):
             row |= estimate(name, ok[name], is_median=name == "seconds")
         is_base = bool(reference) and named | reference == named
         y = layout["y"]
         paired = pandas.Series(dtype=float) if base is None or is_base else (ok[y] - base[y]).dropna()
         row |= estimate("difference", paired) | {"pairs": len(paired), "reference": is_base}
-        order = [number(named[axis].strip("[]").partition(",")[0]) for axis in keys[2:]]  # of a list by its first
+        order = [first_number(named[axis]) for axis in keys[2:]]
         cost, best = ok["training_flops"].mean(), ok[y].mean()
         places = (math.inf, 0.0) if math.isnan(cost) else (round(4 * math.log2(cost)), -best if best == best else 0.0)
         rows.append((named["study"], named["world"], not is_base, order, places, key, row))
@@ -76,12 +76,22 @@ def text(value: Any) -> str:
     return str(texts(pandas.Series([value], dtype=object)).iloc[0])
 
 
-def number(value: str) -> float:
-    """For an order: of a word, and of nothing, zero."""
+def first_number(value: str) -> float:
+    """For an order: of a list its first number, and of a word zero."""
+    first = value.strip("[]").partition(",")[0]
+    return float(first) if is_number(first) else 0.0
+
+
+def is_number(value: str) -> bool:
     try:
-        return float(value)
+        return math.isfinite(float(value))
     except ValueError:
-        return 0.0
+        return False
+
+
+def axes_in(rows: pandas.DataFrame) -> list[str]:
+    """The axes of a table: its columns before n, but for study and world."""
+    return [name for name in rows.columns[: list(rows.columns).index("n")] if name not in INDEX]
 
 
 def estimate(name: str, values: pandas.Series, is_median: bool = False) -> dict[str, float]:
@@ -110,7 +120,7 @@ def interval(row: Any, name: str) -> str:
 
 def shown(rows: pandas.DataFrame, layout: dict[str, Any]) -> pandas.DataFrame:
     """The table as text; read-outs that no row has are left out, and study and world where there is one."""
-    axes = [name for name in rows.columns[: list(rows.columns).index("n")] if name not in INDEX]
+    axes = axes_in(rows)
     columns = {name: rows[name] for name in INDEX if rows[name].nunique() > 1} | {axis: rows[axis] for axis in axes}
     for name in dict.fromkeys((layout["y"], "difference", *layout["readouts"])):
         if name in rows and rows[name].notna().any():
@@ -123,12 +133,11 @@ def shown(rows: pandas.DataFrame, layout: dict[str, Any]) -> pandas.DataFrame:
 
 def pivot(rows: pandas.DataFrame, across: str, readout: str) -> pandas.DataFrame:
     """One read-out as text, the values of an axis side by side."""
-    axes = [name for name in rows.columns[: list(rows.columns).index("n")] if name != across and name != "study"]
+    axes = [name for name in ("world", *axes_in(rows)) if name != across]
     down = [name for name in axes if rows[name].nunique() > 1] or axes[:1]
     cells = rows.assign(cell=[f"{interval(row, readout)}, n = {row['n']}" for _, row in rows.iterrows()])
     wide = cells.pivot_table(index=down, columns=across, values="cell", aggfunc="first", sort=False).fillna("-")
-    ordered = sorted(wide.columns, key=number) if any(map(number, wide.columns)) else list(wide.columns)
-    return wide[ordered].reset_index()
+    return wide[sorted(wide.columns, key=first_number)].reset_index()
 
 
 def markdown(rows: pandas.DataFrame, layout: dict[str, Any]) -> str:
@@ -157,9 +166,7 @@ def screen(title: str, rows: pandas.DataFrame, layout: dict[str, Any], width: in
 
 def verdict(rows: pandas.DataFrame, layout: dict[str, Any]) -> str:
     """A sentence a world: the best row that differs from the reference, with the paired difference."""
-    axes = [name for name in rows.columns[: list(rows.columns).index("n")] if name not in INDEX]
-    y = layout["y"]
-    sentences = []
+    axes, y, sentences = axes_in(rows), layout["y"], []
     for world, found in rows.groupby("world", sort=False):
         others = found[found["difference"].notna()]
         others = others[others["difference"] != 0] if others["difference"].any() else others

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
-from memlayers.studies.figure import GREY, PALETTE, saved
+from memlayers.studies.figure import GREY, colour_of, saved
 from memlayers.studies.frame import framed, read_all
 from memlayers.studies.frontier import complete, has_main_size
 from memlayers.studies.table import estimate
@@ -35,38 +35,26 @@ class Way:
 
 
 EMPTY = pandas.DataFrame(columns=["context", "world", "question_tokens"])
-MAIN = ("frontier", "language")
+MAIN, TAUGHT = ("frontier", "language"), ("beyond_distillation", "beyond_distillation_prose")
+EACH = {  # of dense and of memory: which studies and runs, and their marker
+    "facts shown more often": (MAIN, "", "o"),
+    "taught by a teacher": (TAUGHT, " and taught", "x"),
+    "told in fewer wordings": (("beyond_curation_prose",), " and document == 'subject'", "^"),
+    "told one fact a document": (("beyond_curation_prose",), " and document == 'fact'", "*"),
+    "asked in more wordings, which vote": (("beyond_test_time",), " and asked > 1", "D"),
+    "blocks passed several times": (("beyond_loops",), " and loops > 1", "h"),
+    "with a retrieved document": (("beyond_grounding",), " and searched", "P"),
+}
+ROUNDED = ("beyond_quantization",)
+RUST, GOLD = (str(colour_of(arm)) for arm in ("memory", "ngram"))
 WAYS = (
-    Way("dense, facts shown more often", MAIN, "arm == 'dense'", GREY),
+    *(Way(f"dense, {name}", of, f"arm == 'dense'{where}", GREY, how) for name, (of, where, how) in EACH.items()),
     Way("dense, made wider or deeper", MAIN, "arm.str.startswith('dense_')", GREY, "s"),
-    Way("dense, rounded to fewer bits", ("beyond_quantization",), "arm == 'dense' and weights != 'float32'",
-        GREY, "v"),
-    Way("dense, taught by a teacher",
-        ("beyond_distillation", "beyond_distillation_prose"), "arm == 'dense' and taught", GREY, "x"),
-    Way("dense, told in fewer wordings",
-        ("beyond_curation_prose",), "arm == 'dense' and document == 'subject'", GREY, "^"),
-    Way("dense, told one fact a document",
-        ("beyond_curation_prose",), "arm == 'dense' and document == 'fact'", GREY, "*"),
-    Way("dense, asked in more wordings, which vote",
-        ("beyond_test_time",), "arm == 'dense' and asked > 1", GREY, "D"),
-    Way("dense, blocks passed several times", ("beyond_loops",), "arm == 'dense' and loops > 1", GREY, "h"),
-    Way("dense, with a retrieved document", ("beyond_grounding",), "arm == 'dense' and searched", GREY, "P"),
-    Way("memory, facts shown more often", MAIN, "arm == 'memory'", PALETTE[0]),
-    Way("memory, table rounded to fewer bits",
-        ("beyond_quantization",), "arm == 'memory' and tables != 'float32'", PALETTE[0], "v"),
-    Way("memory, taught by a teacher",
-        ("beyond_distillation", "beyond_distillation_prose"), "arm == 'memory' and taught", PALETTE[0], "x"),
-    Way("memory, told in fewer wordings",
-        ("beyond_curation_prose",), "arm == 'memory' and document == 'subject'", PALETTE[0], "^"),
-    Way("memory, told one fact a document",
-        ("beyond_curation_prose",), "arm == 'memory' and document == 'fact'", PALETTE[0], "*"),
-    Way("memory, asked in more wordings, which vote",
-        ("beyond_test_time",), "arm == 'memory' and asked > 1", PALETTE[0], "D"),
-    Way("memory, blocks passed several times", ("beyond_loops",), "arm == 'memory' and loops > 1", PALETTE[0], "h"),
-    Way("memory, with a retrieved document",
-        ("beyond_grounding",), "arm == 'memory' and searched", PALETTE[0], "P"),
-    Way("table of hashed n-grams, shown more often", MAIN, "arm == 'ngram'", PALETTE[4]),
-)  # fmt: skip
+    Way("dense, rounded to fewer bits", ROUNDED, "arm == 'dense' and weights != 'float32'", GREY, "v"),
+    *(Way(f"memory, {name}", of, f"arm == 'memory'{where}", RUST, how) for name, (of, where, how) in EACH.items()),
+    Way("memory, table rounded to fewer bits", ROUNDED, "arm == 'memory' and tables != 'float32'", RUST, "v"),
+    Way("table of hashed n-grams, shown more often", MAIN, "arm == 'ngram'", GOLD),
+)
 
 
 NAMES = [way.name for way in WAYS]
@@ -76,7 +64,7 @@ What does each way to recall more cost in training, for a question, and in stora
 `frontier`, of `language` (larger or longer trained dense models) or of a `beyond_` study that measures the same recall.
 FLOPs of a question count all its tokens: documents in front of it, and all its wordings. They are counted at the
 cost of a token in training, which is somewhat too high, as the output head then runs on more tokens. A search counts as
-none. Points are moved along the axis by up to 11%, so that ways of one cost do not hide each other.
+none. Points off the lines are moved along the axis by up to 11%, so that ways of one cost do not hide each other.
 
 ![beyond](results/beyond/figure.png)"""
 
@@ -164,7 +152,7 @@ def against(panel: Axes, points: pandas.DataFrame, cost: str) -> None:
         spread = [(own["recall"] - own["recall_low"]).fillna(0), (own["recall_high"] - own["recall"]).fillna(0)]
         joined = "shown more often" in way.name and cost == "training_flops_with_teacher"
         look: dict[str, Any] = {"fmt": way.marker + "-" * joined, "ms": 4.5, "lw": 1, "elinewidth": 0.8, "mfc": "white"}
-        aside = own[cost] * (1 + APART) ** (place - len(there) / 2)
+        aside = own[cost] * (1.0 if joined else (1 + APART) ** (place - len(there) / 2))
         _, _, bars = panel.errorbar(aside, own["recall"], spread, color=way.colour, label=way.name, **look)
         for bar in bars:
             bar.set_alpha(0.25)

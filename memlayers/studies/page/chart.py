@@ -8,12 +8,13 @@ import importlib
 import math
 from typing import Any
 
-from memlayers.studies.figure import GREY, PALETTE
-from memlayers.studies.frame import SHARES
-from memlayers.studies.page.panels import MARKS, Panel
+from memlayers.studies.figure import DASHES, GREY, MARKERS, PALETTE, Look
+from memlayers.studies.panels import MARKS, Panel, domain
 
 EXTRA = 'pip install -e ".[page]" -c constraints.txt'
 FONT = "system-ui, sans-serif"
+DASHED = dict(zip(DASHES, ([1, 0], [6, 3], [2, 3], [6, 3, 2, 3]), strict=True))
+SHAPES = dict(zip(MARKERS, ("circle", "square", "triangle-up", "diamond"), strict=True))
 QUIET = {"aria": False}  # the page has its own labels and keyboard navigation
 
 
@@ -35,19 +36,25 @@ def variable(colour: str) -> str:
     return "var(--grey)" if colour == GREY else f"var(--arm-{PALETTE.index(colour)})"
 
 
-def vega_spec(panel: Panel, colours: dict[str, str]) -> dict[str, Any]:
-    """The Vega-Lite specification of a panel, with its data; `colours` of all arms of the study."""
+def vega_spec(panel: Panel, looks: dict[str, Look]) -> dict[str, Any]:
+    """The Vega-Lite specification of a panel, with its data; `looks` of all arms of the study."""
     x = {
         "field": "x",
         "scale": scale(panel, "x"),
-        "type": "nominal" if panel["x"]["scale"] == "point" else "quantitative",
+        "type": "nominal" if panel["flat"] else "quantitative",
     }
     x |= {"title": panel["x"]["title"], "axis": axis(panel, "x")}
     y = {"field": "y", "scale": scale(panel, "y"), "type": "quantitative", "title": panel["y"]["title"]}
     y |= {"axis": axis(panel, "y")}
-    arms = {"domain": list(colours), "range": [variable(colour) for colour in colours.values()]}
-    colour = {"field": "arm", "type": "nominal", "scale": arms, "legend": None}
-    spread = {"y": y | {"field": "low"}, "y2": {"field": "high"}}
+
+    def by_arm(range_: list[Any]) -> dict[str, Any]:
+        return {"field": "arm", "type": "nominal", "scale": {"domain": list(looks), "range": range_}, "legend": None}
+
+    colour = by_arm([variable(look.colour) for look in looks.values()])
+    dash = by_arm([DASHED[look.dash] for look in looks.values()])
+    shape = by_arm([SHAPES[look.marker] for look in looks.values()])
+    across, up = ("y", "x") if panel["flat"] else ("x", "y")
+    spread = {up: y | {"field": "low"}, f"{up}2": {"field": "high"}}
     joined = {"detail": {"field": "piece", "type": "nominal"}}
     shown = {"filter": "indexof(hidden, datum.arm) < 0"}
 
@@ -61,19 +68,19 @@ def vega_spec(panel: Panel, colours: dict[str, str]) -> dict[str, Any]:
     return {
         "datasets": {name: panel[name] for name in MARKS},
         "width": 440,
-        "height": 300,
+        "height": 60 + 18 * len(panel["points"]) if panel["flat"] else 300,
         "autosize": {"type": "fit", "contains": "padding"},
         "params": [{"name": "hidden", "value": []}, {"name": "current", "value": -1}],
         "layer": [
             layer("rules", {"type": "rule", "strokeDash": [2, 3], "color": "var(--quiet)"}, {"y": y}),
             layer("rules", label, {"y": y, "text": {"field": "label"}}),
             {
-                "encoding": {"x": x, "y": y, "color": colour},  # once for all of these, as it names every arm
+                "encoding": {across: x, up: y, "color": colour},  # once for all of these, as it names every arm
                 "layer": [
                     layer("bands", {"type": "area", "opacity": 0.14}, joined | spread),
-                    layer("lines", {"type": "line", "strokeWidth": 1.8}, joined),
+                    layer("lines", {"type": "line", "strokeWidth": 1.8}, joined | {"strokeDash": dash}),
                     layer("points", {"type": "rule", "opacity": 0.35}, spread),
-                    layer("points", {"type": "point", "filled": True, "size": 44, "opacity": 0.85}, {}),
+                    layer("points", {"type": "point", "filled": True, "size": 44, "opacity": 0.85}, {"shape": shape}),
                     layer("bounds", {"type": "point", "filled": False, "size": 26, "shape": "triangle-up"}, {}),
                     layer("points", ring, {}, is_current),
                 ],
@@ -95,30 +102,19 @@ def vega_spec(panel: Panel, colours: dict[str, str]) -> dict[str, Any]:
     }
 
 
-def domain(panel: Panel, side: str) -> list[float]:
-    """The domain of an axis, over all marks, hidden ones included, so that hiding an arm moves nothing."""
-    keys = ("x",) if side == "x" else ("y", "low", "high")
-    values = [mark[key] for name in MARKS for mark in panel[name] for key in keys if mark.get(key) is not None]
-    is_log = panel[side]["scale"] == "log"
-    values = [value for value in values if value > 0 or not is_log] or [1.0]
-    low, high = min(values), max(values)
-    if is_log:
-        return [low / 1.15, high * 1.15]
-    is_share = panel[side]["title"].replace(" ", "_") in SHARES
-    return [min(0, low), 1.04 if is_share else high * 1.04 or 1]
-
-
 def scale(panel: Panel, side: str) -> dict[str, Any]:
     kind = panel[side]["scale"]
-    if kind == "point":
-        return {"type": kind, "padding": 0.5, "domain": list(dict.fromkeys(point["x"] for point in panel["points"]))}
+    if kind == "names":
+        return {"type": "point", "padding": 0.5, "domain": [point["x"] for point in panel["points"]]}
     return {"type": kind, "domain": domain(panel, side), "nice": False}
 
 
 def axis(panel: Panel, side: str) -> dict[str, Any]:
     """The axis of a panel; on a log scale, ticks are at 1, 2 and 5 times powers of ten, or at powers only."""
     kind = panel[side]["scale"]
-    spec: dict[str, Any] = {"labelOverlap": "greedy", "grid": kind != "point"}
+    spec: dict[str, Any] = {"labelOverlap": "greedy", "grid": True}
+    if kind == "names":
+        spec |= {"labelOverlap": False, "labelLimit": 220}
     if kind == "linear":
         spec["tickCount"] = 5
     if kind == "log":

@@ -18,10 +18,13 @@ Words = dict[str, tuple[str, list[str]]]  # key -> its value as written, and the
 
 def words_of(command: str) -> Words | None:
     """The overrides of a command such as python scripts/train.py -m arm=dense,memory 'seed=range(3)', by key, without
-    flags; None if it cannot be parsed.
+    flags; None for another script's, and if it cannot be parsed.
     """
     try:
-        words = [word for word in shlex.split(command)[len(VERB) :] if not word.startswith("-")]
+        verb, words = shlex.split(command)[: len(VERB)], shlex.split(command)[len(VERB) :]
+        if verb != [*VERB]:
+            return None
+        words = [word for word in words if not word.startswith("-")]
         return {key: (value, choices(key, value)) for key, _, value in (word.partition("=") for word in words)}
     except (ValueError, HydraException):
         return None

@@ -114,6 +114,7 @@ class Chart {
     const spread = new Map(bands.map((one) => [`${one.arm} ${one.x}`, one]));
     const corners = lines.map((one) => ({ ...spread.get(`${one.arm} ${one.x}`), ...one }));
     this.spots = points.length ? points : corners;
+    this.flat = typeof points[0]?.x === "string"; // names run down, and values across
     new ResizeObserver(() => this.resize()).observe(element);
     element.addEventListener("pointermove", (event) => this.point(event));
     element.addEventListener("pointerleave", () => this.leave());
@@ -138,7 +139,8 @@ class Chart {
 
   place(spot) {
     const [left, top] = this.view.origin();
-    return [left + this.view.scale("x")(spot.x), top + this.view.scale("y")(spot.y)];
+    const [across, up] = this.flat ? [spot.y, spot.x] : [spot.x, spot.y];
+    return [left + this.view.scale("x")(across), top + this.view.scale("y")(up)];
   }
 
   visible() {
@@ -189,7 +191,8 @@ class Chart {
     if (event.key === "Escape") return this.leave();
     if (!step) return;
     event.preventDefault();
-    const order = this.visible().sort((a, b) => a.arm.localeCompare(b.arm) || (a.x > b.x) - (a.x < b.x));
+    const order = this.visible(); // of names as they stand, of curves from left to right
+    if (!this.flat) order.sort((a, b) => a.arm.localeCompare(b.arm) || a.x - b.x);
     if (!order.length) return;
     const now = order.indexOf(this.spots[this.at]);
     this.look(order[(now < 0 ? (step > 0 ? 0 : -1) : now + step + order.length) % order.length] ?? order.at(-1));

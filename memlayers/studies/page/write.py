@@ -11,15 +11,17 @@ import pandas
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from memlayers.studies.figure import looks_of
 from memlayers.studies.frame import framed, read_all
 from memlayers.studies.layout import read_layout
 from memlayers.studies.page.chart import runtime, variable, vega_spec
 from memlayers.studies.page.commands import words_of
 from memlayers.studies.page.explorer import explored
-from memlayers.studies.page.panels import Runs, arms_of, panels_of, panels_of_frontiers
+from memlayers.studies.page.runs import Runs
 from memlayers.studies.page.tables import Table, table_of
+from memlayers.studies.panels import panels_of
 from memlayers.studies.sections import by_relation, frontier_tables, numbers_of
-from memlayers.studies.table import pivot, shown, table
+from memlayers.studies.table import INDEX, axes_in, pivot, shown, table
 from memlayers.trained import Trained
 from memlayers.training.saved_model import load
 
@@ -94,10 +96,12 @@ def study_of(folder: Path) -> dict[str, Any]:
     frame = framed(records)
     ok, rows = frame[frame["status"] == "ok"], table(frame, layout)
     runs = Runs(ok, records, [words for command in layout["commands"] if (words := words_of(command)) is not None])
-    panels_by_world = {} if ok.empty else (panels_of_frontiers if layout["frontier"] else panels_of)(ok, layout, runs)
-    arms = arms_of(panels_by_world, layout)
+    panels_by_world = panels_of(frame, layout)
+    looks = looks_of(panels_by_world)
+    for point in (point for panels in panels_by_world.values() for panel in panels for point in panel["points"]):
+        point["run"] = runs.add(frame.loc[point.pop("runs")])
     worlds = [
-        {"name": world, "panels": [{"title": item["title"], "spec": vega_spec(plain(item), arms)} for item in panels]}
+        {"name": world, "panels": [{"title": item["title"], "spec": vega_spec(plain(item), looks)} for item in panels]}
         for world, panels in panels_by_world.items()
     ]
     failed = frame[frame["status"] != "ok"]
@@ -113,7 +117,7 @@ def study_of(folder: Path) -> dict[str, Any]:
         "commands": layout["commands"],
         "counts": {"runs": len(ok), "failed": len(failed), "worlds": frame["world"].nunique()},
         "failed": [f"{item.arm} seed {item.seed} on {item.world}: {item.error}" for item in failed.itertuples()],
-        "arms": {name: variable(colour) for name, colour in arms.items()},
+        "arms": {name: variable(look.colour) for name, look in looks.items()},
         "worlds": worlds,
         "runs": runs.descriptions,
         "tables": tables_of(frame, rows, layout),
@@ -132,7 +136,7 @@ def tables_of(frame: pandas.DataFrame, rows: pandas.DataFrame, layout: dict[str,
         named |= (
             {f"Side by side: {over}": pivot(rows, layout["columns"], layout["y"])} if layout["columns"] in rows else {}
         )
-    axes = list(rows.columns[: list(rows.columns).index("n")])
+    axes = [*INDEX, *axes_in(rows)]
     return [table_of(*part) for caption, texts in named.items() for part in by_world(caption, texts, axes)]
 
 
