@@ -52,7 +52,8 @@ def vega_spec(panel: Panel, looks: dict[str, Look]) -> dict[str, Any]:
 
     colour = by_arm([variable(look.colour) for look in looks.values()])
     dash = by_arm([DASHED[look.dash] for look in looks.values()])
-    shape = by_arm([SHAPES[look.marker] for look in looks.values()])
+    other = {"condition": {"test": "datum.other === true", "value": "cross"}}
+    shape = other | by_arm([SHAPES[look.marker] for look in looks.values()])
     across, up = ("y", "x") if panel["flat"] else ("x", "y")
     spread = {up: y | {"field": "low"}, f"{up}2": {"field": "high"}}
     joined = {"detail": {"field": "piece", "type": "nominal"}}
@@ -63,6 +64,8 @@ def vega_spec(panel: Panel, looks: dict[str, Look]) -> dict[str, Any]:
         return spec | {"encoding": encoding, "transform": [*([] if name == "rules" else [shown]), *more]}
 
     label = {"type": "text", "align": "right", "baseline": "bottom", "dy": -3, "x": {"expr": "width - 2"}}
+    rules = [layer("rules", {"type": "rule", "strokeDash": [2, 3], "color": "var(--quiet)"}, {"y": y})]
+    rules.append(layer("rules", label, {"y": y, "text": {"field": "label"}}))
     is_current = {"filter": "datum.run === current"}
     ring = {"type": "point", "filled": False, "size": 170, "strokeWidth": 2}
     return {
@@ -72,8 +75,7 @@ def vega_spec(panel: Panel, looks: dict[str, Look]) -> dict[str, Any]:
         "autosize": {"type": "fit", "contains": "padding"},
         "params": [{"name": "hidden", "value": []}, {"name": "current", "value": -1}],
         "layer": [
-            layer("rules", {"type": "rule", "strokeDash": [2, 3], "color": "var(--quiet)"}, {"y": y}),
-            layer("rules", label, {"y": y, "text": {"field": "label"}}),
+            *(rules if panel["rules"] else []),  # whose axis would be a second one beside names
             {
                 "encoding": {across: x, up: y, "color": colour},  # once for all of these, as it names every arm
                 "layer": [
