@@ -31,7 +31,8 @@ def show(overrides: list[str]) -> tuple[list[Path], list[Path]]:
         records = [record for job in mine if (record := finished(job)) is not None]
         if not records:
             continue
-        study, world, layout = mine[0].study, mine[0].world.name, asdict(mine[0].report)
+        study, world = mine[0].study, mine[0].world.name
+        layout = asdict(mine[0].report) | {"frontier": False}  # of one budget
         rows = table(framed(records), layout)
         console.print(screen(f"\n{study}, {world}: these runs", rows, layout, console.width))
         console.print("\n" + verdict(rows, layout), highlight=False)

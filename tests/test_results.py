@@ -217,5 +217,7 @@ def test_lines_are_labelled_by_what_most_do_not_have_and_in_full_where_that_is_n
     )
     rows["line"] = [", ".join(row) for row in rows.to_numpy()]
     assert labels_of(rows, axes) == ["memory", "random", "memory, blocks = [0]", "dense"]
+    wider = rows.assign(spend=["-", "-", "-", "width"])
+    assert labels_of(wider, [*axes, "spend"])[3] == "dense", "no other arm has a spend, and dense no other one"
     rows.loc[3] = ["memory", "-", "0.5", "memory, -, 0.5"]
     assert labels_of(rows, axes)[3] == "memory, warmup = 0.5", "two lines would be called memory"

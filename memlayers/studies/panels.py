@@ -94,7 +94,10 @@ def labels_of(rows: pandas.DataFrame, axes: list[str]) -> list[str]:
     """Short names of rows: the arm, and the last word of each axis with a value that most rows do not have; with all
     values that are there, or all axes in full, where that is not enough to tell them apart.
     """
-    axes = sorted(axes, key=lambda axis: axis != "arm")
+    if "arm" in axes:  # without axes of which some arms have one value, and others none
+        shared = [axis for axis in axes if rows[axis].nunique() == 2 and "-" in set(rows[axis])]
+        given = [axis for axis in shared if rows.groupby("arm")[axis].nunique().max() == 1]
+        axes = ["arm", *(axis for axis in axes if axis not in ("arm", *given))]
     usual = {axis: rows[axis].mode().iloc[0] for axis in axes}
     full = [naming(row, axes) for _, row in rows.iterrows()]
     for hidden in ({axis: ("-", usual[axis]) for axis in axes}, dict.fromkeys(axes, ("-",))):
