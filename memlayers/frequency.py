@@ -14,7 +14,7 @@ class Frequency(NamedTuple):
     facts: Tensor  # (f, 2) subject, relation
     cumulative: Tensor  # (d,) cumulative probability of the documents
     include: Tensor  # (n, r) probability of a fact in a document of its subject
-    told: Tensor  # (n, r) expected showings of each fact in one document
+    told: Tensor  # (n, r) expected exposures of each fact in one document
 
 
 def frequency_of(world: World, document: str, sentences: int | None) -> Frequency:

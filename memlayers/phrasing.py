@@ -85,7 +85,7 @@ def layouts_of(world: World, style: str, prose: ProseConfig, ids: dict[str, int]
 
 
 class Telling:
-    """Which template training tells a fact in: a fresh one at every showing, unless the settings say otherwise."""
+    """Which template training tells a fact in: a fresh one at every exposure, unless the settings say otherwise."""
 
     def __init__(self, layouts: dict[str, Layouts], num_subjects: int, prose: ProseConfig, seed: int):
         self.statements, self.questions = layouts["statements"], layouts["questions"]

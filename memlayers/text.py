@@ -80,7 +80,7 @@ class Text:
             length = (self.sample(1024, torch.Generator().manual_seed(0)).tokens != PAD).sum().item() / 1024
             self.other_rate = share_of_rows(self.corpus, length)
         told *= (1 - self.other_rate) * (1 - self.junk.share if self.junk else 1.0)
-        self.exposures_per_document = told  # (n, r) expected showings of each fact in one row
+        self.exposures_per_document = told  # (n, r) expected exposures of each fact in one row
         self.mean_exposures = float(self.exposures_per_document[world.is_told].mean())  # of a fact, in one row
 
     def sample(self, num_documents: int, generator: torch.Generator) -> Documents:

@@ -9,7 +9,7 @@ from memlayers.config.digest import NOT_DECISIVE, decisive, digest, flatten, set
 from memlayers.config.model import PLACES
 from memlayers.layers import Dense, layer_name
 from memlayers.studies.cli import words_of
-from memlayers.studies.summary import SHOWINGS
+from memlayers.studies.summary import EXPOSURES
 from memlayers.training.plan import Plan, plan
 
 SMALL = "world.num_subjects=300"
@@ -144,4 +144,6 @@ def test_tables_of_all_arms_in_a_world_are_as_large(world):
 def test_a_world_says_how_long_its_runs_are():
     assert one("world=biographies", "training.exposures=2").training.exposures == 2.0
     ours = [world for world in CHOICES["world"] if world != "triples"]
-    assert {of_world(world).training.exposures for world in ours} == {SHOWINGS}, "one rule, and it is what tables quote"
+    assert {of_world(world).training.exposures for world in ours} == {EXPOSURES}, (
+        "one rule, and it is what tables quote"
+    )

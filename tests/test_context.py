@@ -221,7 +221,7 @@ def test_the_loss_is_of_what_comes_after_the_context(setting, loss):
 
 @pytest.mark.parametrize("setting", [None, *SETTINGS])
 def test_flops_are_of_all_tokens_and_the_head_is_paid_for_where_something_is_learnt(setting, tmp_path):
-    """At as many showings, a context makes a run longer, and by as much as its tokens say."""
+    """At as many exposures, a context makes a run longer, and by as much as its tokens say."""
     if setting in ("one", "two"):
         pytest.importorskip("bm25s")
     chosen = plan(small_run(tmp_path, setting, TrainingConfig(exposures=4, batch_tokens=512, loss="all")))

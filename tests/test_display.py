@@ -180,7 +180,7 @@ def test_the_time_left_follows_from_the_share_of_this_call(jobs, began, done, st
 
 
 def test_a_run_of_more_flops_is_more_of_the_work(tmp_path):
-    """Of one showing, of four at once the cost, and of one at four times the cost: 1, 4 and 4 parts of 9."""
+    """Of one exposure, of four at once the cost, and of one at four times the cost: 1, 4 and 4 parts of 9."""
     words = [["training.exposures=1"], ["training.exposures=4"], ["training.exposures=1", "arm=dense_4x"]]
     jobs = [job for own in words for job in jobs_of(["experiment=frontier", "seed=0", "arm=dense", *own], False)]
     for job in jobs:

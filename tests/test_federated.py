@@ -10,6 +10,7 @@ from commands import composed, refusal, unasked
 from commands import one as job
 from hypothesis import given
 from hypothesis import strategies as st
+from memlayers.studies.page.panels import Runs, panels_of
 
 import memlayers
 from memlayers import load
@@ -23,7 +24,6 @@ from memlayers.recall.ask import ask as recall_of
 from memlayers.studies.figure import draw
 from memlayers.studies.frame import read_all
 from memlayers.studies.layout import read_layout
-from memlayers.studies.page.panels import Runs, panels_of
 from memlayers.text import Text
 from memlayers.training.divergence import Diverged
 from memlayers.training.federated import federate, rounds
@@ -69,7 +69,7 @@ def test_every_subject_is_shared_or_one_clients(subjects, clients, share):
 
 @pytest.mark.parametrize("warm", [False, True])
 def test_clients_tell_their_facts_and_their_part_of_the_shared_ones(warm):
-    """Of each fact as many showings as in a plain run, counted over the documents of all clients."""
+    """Of each fact as many exposures as in a plain run, counted over the documents of all clients."""
     clients, many = 3, 400
     config = together("alone", clients)
     chosen = plan(config)

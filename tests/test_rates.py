@@ -61,13 +61,13 @@ def test_the_budget_is_the_nearest_in_doublings(tables, times, shown):
     assert (found.optim.muon_lr, found.match.spend, found.model.gated) == (0.003, "depth", False)
 
 
-def test_of_budgets_as_near_it_is_that_of_less_compute_a_token_and_then_of_fewer_showings(tables):
+def test_of_budgets_as_near_it_is_that_of_less_compute_a_token_and_then_of_fewer_exposures(tables):
     assert job("arm=dense_2x", "training.exposures=4").optim.lr == 0.01
     assert job("arm=dense", "training.exposures=8").optim.lr == 0.01
     assert job("arm=dense_2x", "training.exposures=8").optim.lr == 0.01
 
 
-def test_training_longer_counts_as_more_showings(tables):
+def test_training_longer_counts_as_more_exposures(tables):
     longer = job("arm=dense", "match.times=4", "match.spend=longer", "training.exposures=4")
     assert longer.optim.lr == 0.02 and longer.match.spend == "longer"
     assert job("arm=dense_4x", "training.exposures=4").optim.lr == 0.03

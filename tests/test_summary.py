@@ -9,7 +9,7 @@ from memlayers.studies.frame import framed
 from memlayers.studies.layout import FILE, read_layout
 from memlayers.studies.results import commit, redraw, studies_in
 from memlayers.studies.sections import by_relation, headline, render
-from memlayers.studies.summary import SHOWINGS, main_runs, summary
+from memlayers.studies.summary import EXPOSURES, main_runs, summary
 
 STUDY = """
 question: How much?
@@ -21,20 +21,20 @@ commands: [python scripts/train.py a=b]
 RECALL = {"dense": 0.1, "dense_4x": 0.3, "memory": 0.2, "random": 0.35}
 
 
-def run(arm: str, seed: int, showings: int, spend: str | None = None, world: str = "w") -> dict:
-    """Recall grows by the showings; depth is the worse way to spend."""
+def run(arm: str, seed: int, exposures: int, spend: str | None = None, world: str = "w") -> dict:
+    """Recall grows by the exposures; depth is the worse way to spend."""
     growth = 0.3 if arm == "memory" else 0.1
-    recall = RECALL[arm] + growth * (showings > SHOWINGS) + 0.01 * seed - 0.05 * (spend == "depth")
-    config = {"training": {"exposures": showings}, "match": {"spend": spend}, "num_keys": 8}
+    recall = RECALL[arm] + growth * (exposures > EXPOSURES) + 0.01 * seed - 0.05 * (spend == "depth")
+    config = {"training": {"exposures": exposures}, "match": {"spend": spend}, "num_keys": 8}
     made = record(
         arm,
         seed,
         recall,
-        axes={"arm": arm, "seed": seed, "training.exposures": showings, "match.spend": spend, "num_keys": 8},
+        axes={"arm": arm, "seed": seed, "training.exposures": exposures, "match.spend": spend, "num_keys": 8},
         config=config,
         world=world,
-        flops=1e6 * showings * (4 if arm == "dense_4x" else 1),
-        digest=f"{arm}-{showings}-{spend}",
+        flops=1e6 * exposures * (4 if arm == "dense_4x" else 1),
+        digest=f"{arm}-{exposures}-{spend}",
     )
     tables = None if arm.startswith("dense") else {"without": 0.05, "usage": {"0.ffn": {"used": 0.5, "kl": 1.0}}}
     made["recall"] |= {"unknown": {"auroc": 0.75}, "by_relation": {"r": recall, "q": recall / 2}, "tables": tables}
@@ -42,9 +42,9 @@ def run(arm: str, seed: int, showings: int, spend: str | None = None, world: str
 
 
 RUNS = [
-    run(arm, seed, showings, spend)
+    run(arm, seed, exposures, spend)
     for arm, spend in [(arm, "width" if arm.startswith("dense") else None) for arm in RECALL] + [("dense_4x", "depth")]
-    for showings in (SHOWINGS, 2 * SHOWINGS)
+    for exposures in (EXPOSURES, 2 * EXPOSURES)
     for seed in (0, 1, 2)
 ]
 
@@ -57,12 +57,12 @@ def results(tmp_path):
     return tmp_path / "results"
 
 
-def test_the_summary_has_each_arm_at_the_showings_of_all_worlds_and_its_multiples(results):
+def test_the_summary_has_each_arm_at_the_exposures_of_all_worlds_and_its_multiples(results):
     found = json.loads(json.dumps(summary(studies_in(results))))["studies"]["s"]["w"]
     assert found["arms"].keys() == RECALL.keys() and list(found["multiplier"]) == ["memory", "random"]
     memory = found["arms"]["memory"]
     assert memory["recall"] == pytest.approx(0.21) and memory["n"] == 3 and memory["unknown_auroc"] == 0.75
-    assert memory["training_flops"] == 1e6 * SHOWINGS and memory["parameters"] == 50_000
+    assert memory["training_flops"] == 1e6 * EXPOSURES and memory["parameters"] == 50_000
     assert found["arms"]["dense_4x"]["recall"] == pytest.approx(0.31), "by the better way to spend"
     times = {entry["recall"]: entry for entry in found["multiplier"]["memory"]}
     assert min(times) == 0.25 and times[0.3]["times"] == pytest.approx(2**1.9 / 2**0.3)
@@ -70,14 +70,14 @@ def test_the_summary_has_each_arm_at_the_showings_of_all_worlds_and_its_multiple
 
 
 def test_the_best_way_to_spend_four_times_as_much_may_be_to_show_facts_more_often(results):
-    frame = framed([*RUNS, *(run("dense", seed, 4 * SHOWINGS) for seed in (0, 1, 2))])
+    frame = framed([*RUNS, *(run("dense", seed, 4 * EXPOSURES) for seed in (0, 1, 2))])
     found = main_runs(frame, "dense")
-    assert set(found["dense"]["config.training.exposures"]) == {SHOWINGS}
+    assert set(found["dense"]["config.training.exposures"]) == {EXPOSURES}
     dear = found["dense_4x"]
-    assert float(dear["training_flops"].iloc[0]) == 4e6 * SHOWINGS
+    assert float(dear["training_flops"].iloc[0]) == 4e6 * EXPOSURES
     more_often = RECALL["dense"] + 0.1 > RECALL["dense_4x"]
     assert set(dear["arm"]) == {"dense" if more_often else "dense_4x"}
-    frame.loc[frame["config.training.exposures"] == 4 * SHOWINGS, "recall"] = 0.99
+    frame.loc[frame["config.training.exposures"] == 4 * EXPOSURES, "recall"] = 0.99
     assert set(main_runs(frame, "dense")["dense_4x"]["arm"]) == {"dense"}
 
 
@@ -106,14 +106,14 @@ def test_the_headline_has_a_row_a_world(results):
 
 
 def test_what_was_shown_more_often_says_so_in_the_headline_and_is_in_no_table_by_relation(tmp_path):
-    longer = [run("dense", seed, 4 * SHOWINGS) for seed in (0, 1, 2)]
+    longer = [run("dense", seed, 4 * EXPOSURES) for seed in (0, 1, 2)]
     for one in longer:
         one["recall"] |= {"exact": 0.99, "by_relation": {"r": 0.99, "q": 0.99}}
     local = write(tmp_path / "local", *RUNS, *longer)
     (local / FILE).write_text(STUDY)
     commit(local, tmp_path / "results")
     line = headline([tmp_path / "results" / "s"], ("memory", "dense", "dense_4x")).splitlines()[-1]
-    assert "0.990, 64 showings |" in line and line.count("showings") == 1
+    assert "0.990, 64 exposures |" in line and line.count("exposures") == 1
     (found,) = by_relation(framed([*RUNS, *longer]), read_layout(tmp_path / "results" / "s")).values()
     assert found.set_index("arm")["r"].to_dict() == {"dense": "0.110", "dense_4x": "0.310", "memory": "0.210"} | {
         "random": "0.360"

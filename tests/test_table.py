@@ -150,7 +150,7 @@ def test_the_interval_of_a_share_ends_at_0_and_1_and_no_other_does():
 
 
 def test_a_row_without_a_value_of_an_axis_is_compared_at_its_own_values_of_the_others():
-    """Dense was tuned to spend on width at few showings, and on depth at many; a memory has no such choice."""
+    """Dense was tuned to spend on width at few exposures, and on depth at many; a memory has no such choice."""
     spent = {4: "width", 8: "depth"}
     cells = [
         record(arm, seed, 0.1 * k if arm == "dense" else 0.9, digest=f"{arm}{k}", axes={"topk": k} | spend)

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from memlayers.studies.files import CONF
 from memlayers.studies.tune import FINALISTS, SEEDS
 
-# Begun at the best of 24 trials at 24 showings, and cut to 12 an arm (LOG.md): the one search with fewer than 24.
+# Begun at the best of 24 trials at 24 exposures, and cut to 12 an arm (LOG.md): the one search with fewer than 24.
 SHORT = ("biographies_prose", "training.exposures=16")
 TRIALS = sorted((Path(__file__).resolve().parent.parent / "results" / "tune").glob("*.jsonl"))
 

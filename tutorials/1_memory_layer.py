@@ -232,10 +232,10 @@ assert params["memory"] > 10 * params["dense"]
 # two name vectors side by side, as they would be after one layer of attention. Then comes a residual sum and a linear
 # map to the 256 objects.
 #
-# Every showing of the table is one epoch. The dense block may take the best of four learning rates.
+# Every exposure of the table is one epoch. The dense block may take the best of four learning rates.
 
 # %%
-NAMES, OBJECTS, SHOWINGS = 64, 256, 30
+NAMES, OBJECTS, EXPOSURES = 64, 256, 30
 draw = torch.Generator().manual_seed(0)
 first, last = torch.randn(2, NAMES, D_MODEL // 2, generator=draw)
 subjects = torch.cat([first.repeat_interleave(NAMES, dim=0), last.repeat(NAMES, 1)], dim=1)
@@ -248,7 +248,7 @@ class DenseBlock(DenseFeedForward):
 
 
 def train(layer: nn.Module, rate: float, rate_of_values: float = 0.0) -> list[float]:
-    """Recall, the share of facts whose object is the layer's first choice, after each showing."""
+    """Recall, the share of facts whose object is the layer's first choice, after each exposure."""
     torch.manual_seed(1)
     head = nn.Linear(D_MODEL, OBJECTS, bias=False)
     matrices = [parameter for name, parameter in layer.named_parameters() if name != "values"]
@@ -256,7 +256,7 @@ def train(layer: nn.Module, rate: float, rate_of_values: float = 0.0) -> list[fl
     if rate_of_values:  # the table has a rule of its own, which understands sparse gradients
         optimizers.append(torch.optim.Adagrad([layer.values], lr=rate_of_values))
     curve = []
-    for _ in range(SHOWINGS):
+    for _ in range(EXPOSURES):
         for batch in torch.randperm(len(subjects)).split(256):
             for optimizer in optimizers:
                 optimizer.zero_grad()
@@ -276,21 +276,21 @@ of_memory = train(memory, rate=0.003, rate_of_values=1.0)
 of_dense = max(
     (train(DenseBlock(D_MODEL, hidden), rate) for rate in (0.001, 0.003, 0.01, 0.03)), key=lambda one: one[-1]
 )
-print(f"recall after {SHOWINGS} showings: memory {of_memory[-1]:.3f}, dense {of_dense[-1]:.3f}")
+print(f"recall after {EXPOSURES} exposures: memory {of_memory[-1]:.3f}, dense {of_dense[-1]:.3f}")
 assert of_memory[-1] > 0.99 and of_dense[-1] < 0.7
 
 figure, axis = plt.subplots(figsize=(6.4, 3.8))
-showings = range(1, SHOWINGS + 1)
-axis.plot(showings, of_memory, color=RUST, marker=".", label=f"memory: {params['memory']:,} parameters")
-axis.plot(showings, of_dense, color=GREY, marker=".", label=f"dense: {params['dense']:,} parameters")
+exposures = range(1, EXPOSURES + 1)
+axis.plot(exposures, of_memory, color=RUST, marker=".", label=f"memory: {params['memory']:,} parameters")
+axis.plot(exposures, of_dense, color=GREY, marker=".", label=f"dense: {params['dense']:,} parameters")
 axis.axhline(1 / OBJECTS, color="#999999", ls="--", lw=0.8, label="guessing")
-axis.set(xlabel="showings of each fact", ylabel="recall (share of facts)", ylim=(0, 1.03), title="at equal FLOPs")
+axis.set(xlabel="exposures of each fact", ylabel="recall (share of facts)", ylim=(0, 1.03), title="at equal FLOPs")
 axis.spines[["top", "right"]].set_visible(False)
 axis.legend(frameon=False)
 figure.tight_layout()
 
 # %% [markdown]
-# The memory knows the table after a few showings. The dense block rises slowly and ever more slowly, and it cannot get
+# The memory knows the table after a few exposures. The dense block rises slowly and ever more slowly, and it cannot get
 # there: a parameter stores about 2 bits (Allen-Zhu & Li 2024), and the table holds more than it has room for.
 
 # %%

@@ -62,8 +62,8 @@ curve = pandas.DataFrame(record["training"]["curve"])
 figure, axis = plt.subplots(figsize=(6.4, 3.8))
 axis.plot(curve["exposures"], curve["recall"], color=RUST, marker="o", ms=4, label="memory")
 axis.axhline(recall["floor"], color="#999999", ls="--", lw=0.8, label="always the commonest object")
-axis.set(xlabel="showings of each fact (mean)", ylabel="recall (share of facts)", ylim=(0, 1.03))
-axis.set(title="a few showings are enough for most facts")
+axis.set(xlabel="exposures of each fact (mean)", ylabel="recall (share of facts)", ylim=(0, 1.03))
+axis.set(title="a few exposures are enough for most facts")
 axis.spines[["top", "right"]].set_visible(False)
 axis.legend(frameon=False, loc="center right")
 figure.tight_layout()
@@ -228,7 +228,7 @@ print(f"editing:    works for {found['edited']:.0%}, and costs {found['lost_by_e
 # them. `python scripts/trace.py RUN --measure 200` does the same for a model of yours; LOG.md has numbers for the
 # default world over several seeds.
 #
-# **Try.** Train for half as many showings: recall hardly falls, but what happens to the share that edits cost? Take
+# **Try.** Train for half as many exposures: recall hardly falls, but what happens to the share that edits cost? Take
 # `arm="ngram"`, a table with hashed addresses: what does forgetting cost there?
 #
 # Next: [your own facts](3_your_own_facts.py).

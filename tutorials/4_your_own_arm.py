@@ -190,7 +190,7 @@ for place, (arm, colour) in enumerate(colours.items()):
 names = [f"{arm}\n{table.loc[arm, 'params'] / 1000:,.0f} thousand\nparameters" for arm in colours]
 axis.set_xticks(range(len(colours)), names)
 axis.set(ylabel="recall (share of facts)", ylim=(0, 1.03), xlim=(-0.5, 2.5))
-axis.set(title=f"8 showings, {flops.mean() / 1000:.0f} thousand training FLOPs a token")
+axis.set(title=f"8 exposures, {flops.mean() / 1000:.0f} thousand training FLOPs a token")
 axis.spines[["top", "right"]].set_visible(False)
 figure.tight_layout()
 

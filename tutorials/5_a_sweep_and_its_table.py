@@ -4,7 +4,7 @@
 # *12 minutes to read, a minute and a half to run.*
 #
 # **Question.** Memory recalls more than dense at equal FLOPs. *How much is that worth?* "20 points of recall" depends
-# on where one looks: given enough showings, every arm knows everything. A better unit: how many times the FLOPs would
+# on where one looks: given enough exposures, every arm knows everything. A better unit: how many times the FLOPs would
 # dense need to recall as much?
 #
 # For that we need curves instead of points, so we sweep. Then we turn records into means, intervals and paired
@@ -43,7 +43,7 @@ def command(script: str, *words: str) -> str:
 # `training.exposures`, how often a fact is shown. Any key may stand there, such as `model.ffn.topk=4,8,16`.
 #
 # `dense_4x` is a dense model with four times the FLOPs per token. Dense may spend more in two ways then, by width and
-# by showings, and gets the better of both: an arm must be compared with the best that the other can do.
+# by exposures, and gets the better of both: an arm must be compared with the best that the other can do.
 #
 # With `hydra/launcher=joblib` the runs are spread over all cores.
 
@@ -58,7 +58,7 @@ sweep = [
     "num_keys=96",
     "training.batch_tokens=512",
     "training.probes=1",
-    "study=showings",
+    "study=exposures",
     "report.frontier=true",
     "report.columns=training.exposures",
     f"results={folder}",
@@ -112,11 +112,11 @@ difference = (by_seed["memory"] - by_seed["dense"]).groupby("exposures")
 difference.apply(told)
 
 # %%
-for showings, values in difference:
+for exposures, values in difference:
     mean, low, high = interval(values)
-    print(f"{showings} showings: memory recalls {mean:+.3f} more than dense, interval {low:+.3f} to {high:+.3f}")
+    print(f"{exposures} exposures: memory recalls {mean:+.3f} more than dense, interval {low:+.3f} to {high:+.3f}")
     assert mean > 0
-assert low > 0  # with 8 showings
+assert low > 0  # with 8 exposures
 
 # %% [markdown]
 # Where an interval is wide, three seeds are too few to say more. `seed=range(5)` in the command above trains the two
@@ -129,7 +129,7 @@ assert low > 0  # with 8 showings
 # figure.
 
 # %%
-study = folder / "showings"
+study = folder / "exposures"
 print(command("report.py", str(study), "--out", str(folder / "out")))
 
 # %%
@@ -157,7 +157,7 @@ multiples.round(2)
 
 # %% [markdown]
 # Read a row as: for this recall, dense needs `times` the training FLOPs of memory, in its best mix of width and
-# showings. `at_least` marks levels that no dense run reached; there, the multiple is a lower bound.
+# exposures. `at_least` marks levels that no dense run reached; there, the multiple is a lower bound.
 
 # %%
 level = multiples.index[len(multiples) // 2]
@@ -171,7 +171,7 @@ assert row["times"] > 1.2 and (multiples["times"] > 1).all()
 # Three things to keep in mind when you read such a figure, also in papers:
 #
 # - **The front needs room on both sides.** Levels below the cheapest run or above the best one say nothing, and nothing
-#   is extrapolated. More showings or widths make it longer.
+#   is extrapolated. More exposures or widths make it longer.
 # - **The rival must be at its best.** A dense model that is only made wider, or only trained longer, or with a rate
 #   that was tuned for memory, needs more FLOPs than it has to.
 # - **FLOPs are one cost.** `curves(frame, "seconds", "dense")` asks for the same in seconds, `"params"` in storage,

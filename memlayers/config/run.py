@@ -18,7 +18,7 @@ from memlayers.config.worlds import WorldConfig
 class TrainingConfig:
     """The length of training, its batches and loss, and recall measurements during training."""
 
-    exposures: float = 24.0  # mean showings of a fact in training, over all phrasings
+    exposures: float = 24.0  # mean exposures of a fact in training, over all phrasings
     batch_tokens: int = 1024  # input positions a step; the number of documents follows from their mean length
     loss: str = "answers"  # answers: on objects only; all: on every token
     probes: int = 16  # recall measurements during training, evenly spaced

@@ -1,6 +1,6 @@
 """The dense feed-forward, the baseline: SwiGLU (Shazeer 2020, arXiv 2002.05202), or two matrices without a gate.
 
-A gate costs capacity where facts are shown seldom: a gated model stored 30% less at 100 showings (Allen-Zhu
+A gate costs capacity where facts are shown seldom: a gated model stored 30% less at 100 exposures (Allen-Zhu
 2025, "Physics of Language Models 4.1", arXiv 2512.17351).
 """
 

@@ -14,7 +14,7 @@ from memlayers.studies.files import CONF
 
 def tuned_words(config: DictConfig, overrides: list[str]) -> list[str]:
     """The overrides to put before those of a command: the arm's tuned settings in this world, at the nearest budget; of
-    two as near, that of less compute a token, or else of fewer showings.
+    two as near, that of less compute a token, or else of fewer exposures.
 
     Keys that the command sets are left out, and so is the rate of the table's rule if the command chooses a rule. An
     untuned arm has the settings of memory if it has a table, else of dense, without keys that its file sets.

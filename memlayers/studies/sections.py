@@ -10,7 +10,7 @@ from memlayers.studies.frame import framed, read_all, texts
 from memlayers.studies.frontier import curves, family, has_main_size, quoted, seeds_at
 from memlayers.studies.layout import read_layout
 from memlayers.studies.results import studies_in
-from memlayers.studies.summary import SHOWINGS, main_runs
+from memlayers.studies.summary import EXPOSURES, main_runs
 from memlayers.studies.table import as_markdown, estimate, interval, markdown, pivot, shown, table, verdict
 
 HEAD = "# Results\n\nWritten by `python scripts/report.py` from the records in `results/`; not to be edited.\n"
@@ -86,8 +86,8 @@ def frontier_verdict(frame: pandas.DataFrame, layout: dict[str, Any]) -> str:
 
 
 def frontier_tables(frame: pandas.DataFrame, rows: pandas.DataFrame, layout: dict[str, Any]) -> list[pandas.DataFrame]:
-    """The recall of every configuration over showings, and all read-outs at the showings at which arms are compared."""
-    main = rows[rows[layout["columns"]] == str(SHOWINGS)]
+    """The recall of every configuration over exposures, and all read-outs at those at which arms are compared."""
+    main = rows[rows[layout["columns"]] == str(EXPOSURES)]
     if "num_keys" in rows:  # several sizes of tables
         sizes = frame[has_main_size(frame)].groupby("world")["config.num_keys"].first().pipe(texts)
         main = main[main["num_keys"] == main["world"].map(sizes)]
@@ -95,16 +95,16 @@ def frontier_tables(frame: pandas.DataFrame, rows: pandas.DataFrame, layout: dic
 
 
 def by_relation(frame: pandas.DataFrame, layout: dict[str, Any]) -> dict[str, pandas.DataFrame]:
-    """Recall of each relation by each arm, at the showings at which arms are compared: title -> table, one a world."""
+    """Recall of each relation by each arm, at the exposures at which arms are compared: title -> table, one a world."""
     tables = {}
     for world, own in frame.groupby("world"):
         rows = {}
-        alike = own[own["config.training.exposures"] == SHOWINGS]
+        alike = own[own["config.training.exposures"] == EXPOSURES]
         for arm, runs in main_runs(alike, layout["reference"]["arm"], layout["y"]).items():
             means = runs[[name for name in runs if name.startswith("recall.by_relation.")]].mean().dropna()
             rows[arm] = {name.rpartition(".")[2]: f"{value:.3f}" for name, value in means.items()}
         asked = ", asked in words of training" if own["held_out"].notna().any() else ""
-        title = f"Recall by relation on {world}{asked}, each fact shown {SHOWINGS} times"
+        title = f"Recall by relation on {world}{asked}, each fact shown {EXPOSURES} times"
         tables[title] = pandas.DataFrame(rows).T.rename_axis("arm").reset_index()
     return tables
 
@@ -142,7 +142,7 @@ def fewer(seeds: int | None, n: int) -> str:
 def longer(runs: pandas.DataFrame) -> str:
     """How often facts were shown, if that is not what arms are compared at."""
     often = runs["config.training.exposures"].iloc[0]
-    return "" if often == SHOWINGS else f", {often:g} showings"
+    return "" if often == EXPOSURES else f", {often:g} exposures"
 
 
 def mean_of(runs: pandas.DataFrame, readout: str) -> str:

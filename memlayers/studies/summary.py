@@ -10,7 +10,7 @@ from memlayers.studies.frontier import SAME, complete, curves, family, has_main_
 from memlayers.studies.layout import read_layout
 from memlayers.studies.table import axes_in, estimate, table
 
-SHOWINGS = 16  # of a fact, at which arms are compared in all worlds
+EXPOSURES = 16  # of a fact, at which arms are compared in all worlds
 COSTS = {"multiplier": "training_flops", "seconds": "seconds"}
 MEANS = ("recall", "unknown_auroc", "flops_per_token", "training_flops", "params")
 
@@ -48,11 +48,11 @@ def spread(row: Any, name: str) -> dict[str, float | None]:
 
 def of_world(frame: pandas.DataFrame, layout: dict[str, Any]) -> dict[str, Any]:
     """multiplier, seconds and parameters: curves of how many times the reference's training FLOPs, seconds and stored
-    parameters each arm stands for, the last at SHOWINGS; arms: their means there, with the table size of the world.
+    parameters each arm stands for, the last at EXPOSURES; arms: their means there, with the table size of the world.
     """
     reference = layout["reference"]["arm"]
     costs = {name: (frame, cost) for name, cost in COSTS.items()}
-    costs["parameters"] = frame[frame["config.training.exposures"] == SHOWINGS], "params"
+    costs["parameters"] = frame[frame["config.training.exposures"] == EXPOSURES], "params"
     made: dict[str, Any] = {}
     for name, (runs, cost) in costs.items():
         found = curves(runs, cost, reference, layout["y"])
@@ -65,13 +65,13 @@ def ends(entry: dict[str, Any]) -> dict[str, float | None]:
 
 
 def main_runs(frame: pandas.DataFrame, reference: str, recall: str = "recall") -> dict[str, pandas.DataFrame]:
-    """The runs of each arm at SHOWINGS and the world's own table size.
+    """The runs of each arm at EXPOSURES and the world's own table size.
 
     Of dense_4x and its like the way of spending as much that recalls most: wider, deeper, or dense shown more often.
     """
     ok = complete(frame[has_main_size(frame)])
     found = {}
-    for arm, runs in ok[ok["config.training.exposures"] == SHOWINGS].groupby("arm"):
+    for arm, runs in ok[ok["config.training.exposures"] == EXPOSURES].groupby("arm"):
         if arm != reference and family(str(arm), reference) == reference:
             as_much = (ok["training_flops"] / runs["training_flops"].median() - 1).abs() < SAME
             runs = ok[as_much & ok["arm"].isin([arm, reference])]

@@ -144,9 +144,9 @@ class Search:
 
     def entry(self) -> dict[str, Any]:
         """The entry of the best trial for conf/rates/."""
-        match, showings = self.config.match, self.config.training.exposures
+        match, exposures = self.config.match, self.config.training.exposures
         return {
-            "budget": {"times": match.times, "exposures": showings},
+            "budget": {"times": match.times, "exposures": exposures},
             "recall": round(self.mean(self.best()), 4),
             "words": self.best().user_attrs["words"],
         }

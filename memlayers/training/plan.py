@@ -21,7 +21,7 @@ class Plan:
     matched: Matched
     batch_size: int  # documents in a step
     steps: int
-    exposures: float  # mean showings of a fact in the whole run
+    exposures: float  # mean exposures of a fact in the whole run
 
     @property
     def tokens(self) -> float:
