@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -10,10 +11,13 @@ import pytest
 from omegaconf import OmegaConf
 from records import layout, record, write
 
-from memlayers.studies.figure import GREY, draw, looks_of
+from memlayers.studies import figure
+from memlayers.studies.figure import GREY, colour_of, draw, looks_of
+from memlayers.studies.files import CONF
 from memlayers.studies.frame import RECORDS, framed, read_all
+from memlayers.studies.labels import labels_of
 from memlayers.studies.layout import FILE, read_layout
-from memlayers.studies.panels import axis_of_curves, labels_of, panels_of
+from memlayers.studies.panels import axis_of_curves, domain, panels_of
 from memlayers.studies.results import commit, redraw, studies_in
 from memlayers.studies.sections import filled, headline, render
 from memlayers.studies.summary import summary
@@ -135,18 +139,27 @@ def test_a_figure_of_any_layout_is_the_same_bytes_twice(tmp_path, changes):
     assert draw(framed([record("memory", 9, error="no")]), layout(), tmp_path / "c") == []
 
 
-def test_an_arm_has_one_colour_in_all_figures_and_no_two_lines_look_alike():
+def test_an_arm_has_one_colour_in_all_figures_and_no_two_lines_look_alike(monkeypatch, tmp_path):
     def looks(*names: str):
         return looks_of({"w": [{"lines": [{"arm": name} for name in names], "points": []}]})
 
     others = [f"mine{place}" for place in range(7)]
-    found = looks("dense", "dense_2x", "memory", "memory, topk = 4", *others)
+    found = looks(*others, "dense", "dense_2x", "memory", "memory, topk = 4")
     assert found["dense"].colour == found["dense_2x"].colour == GREY
     assert found["memory"].colour == found["memory, topk = 4"].colour == looks("memory", "ngram")["memory"].colour
-    assert len(set(found.values())) == len(found)
-    assert len({found[name].colour for name in others} | {found["memory"].colour}) == 8
-    many = looks(*(f"memory, topk = {k}" for k in range(32)))
-    assert len(set(many.values())) == 32
+    assert len(set(found.values())) == len(found) and next(iter(found)) == "mine0"
+    assert len({found[name].colour for name in others} | {found["memory"].colour}) == 8, "ours come first"
+    many = looks(*(f"memory, topk = {k}" for k in range(64)))
+    assert len(set(many.values())) == 64 and len({look.colour for look in list(many.values())[:8]}) == 1
+    frontier = {record["arm"] for record in read_all(ROOT / "results/frontier")}
+    main = [arm for arm in frontier if arm.partition("_")[0] != "dense"]
+    assert len({colour_of(arm) for arm in main}) == len(main) == 8
+    for place in ("ffn", "arm"):
+        shutil.copytree(CONF / place, tmp_path / place)
+    (tmp_path / "ffn" / "another.yaml").write_text("")
+    before = {arm: colour_of(arm) for arm in main}
+    monkeypatch.setattr(figure, "CONF", tmp_path)
+    assert before == {arm: colour_of(arm) for arm in main} and colour_of("another") is not None
 
 
 NUMBERS = {"arm": ["a", "a", "a", "b", "b", "b"], "k": list("124124"), "world": ["w"] * 6}
@@ -163,8 +176,63 @@ NUMBERS = {"arm": ["a", "a", "a", "b", "b", "b"], "k": list("124124"), "world": 
     ],
 )
 def test_a_sweep_over_one_axis_of_numbers_is_drawn_as_curves(columns, expected):
-    rows = pandas.DataFrame(NUMBERS | columns)
-    assert axis_of_curves(rows, [axis for axis in rows if axis != "world"]) == expected
+    rows = pandas.DataFrame({"study": ["s"] * 6} | NUMBERS | columns)
+    assert axis_of_curves(rows, [axis for axis in rows if axis not in ("study", "world")]) == expected
+
+
+def swept(arm: str, key: str, *values, study: str = "s", world: str = "w") -> list[dict]:
+    return [
+        record(
+            arm, seed, 0.1, study=study, axes={key: value}, config={"v": {key: value}}, digest=f"{arm}{value}{world}"
+        )
+        | {"world": world}
+        for value in values
+        for seed in (0, 1)
+    ]
+
+
+def test_words_and_values_that_are_not_there_make_no_curve_and_zero_and_lists_do():
+    def first(runs, **changes):
+        return panels_of(framed(runs), layout(reference={}, **changes))["w"][0]
+
+    for values in (["middle", 0.25, 0.5], [[0], [1], [0, 1]]):
+        assert first(swept("memory", "blocks", *values), x="blocks")["flat"], values
+    assert first([*swept("memory", "topk", 1, 8), *swept("dense", "other", 1)], x="topk", rows=["arm", "topk"])["flat"]
+    assert not first(swept("memory", "share", 0, 0.5), x="share")["flat"]
+    parts = first(swept("memory", "parts", [8, 8], [400, 400]), x="parts")
+    assert [one["x"] for one in parts["points"]] == [8, 400] and parts["x"]["scale"] == "log"
+
+
+def test_names_say_the_arm_also_of_a_single_one_and_the_study_of_several():
+    runs = swept("memory", "topk", 4, 8)
+    (panel, *_) = panels_of(framed(runs), layout(reference={}))["w"]
+    assert sorted(one["x"] for one in panel["points"]) == ["memory, topk = 4", "memory, topk = 8"]
+    both = [*swept("memory", "topk", 4), *swept("memory", "topk", 4, study="t")]
+    (panel, *_) = panels_of(framed(both), layout(reference={}, rows=["arm"]))["w"]
+    assert sorted(one["x"] for one in panel["points"]) == ["memory, s", "memory, t"]
+
+
+def test_what_is_missing_or_no_number_is_drawn_or_told(tmp_path):
+    runs = swept("memory", "topk", 4, 8)
+    for one in runs:
+        del one["recall"]["floor"]
+        one["config"]["model"] = {"before": None}  # where no run has a layer yet
+        one["recall"]["bits_per_parameter"] = -0.1 * one["axes"]["topk"]
+    frame = framed(runs)
+    (panel, *_) = panels_of(frame, layout(reference={}, y="bits_per_parameter"))["w"]
+    low, high = domain(panel, "y")
+    assert low < -0.8 and high > 0 and draw(frame, layout(reference={}, y="bits_per_parameter"), tmp_path / "a")
+    with pytest.raises(ValueError, match=r"report\.x: status is no axis of the table"):
+        panels_of(frame, layout(x="status"))
+    assert panels_of(frame, layout(reference={}, rows=["arm", "topk", "model.before.kind"]))
+
+
+def test_the_floor_of_a_world_is_its_own():
+    runs = [*swept("memory", "topk", 4, 8), *swept("memory", "topk", 4, 8, world="v")]
+    for one in runs:
+        one["recall"]["floor"] = 0.1 if one["world"] == "w" else 0.7
+    found = panels_of(framed(runs), layout(reference={}))
+    assert {world: panels[1]["rules"][0]["y"] for world, panels in found.items()} == {"w": 0.1, "v": 0.7}
 
 
 def test_what_is_recalled_is_held_out_where_a_world_has_that_and_points_stand_from_the_best_down():

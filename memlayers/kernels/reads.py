@@ -22,6 +22,8 @@ def weighted_read(
     `update` it updates the row on that visit, with the same digits as an optimizer step, and returns no gradient of
     rows.
     """
+    if not sparse:
+        raise Unsupported("a dense gradient of values; accepted: sparse=True")
     accept_table(values)
     accept("weights", weights, torch.float32)
     if slots.dtype != torch.int64 or slots.shape != weights.shape or slots.numel() >= 2**32:

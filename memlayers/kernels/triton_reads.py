@@ -31,6 +31,8 @@ def weighted_read(
     (triton_backward.py) and returns no gradient of them.
     Raises Unsupported for tensors that are not on a GPU, unless Triton interprets, and for other dtypes.
     """
+    if not sparse:
+        raise Unsupported("a dense gradient of values; accepted: sparse=True")
     accept_on_gpu("values", values, torch.float32, torch.bfloat16)
     accept_on_gpu("slots", slots, torch.int64)
     accept_on_gpu("weights", weights, torch.float32, torch.bfloat16)

@@ -57,7 +57,7 @@ def best_slots(query: Tensor, keys: Tensor, gains: Iterable[Tensor] | None, k: i
 
 def normed_and_scaled(query: Tensor, keys: Tensor, gains: Iterable[Tensor] | None) -> tuple[Tensor, Tensor]:
     """Query and keys, each half RMS-normed if there are gains, and keys divided by sqrt(c)."""
-    if gains is not None:
+    if gains:
         query, keys = (F.rms_norm(x, gain.shape, gain) for x, gain in zip((query, keys), gains, strict=True))
     return query, keys * query.shape[-1] ** -0.5  # scaled once, not for every token
 

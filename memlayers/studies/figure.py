@@ -1,5 +1,6 @@
 """The figure of a study on paper: its panels, a row for each world, of frontiers a column."""
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +19,8 @@ from memlayers.studies.panels import MARKS, Panel, domain, panels_of
 GREY = "#4C566A"  # dense, of any size
 QUIET = "#999999"
 PALETTE = ("#C1440E", "#1B7F79", "#7B4EA3", "#B8860B", "#2B6CB0", "#A23B72", "#5B8C2A", "#8C564B")
-MARKERS, DASHES = ("o", "s", "^", "D"), ("-", "--", ":", "-.")  # of lines of one colour
+MARKERS, DASHES = ("o", "s", "^", "D", "v", ">", "<", "p"), ("-", "--", ":", "-.")  # of lines of one colour
+SALT = 13474  # with which arms of the study `frontier` have colours that differ
 STYLE: dict[Any, Any] = {"svg.hashsalt": "memlayers", "svg.fonttype": "none", "font.size": 9, "axes.spines.top": False}
 STYLE |= {"axes.spines.right": False, "figure.dpi": 150}
 ACROSS, TALL, LINE, LETTER = 4.0, 2.9, 0.17, 0.055  # inches: a panel, a line of a flat one, a letter of a label
@@ -35,6 +37,8 @@ class Look(NamedTuple):
 def draw(frame: pandas.DataFrame, layout: dict[str, Any], path: Path) -> list[Path]:
     """Draw path.png and path.svg, the same bytes for the same records; returns them, or [] without a successful run."""
     by_world = panels_of(frame, layout)
+    for kind in (".png", ".svg"):
+        path.with_suffix(kind).unlink(missing_ok=True)  # one of other records, if there is nothing to draw now
     return saved(lambda: figure_of(by_world, layout["frontier"]), path) if by_world else []
 
 
@@ -76,27 +80,29 @@ def height_of(panels: list[Panel]) -> float:
 
 def looks_of(by_world: dict[str, list[Panel]]) -> dict[str, Look]:
     """The look of each line. Lines of an arm of ours have its colour, the same in all figures, and differ in marker and
-    dash; others, and from the fifth on, have the colour that fewest lines before have.
+    dash. Then others, by name, and lines of which there are too many, have the colour that fewest have.
     """
     marks = [mark for panels in by_world.values() for one in panels for mark in (*one["lines"], *one["points"])]
     looks: dict[str, Look] = {}
-    for name in dict.fromkeys(mark["arm"] for mark in marks):
-        used = [look.colour for look in looks.values()]
-        colour = colour_of(name.partition(",")[0])
+    names = list(dict.fromkeys(mark["arm"] for mark in marks))
+    coloured = {name: colour_of(name.partition(",")[0]) for name in names}
+    for name in sorted(names, key=lambda name: (coloured[name] is None, name if coloured[name] is None else "")):
+        used, colour = [look.colour for look in looks.values()], coloured[name]
         if colour is None or used.count(colour) == len(MARKERS):
             colour = min(PALETTE, key=used.count)
-        alike = used.count(colour) % len(MARKERS)
-        looks[name] = Look(colour, MARKERS[alike], DASHES[alike])
-    return looks
+        alike = used.count(colour)
+        looks[name] = Look(colour, MARKERS[alike % len(MARKERS)], DASHES[(alike + alike // len(MARKERS)) % len(DASHES)])
+    return {name: looks[name] for name in names}
 
 
 def colour_of(arm: str) -> str | None:
-    """The colour of an arm of ours by its place in conf/, grey for dense of any size; None for another name."""
-    shipped = [path.stem for kind in ("ffn", "arm") for path in sorted((CONF / kind).glob("*.yaml"))]
-    coloured = [name for name in shipped if name.partition("_")[0] != "dense"]
-    if arm in coloured:
-        return PALETTE[coloured.index(arm) % len(PALETTE)]
-    return GREY if arm in shipped else None
+    """The colour of an arm of ours, grey for dense of any size; None for another name. It is drawn by the name, so that
+    an arm that is added changes no other's.
+    """
+    if not any((CONF / kind / f"{arm}.yaml").is_file() for kind in ("ffn", "arm")):
+        return None
+    drawn = hashlib.sha256(f"{SALT}{arm}".encode()).digest()[0]
+    return GREY if arm.partition("_")[0] == "dense" else PALETTE[drawn % len(PALETTE)]
 
 
 def draw_panel(axis: Axes, panel: Panel, looks: dict[str, Look]) -> None:

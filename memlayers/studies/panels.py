@@ -13,7 +13,8 @@ import pandas
 
 from memlayers.studies.frame import SHARES, label, texts
 from memlayers.studies.frontier import complete, family, front, has_main_size, multipliers, points_of, seeds_a_point
-from memlayers.studies.table import INDEX, axes_in, estimate, first_number, is_number, naming, table
+from memlayers.studies.labels import labels_of, spelt
+from memlayers.studies.table import INDEX, axes_in, estimate, first_number, is_number, table
 
 LEVELS = tuple(numpy.round(numpy.arange(0.02, 1.0, 0.02), 2))
 MARKS = ("rules", "lines", "bands", "points", "bounds")
@@ -38,77 +39,64 @@ def of_table(frame: pandas.DataFrame, layout: dict[str, Any]) -> dict[str, list[
     it is a read-out, else one below another, the best first, with recall during training if they are few.
     """
     y, x = layout["y"], layout["x"]
-    measured = [x] if x in frame and not {f"config.{x}", f"axes.{x}"} & set(frame) and x != "arm" else []
+    settings = {f"config.{x}", f"axes.{x}"} & set(frame)
+    measured = [x] if x in frame and not settings and pandas.api.types.is_numeric_dtype(frame[x]) else []
     rows = table(frame, layout | {"readouts": [*layout["readouts"], *measured]})
     axes = axes_in(rows)
     if x not in (None, "arm", *axes, *measured):
         raise ValueError(f"report.x: {x} is no axis of the table; accepted: one, as in report.rows, or a read-out")
-    varied = [axis for axis in axes if rows[axis].nunique() > 1] or axes[:1]
-    x = x or axis_of_curves(rows, varied)
-    others = [axis for axis in varied if axis != x]
-    rows["line"] = labels_of(rows, others) if others else ", ".join(sorted(set(frame["arm"])))
-    known = {label(name): texts(frame[name]) for name in sorted(frame, reverse=True) if label(name) in axes}
-    runs = pandas.DataFrame({name: frame[name] for name in INDEX} | known).groupby([*INDEX, *axes]).groups
+    varied = [axis for axis in ("study", *axes) if rows[axis].nunique() > 1]
+    x = axis_of_curves(rows, varied) if x in (None, "arm") else x
+    rows["line"] = labels_of(rows, [axis for axis in varied if axis != x], only_arm(frame))
+    known: dict[str, Any] = dict.fromkeys(axes, "-")  # of an axis that no run has yet
+    known |= {label(name): texts(frame[name]) for name in sorted(frame, reverse=True) if label(name) in axes}
+    runs = frame[list(INDEX)].assign(**known).groupby([*INDEX, *axes]).groups
     by_world = {}
     for world, own in rows.groupby("world", sort=False):
-        own = own[own[y].notna()]
+        own, of_world = own[own[y].notna()], frame[frame["world"] == world]
         if own.empty:
             continue
-        title = title_of(y, frame[frame["world"] == world])
+        shown = ("held_out" if of_world["held_out"].notna().any() else "recall") if y == "recalled" else y
+        title = f"{spelt(shown)}, n = {seeds(own)}"
         ends = {"y": own[y], "low": own[f"{y}_low"].fillna(own[y]), "high": own[f"{y}_high"].fillna(own[y])}
         marks = pandas.DataFrame({"arm": own["line"], **ends})
         marks["runs"] = [list(runs[tuple(row[name] for name in (*INDEX, *axes))]) for _, row in own.iterrows()]
-        if x and x in axes and own[x].map(first_number).nunique() > 1:
+        if x and x in axes and are_numbers(own[x]):
             marks["x"] = own[x].map(first_number)
             marks = marks.sort_values("x", kind="stable")
-            made = [panel(f"{title}, n = {seeds(own)}", spelt(x), "log" if wide(marks["x"]) else "linear", title)]
+            made = [panel(title, spelt(x.rpartition(".")[2]), "log" if wide(marks["x"]) else "linear", shown)]
             made[0]["lines"] = marks[["arm", "x", "y"]].to_dict("records")
         elif x and x in measured:
             marks["x"] = own[x]
-            marks, scale = marks[marks["x"].notna()], "linear" if x in SHARES or own[x].min() <= 0 else "log"
-            made = [panel(f"{title} against {spelt(x)}, n = {seeds(own)}", spelt(x), scale, title)]
+            marks, scale = marks[marks["x"].notna()], "linear" if is_share(x) or own[x].min() <= 0 else "log"
+            made = [panel(f"{spelt(shown)} against {spelt(x)}, n = {seeds(own)}", spelt(x), scale, shown)]
         else:
-            marks["x"] = labels_of(own, [axis for axis in axes if own[axis].nunique() > 1] or axes[:1])
+            several = [axis for axis in ("study", *axes) if own[axis].nunique() > 1]
+            marks["x"] = labels_of(own, several, only_arm(of_world))
             marks = marks.sort_values("y", ascending=False, kind="stable")
-            made = [panel(f"{title}, n = {seeds(own)}", "", "names", title) | {"flat": True}]
+            made = [panel(title, "", "names", shown) | {"flat": True}]
             if not x and len(marks) <= FEW:
-                made += during_training(frame, marks)
+                made += during_training(of_world, marks)
         made[0]["points"] = marks.to_dict("records")
         by_world[str(world)] = made
     return by_world
 
 
+def only_arm(frame: pandas.DataFrame) -> str:
+    return str(frame["arm"].iloc[0]) if frame["arm"].nunique() == 1 else ""
+
+
 def axis_of_curves(rows: pandas.DataFrame, axes: list[str]) -> str | None:
     """The only axis of three or more numbers, of which every line has several; None if there is none, or two."""
     swept = [axis for axis in axes if rows[axis].nunique() > 2 and rows[axis].map(is_number).all()]
-    lines = ["world", *(axis for axis in axes if axis not in swept)]
+    lines = ["study", "world", *(axis for axis in axes if axis not in ("study", *swept))]
     return swept[0] if len(swept) == 1 and rows.groupby(lines)[swept[0]].nunique().min() > 1 else None
 
 
-def title_of(y: str, frame: pandas.DataFrame) -> str:
-    """The title of a read-out in one world, where `recalled` is either recall or held_out."""
-    return spelt(y) if y != "recalled" else "held out" if frame["held_out"].notna().any() else "recall"
-
-
-def labels_of(rows: pandas.DataFrame, axes: list[str]) -> list[str]:
-    """Short names of rows: the arm, and the last word of each axis with a value that most rows do not have; with all
-    values that are there, or all axes in full, where that is not enough to tell them apart.
-    """
-    if "arm" in axes:  # without axes of which some arms have one value, and others none
-        shared = [axis for axis in axes if rows[axis].nunique() == 2 and "-" in set(rows[axis])]
-        given = [axis for axis in shared if rows.groupby("arm")[axis].nunique().max() == 1]
-        axes = ["arm", *(axis for axis in axes if axis not in ("arm", *given))]
-    usual = {axis: rows[axis].mode().iloc[0] for axis in axes}
-    full = [naming(row, axes) for _, row in rows.iterrows()]
-    for hidden in ({axis: ("-", usual[axis]) for axis in axes}, dict.fromkeys(axes, ("-",))):
-        labels = []
-        for _, row in rows.iterrows():
-            own = [axis for axis in axes if axis == "arm" or row[axis] not in hidden[axis]]
-            parts = [str(row[axis]) if axis == "arm" else f"{axis.rpartition('.')[2]} = {row[axis]}" for axis in own]
-            labels.append(", ".join(parts))
-        if len(set(zip(full, labels, strict=True))) == len(set(labels)) and "" not in labels:
-            return labels
-    return full
+def are_numbers(values: pandas.Series) -> bool:
+    """Whether these are several numbers, or lists that their first numbers tell apart."""
+    firsts = values.map(lambda value: value.strip("[]").partition(",")[0])
+    return bool(firsts.map(is_number).all()) and firsts.nunique() == values.nunique() > 1
 
 
 def during_training(frame: pandas.DataFrame, points: pandas.DataFrame) -> list[Panel]:
@@ -120,7 +108,7 @@ def during_training(frame: pandas.DataFrame, points: pandas.DataFrame) -> list[P
         if len(probes):
             means = probes.groupby("exposures")["recall"].mean()
             made["lines"] += [{"arm": point["arm"], "x": place, "y": mean} for place, mean in means.items()]
-    made["rules"] = bounds_of(frame)[:1]
+    made["rules"] = [rule for rule in bounds_of(frame) if rule["y"] < 1]
     return [made] if made["lines"] else []
 
 
@@ -131,7 +119,7 @@ def of_frontiers(frame: pandas.DataFrame, layout: dict[str, Any]) -> list[Panel]
     often = f"n = {seeds_a_point(by_arm)} a point"
     is_main = has_main_size(frame)
     often += "" if is_main.all() else " (crosses: other tables)"
-    left = panel(f"{spelt(y)}, {often}", "training FLOPs", "log", spelt(y))
+    left = panel(f"{spelt(y)}, {often}", "training FLOPs", "log", y)
     right = panel(f"FLOPs of {reference} / of the arm (triangles: at least)", spelt(y), "linear", "times")
     right["y"]["scale"], right["rules"], left["rules"] = "log", [{"y": 1, "label": reference}], bounds_of(frame)
     own_first = sorted(by_arm, key=lambda arm: (arm != reference, arm))
@@ -160,20 +148,21 @@ def of_frontiers(frame: pandas.DataFrame, layout: dict[str, Any]) -> list[Panel]
 
 
 def panel(title: str, x: str, scale: str, y: str) -> Panel:
+    """A panel without marks; y is a read-out, or another title."""
     marks: Panel = {name: [] for name in MARKS}
-    axes = {"x": {"title": x, "scale": scale}, "y": {"title": y, "scale": "linear"}}
+    axes = {"x": {"title": x, "scale": scale}, "y": {"title": spelt(y), "scale": "linear", "is_share": is_share(y)}}
     return {"title": title, "flat": False} | axes | marks
 
 
-def spelt(name: str) -> str:
-    """The title of a read-out or an axis."""
-    return name.rpartition(".")[2].replace("_", " ").replace("flops", "FLOPs").replace("auroc", "AUROC")
+def is_share(readout: str) -> bool:
+    return readout in SHARES or readout.startswith("recall.")
 
 
 def bounds_of(frame: pandas.DataFrame) -> list[dict[str, Any]]:
-    """What a model recalls that knows no subject, and one that knows all."""
-    floor = frame["recall.floor"].dropna().iloc[0]
-    return [{"y": floor, "label": "commonest object"}, {"y": 1, "label": "lookup in the facts"}]
+    """What a model recalls that knows no subject, where that is known, and one that knows all."""
+    floors = frame.get("recall.floor", pandas.Series(dtype=float)).dropna()
+    rules = [{"y": floor, "label": "commonest object"} for floor in floors[:1]]
+    return [*rules, {"y": 1, "label": "lookup in the facts"}]
 
 
 def seeds(rows: pandas.DataFrame) -> str:
@@ -193,5 +182,4 @@ def domain(panel: Panel, side: str) -> list[float]:
     low, high = min(values), max(values)
     if is_log:
         return [low / 1.15, high * 1.15]
-    is_share = panel[side]["title"].replace(" ", "_") in SHARES
-    return [min(0, low), 1.04 if is_share else high * 1.04 or 1]
+    return [min(0, 1.04 * low), 1.04 if panel[side].get("is_share") else 1.04 * max(0, high) or 1]

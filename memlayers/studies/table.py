@@ -167,6 +167,7 @@ def screen(title: str, rows: pandas.DataFrame, layout: dict[str, Any], width: in
 def verdict(rows: pandas.DataFrame, layout: dict[str, Any]) -> str:
     """A sentence a world: the best row that differs from the reference, with the paired difference."""
     axes, y, sentences = axes_in(rows), layout["y"], []
+    name = "recall" if y == "recalled" else y
     for world, found in rows.groupby("world", sort=False):
         others = found[found["difference"].notna()]
         others = others[others["difference"] != 0] if others["difference"].any() else others
@@ -181,7 +182,7 @@ def verdict(rows: pandas.DataFrame, layout: dict[str, Any]) -> str:
         clear = not best["difference_low"] <= 0 <= best["difference_high"]
         tail = "" if clear or math.isnan(best["difference_low"]) else ", no clear difference"
         sentences.append(
-            f"On {world}, {y} is {interval(best, y)} for {naming(best, names)} and {interval(base.iloc[0], y)} for "
+            f"On {world}, {name} is {interval(best, y)} for {naming(best, names)} and {interval(base.iloc[0], y)} for "
             f"{naming(base.iloc[0], names)}: {interval(best, 'difference')} over {best['pairs']} paired seeds{tail}."
         )
     return " ".join(sentences)

@@ -8,13 +8,15 @@ import importlib
 import math
 from typing import Any
 
-from memlayers.studies.figure import DASHES, GREY, MARKERS, PALETTE, Look
+from memlayers.studies.figure import DASHES, GREY, PALETTE, Look
 from memlayers.studies.panels import MARKS, Panel, domain
 
 EXTRA = 'pip install -e ".[page]" -c constraints.txt'
 FONT = "system-ui, sans-serif"
 DASHED = dict(zip(DASHES, ([1, 0], [6, 3], [2, 3], [6, 3, 2, 3]), strict=True))
-SHAPES = dict(zip(MARKERS, ("circle", "square", "triangle-up", "diamond"), strict=True))
+SIDES = ("up", "down", "right", "left")
+SHAPES = {"o": "circle", "s": "square", "D": "diamond", "p": "wedge"}
+SHAPES |= dict(zip("^v><", (f"triangle-{side}" for side in SIDES), strict=True))
 QUIET = {"aria": False}  # the page has its own labels and keyboard navigation
 
 
@@ -123,6 +125,7 @@ def axis(panel: Panel, side: str) -> dict[str, Any]:
         low, high = domain(panel, side)
         steps = (1, 2, 5) if high < 1e4 * low else (1,)
         powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-        spec["values"] = [step * 10**power for power in powers for step in steps if low <= step * 10**power <= high]
+        values = [step * 10**power for power in powers for step in steps if low <= step * 10**power <= high]
+        spec |= {"values": values} if len(values) > 1 else {}  # between two of them Vega has ticks of its own
         spec["format"] = "~s" if high >= 1000 else "~g"
     return spec

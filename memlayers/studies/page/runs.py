@@ -6,8 +6,8 @@ from typing import Any
 import pandas
 
 from memlayers.studies.frame import label, texts
+from memlayers.studies.labels import spelt
 from memlayers.studies.page.commands import Words, command_of
-from memlayers.studies.panels import spelt
 from memlayers.studies.table import estimate, interval
 from memlayers.training.record import Record
 
