@@ -10,7 +10,6 @@ from commands import composed, refusal, unasked
 from commands import one as job
 from hypothesis import given
 from hypothesis import strategies as st
-from memlayers.studies.page.panels import Runs, panels_of
 
 import memlayers
 from memlayers import load
@@ -22,8 +21,8 @@ from memlayers.model import Transformer
 from memlayers.recall.ask import Answers
 from memlayers.recall.ask import ask as recall_of
 from memlayers.studies.figure import draw
-from memlayers.studies.frame import read_all
 from memlayers.studies.layout import read_layout
+from memlayers.studies.panels import panels_of
 from memlayers.text import Text
 from memlayers.training.divergence import Diverged
 from memlayers.training.federated import federate, rounds
@@ -296,9 +295,9 @@ def test_a_report_shows_runs_of_clients_beside_a_plain_one(tmp_path):
     """Without a layout of their own, as study=NAME has; only plain runs have recall on the way."""
     for config in (together("average", 2), config_of("memory")):
         run(dataclasses.replace(config, results=str(tmp_path), study="mine"))
-        frame, records = memlayers.records(tmp_path), list(read_all(tmp_path))
+        frame = memlayers.records(tmp_path)
         layout = read_layout(tmp_path)
-        assert draw(frame, layout, tmp_path / "figure") and panels_of(frame, layout, Runs(frame, records, []))
+        assert draw(frame, layout, tmp_path / "figure") and panels_of(frame, layout)
 
 
 def test_settings_decide_the_digest_only_with_clients():
