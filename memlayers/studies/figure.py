@@ -37,9 +37,11 @@ class Look(NamedTuple):
 def draw(frame: pandas.DataFrame, layout: dict[str, Any], path: Path) -> list[Path]:
     """Draw path.png and path.svg, the same bytes for the same records; returns them, or [] without a successful run."""
     by_world = panels_of(frame, layout)
+    if by_world:
+        return saved(lambda: figure_of(by_world, layout["frontier"]), path)
     for kind in (".png", ".svg"):
-        path.with_suffix(kind).unlink(missing_ok=True)  # one of other records, if there is nothing to draw now
-    return saved(lambda: figure_of(by_world, layout["frontier"]), path) if by_world else []
+        path.with_suffix(kind).unlink(missing_ok=True)  # which would be of other records
+    return []
 
 
 def figure_of(by_world: dict[str, list[Panel]], is_frontier: bool) -> Figure:
