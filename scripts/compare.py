@@ -10,6 +10,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from memlayers.config.digest import flatten
 from memlayers.studies.cli import execute, jobs_from, verb
 from memlayers.studies.figure import draw
 from memlayers.studies.frame import framed, read_all
@@ -48,7 +49,8 @@ def show(overrides: list[str]) -> tuple[list[Path], list[Path]]:
 
 def agree(ours: Record, theirs: Record) -> bool:
     """Whether two blocks are equal in all read-outs that both have, as later code may have more."""
-    return all(ours[key] == theirs[key] for key in ours.keys() & theirs.keys())
+    here, there = flatten(ours), flatten(theirs)
+    return all(here[key] == there[key] for key in here.keys() & there.keys())
 
 
 def same_digits(mine: list[Record], theirs: list[Record]) -> str:

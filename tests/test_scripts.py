@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from commands import SMALL, called, small
+from records import record
 
 from memlayers import load
 from memlayers.studies.cli import verb
@@ -84,3 +85,15 @@ def test_compare_keeps_a_model_that_ask_answers_from(tmp_path):
     assert line.endswith(f"python scripts/ask.py {kept}") and len(list(tmp_path.rglob("*.safetensors"))) == 2
     name = next(iter(load(kept).subjects))
     assert f"{name}, country" in called("ask.py", str(kept), name, "country").stdout
+
+
+def test_compare_finds_equal_digits_though_later_records_hold_more(monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parent.parent / "scripts"))
+    from compare import same_digits
+
+    old = record("memory", 0, 0.5)
+    new = record("memory", 0, 0.5)
+    old["recall"]["unknown"], new["recall"]["unknown"] = {"auroc": 0.9}, {"auroc": 0.9, "auroc_by_tokens": 0.6}
+    assert same_digits([new], [old]).startswith("1 of 1 runs")
+    new["recall"]["unknown"]["auroc"] = 0.91
+    assert same_digits([new], [old]).startswith("0 of 1 runs")
