@@ -63,6 +63,10 @@ SHARES = {"recalled", "slots_used", "same_address", "same_address_name", "rows_s
 }
 
 
+def is_share(readout: str) -> bool:
+    return readout in SHARES or readout.startswith("recall.")
+
+
 def records(folder: str | Path) -> pandas.DataFrame:
     """Every record below a folder: study, world, arm, seed, digest, status, error, axes.KEY, read-outs by short names,
     and all else under dotted names. A failed run is a row without read-outs.

@@ -11,7 +11,7 @@ from typing import Any
 import numpy
 import pandas
 
-from memlayers.studies.frame import SHARES, label, texts
+from memlayers.studies.frame import is_share, label, texts
 from memlayers.studies.frontier import complete, family, front, has_main_size, multipliers, points_of, seeds_a_point
 from memlayers.studies.labels import labels_of, spelt
 from memlayers.studies.table import INDEX, axes_in, estimate, first_number, is_number, table
@@ -95,8 +95,8 @@ def axis_of_curves(rows: pandas.DataFrame, axes: list[str]) -> str | None:
 
 def are_numbers(values: pandas.Series) -> bool:
     """Whether these are several numbers, or lists that their first numbers tell apart."""
-    firsts = values.map(lambda value: value.strip("[]").partition(",")[0])
-    return bool(firsts.map(is_number).all()) and firsts.nunique() == values.nunique() > 1
+    is_one = values.map(lambda value: is_number(value) or value.startswith("["))
+    return bool(is_one.all()) and values.map(first_number).nunique() == values.nunique() > 1
 
 
 def during_training(frame: pandas.DataFrame, points: pandas.DataFrame) -> list[Panel]:
@@ -152,10 +152,6 @@ def panel(title: str, x: str, scale: str, y: str) -> Panel:
     marks: Panel = {name: [] for name in MARKS}
     axes = {"x": {"title": x, "scale": scale}, "y": {"title": spelt(y), "scale": "linear", "is_share": is_share(y)}}
     return {"title": title, "flat": False} | axes | marks
-
-
-def is_share(readout: str) -> bool:
-    return readout in SHARES or readout.startswith("recall.")
 
 
 def bounds_of(frame: pandas.DataFrame) -> list[dict[str, Any]]:

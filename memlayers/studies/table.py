@@ -9,7 +9,7 @@ import pandas
 from rich.table import Table as Screen
 from scipy import stats
 
-from memlayers.studies.frame import SHARES, axes_of, label, refuse_unknown, texts, with_missing
+from memlayers.studies.frame import axes_of, is_share, label, refuse_unknown, texts, with_missing
 
 NARROW = 120  # columns of a terminal: below, intervals stand on a line of their own
 INDEX = ("study", "world")
@@ -102,7 +102,7 @@ def estimate(name: str, values: pandas.Series, is_median: bool = False) -> dict[
     if len(values) > 1 and not is_median:
         half = stats.t.ppf(0.975, len(values) - 1) * values.std() / math.sqrt(len(values))
         low, high = mean - half, mean + half
-        if name in SHARES or name.startswith("recall."):
+        if is_share(name):
             low, high = max(low, 0.0), min(high, 1.0)
     return {name: mean, f"{name}_low": low, f"{name}_high": high}
 
