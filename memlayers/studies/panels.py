@@ -1,9 +1,11 @@
 """The figures of a study as data, which figure.py draws on paper and page/chart.py on a page.
 
 A panel     {"title", "flat", "x", "y": {"title", "scale"}, "rules", "lines", "bands", "points", "bounds"}
-a scale     linear, log, or names, from the first point's to the last's; flat: x runs down, and y across
+a scale     linear, log, or names, from the first point's to the last's; flat: x runs down, and y across; y also says
+            whether it "is_share", from 0 to 1
 its marks   {"arm": the name of their line, "x", "y"}, with "low" and "high" for bands and points. A point has "runs",
-            the labels of its rows in the DataFrame; marks of a line with gaps have the number of their "piece".
+            the labels of its rows in the DataFrame, and of a frontier "other", whether its table has another size than
+            the world's; marks of a line with gaps have the number of their "piece".
 """
 
 from typing import Any
