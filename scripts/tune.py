@@ -2,10 +2,12 @@
 
 python scripts/tune.py arm=dense,memory world=atlas_airports training.exposures=4,16
 python scripts/tune.py arm=memory --trials 48 --workers 1
+python scripts/tune.py arm=memory --resume       begin with the trials in results/tune/
 python scripts/tune.py --commit          take what is found into results/tune/ and conf/rates/
 
-A search goes on where it was stopped. --trials is of every search, and counts those that are there; for
-the last quarter of them, ranges at whose end the best stands are wider.
+A search goes on where it was stopped. --trials is of every search, and counts those that are there. For the last
+quarter of them, ranges at whose end the best stands are wider; if it stands at one then, too, a search goes on by a
+quarter of its trials with that one wider, at most twice.
 """
 
 import argparse
@@ -28,8 +30,7 @@ FOLDER = ROOT / "results" / "local" / "tune"
 
 def work(searches: list[list[str]], out: Path, trials: int, first: int) -> None:
     """Finish all searches, starting with number `first`; the work of one process."""
-    from memlayers.studies.space import edges
-    from memlayers.studies.tune import Search
+    from memlayers.studies.search import Search
 
     keep_freed_memory()
     with suppress(KeyboardInterrupt):  # which the parent reports
@@ -38,12 +39,12 @@ def work(searches: list[list[str]], out: Path, trials: int, first: int) -> None:
             while search.step(trials):
                 pass
             best = search.best()
-            at_edge = edges(search.space_for(trials), best)
+            at_edge = search.edges(trials, len(search.trials()))
             print(f"{' '.join(search.words)}: recall {search.mean(best):.3f}, trial {best.number}", flush=True)
             print("  " + " ".join(best.user_attrs["words"]), flush=True)
             if at_edge:
                 values = ", ".join(f"{name}={best.params[name]:.3g}" for name in at_edge)
-                print(f"  at the edge of its range: {values}; widen it in conf/space/, then --trials more", flush=True)
+                print(f"  at the end of its range: {values}", flush=True)
 
 
 def main() -> int:
@@ -52,13 +53,15 @@ def main() -> int:
     parser.add_argument("--trials", type=int, default=32)
     parser.add_argument("--workers", type=int, default=os.cpu_count())
     parser.add_argument("--commit", action="store_true")
+    parser.add_argument("--resume", action="store_true", help="begin with the committed trials of each search")
     parser.add_argument("--out", type=Path, default=FOLDER, help="folder of the trials; default: results/local/tune")
     options = parser.parse_intermixed_args()
-    from memlayers.studies.tune import FINALISTS, Search, commit
+    from memlayers.studies.search import FINALISTS, Search
+    from memlayers.studies.tune import commit, resume
 
     if options.commit:
-        if options.words:
-            raise ValueError(f"{' '.join(options.words)} has no effect; accepted: --commit alone, for all searches")
+        if given := [*options.words, *["--resume"] * options.resume]:
+            raise ValueError(f"{' '.join(given)} has no effect; accepted: --commit alone, for all searches")
         written, left_out = commit(options.out, ROOT / "results" / "tune", CONF / "rates")
         print(*written, *(f"left out, as it is not finished: {search}" for search in left_out), sep="\n")
         return 0
@@ -67,7 +70,9 @@ def main() -> int:
     with composing():
         searches, _ = split_sweep(words_of(options.words), multirun=True)
     for words in searches:
-        Search(words, options.out)  # raises for a mistake in any search before the first one starts
+        search = Search(words, options.out)  # raises for a mistake in any search before the first one starts
+        if options.resume:
+            resume(search, ROOT / "results" / "tune")
     starts = [worker * len(searches) // options.workers for worker in range(options.workers)]
     workers = [
         multiprocessing.Process(target=work, args=(searches, options.out, options.trials, first), daemon=True)

@@ -2,7 +2,8 @@
 
 import pytest
 
-from memlayers.studies.tune import Search
+from memlayers.studies import search as module
+from memlayers.studies.search import Search
 
 MOST = 6  # trials
 DENSE = ["training.exposures=4", "arm=dense"]
@@ -19,7 +20,7 @@ def made_up(words: list[str], seed: int) -> float:
 
 
 def pretend(monkeypatch: pytest.MonkeyPatch) -> list[Call]:
-    """What would have been run; recall is made up."""
+    """What would have been run; recall is made up, and counts as so high that no search goes on beyond its trials."""
     found: list[Call] = []
 
     def recall(search: Search, words: list[str], seed: int) -> float:
@@ -27,6 +28,7 @@ def pretend(monkeypatch: pytest.MonkeyPatch) -> list[Call]:
         return made_up(words, seed)
 
     monkeypatch.setattr(Search, "recall", recall)
+    monkeypatch.setattr(module, "SATURATED", 0.0)
     return found
 
 

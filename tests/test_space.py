@@ -2,6 +2,7 @@
 
 import copy
 
+import optuna
 import pytest
 from commands import ARMS, one
 from optuna.distributions import CategoricalDistribution, FloatDistribution
@@ -12,7 +13,7 @@ from memlayers.config import RunConfig
 from memlayers.config.model import PLACES
 from memlayers.studies.compose import compose_one, composing
 from memlayers.studies.files import CONF
-from memlayers.studies.space import edges, ranges, space_of, start_of, suggest, widened
+from memlayers.studies.space import edges, ranges, read, space_of, start_of, suggest, widened
 
 SPACE = {
     "a": {"low": 0.01, "high": 1.0, "log": True, "start": 0.1},
@@ -96,6 +97,28 @@ def test_settings_of_a_choice_are_suggested_with_it_and_leave_no_word_otherwise(
     assert suggest(FixedTrial(start_of(SPACE)), SPACE) == ["a=0.1", "b=1", "c=null", "d=x", "f=u", "f.g=5"]
     other = start_of(SPACE) | {"with c": True, "c": 1.23456, "d": True, "e": "y", "f": "v"}
     assert suggest(FixedTrial(other), SPACE) == ["a=0.1", "b=1", "c=1.235", "d=true", "e=y", "f=v"]
+
+
+@pytest.mark.parametrize(
+    "words", [*([f"arm={arm}"] for arm in ARMS), ["arm=memory", "world=biographies_prose"]], ids=str
+)
+def test_a_trial_is_read_from_its_words(words):
+    with composing():
+        space = space_of(compose_one([*words, "rates.arm=null"]))
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    for number in range(10):
+        if number == 0:
+            study.enqueue_trial(start_of(space))
+        trial = study.ask()
+        parameters, kinds = read(suggest(trial, space), space)
+        assert parameters.keys() == kinds.keys() == trial.params.keys()
+        for name, value in trial.params.items():
+            assert parameters[name] == (pytest.approx(value, rel=1e-3) if isinstance(value, float) else value)
+            assert type(kinds[name]) is type(trial.distributions[name])
+    rate = f"optim.lr={10 * ranges(space)['optim.lr']['high']}"  # of a wider range
+    parameters, kinds = read([rate], space)
+    create_trial(params=parameters, distributions=kinds, value=0.5)
+    assert parameters["optim.lr"] == 10 * ranges(space)["optim.lr"]["high"]
 
 
 # --------------------------------------------------------------------------- edges

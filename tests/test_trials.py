@@ -9,8 +9,10 @@ from omegaconf import OmegaConf
 from searches import DENSE, MOST, finish, pretend
 
 from memlayers.config import RunConfig
+from memlayers.studies import search as searching
 from memlayers.studies import tune as module
-from memlayers.studies.tune import SEEDS, Search, commit
+from memlayers.studies.search import SEEDS, Search
+from memlayers.studies.tune import commit, entry_of, lines_of, resume
 
 # --------------------------------------------------------------------------- a trial
 
@@ -46,7 +48,8 @@ def test_a_run_that_diverged_counts_as_no_recall(monkeypatch, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_search_of_small_runs(tmp_path):
+def test_a_search_of_small_runs(monkeypatch, tmp_path):
+    monkeypatch.setattr(searching, "SATURATED", -1.0)  # no trials beyond those asked for
     words = ["arm=memory", "world.num_subjects=60", "training.batch_tokens=128", "training.exposures=2", "num_keys=16"]
     search = finish(Search(words, tmp_path), 4)
     assert all(0 <= search.mean(trial) <= 1 and len(search.again(trial)) == 2 for trial in search.trials())
@@ -63,7 +66,7 @@ OLD["dense"].append({"budget": {"times": 9.0, "exposures": 64.0}, "words": ["opt
 OLD["ngram"] = [{"budget": {"times": 1.0, "exposures": 1.0}, "words": ["optim.lr=9"]}]
 
 
-def lines_of(path: Path) -> list[dict[str, Any]]:
+def lines_in(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
@@ -77,15 +80,15 @@ def test_the_best_of_each_search_replaces_what_is_there_and_nothing_else_is_touc
     (results / "atlas_readings.jsonl").write_text(json.dumps(other, sort_keys=True) + "\n")
     written, left_out = commit(tmp_path, results, rates)
     assert not left_out and written == [results / "atlas_readings.jsonl", rates / "atlas_readings.yaml"]
-    lines = lines_of(written[0])
+    lines = lines_in(written[0])
     assert len(lines) == 3 * MOST + 1 and other in lines
-    assert all(line in lines for search in searches for line in search.lines())
+    assert all(line in lines for search in searches for line in lines_of(search))
     table = OmegaConf.to_container(OmegaConf.load(written[1]))
     dense, memory, wide = searches
     assert list(table) == ["dense", "memory", "ngram"] and table["ngram"] == OLD["ngram"]
-    assert table["memory"] == [memory.entry()]
+    assert table["memory"] == [entry_of(memory)]
     assert [entry["budget"]["exposures"] for entry in table["dense"]] == [4.0, 16.0, 64.0]
-    assert table["dense"] == [dense.entry(), wide.entry(), OLD["dense"][1]]
+    assert table["dense"] == [entry_of(dense), entry_of(wide), OLD["dense"][1]]
     before = [path.read_text() for path in written]
     assert commit(tmp_path, results, rates) == (written, []) and [path.read_text() for path in written] == before
 
@@ -99,7 +102,7 @@ def test_worlds_have_files_of_their_own(monkeypatch, tmp_path):
     assert [path.name for path in written] == [
         f"{world}{ending}" for world in ("atlas_airports", "biographies") for ending in (".jsonl", ".yaml")
     ]
-    assert all(len(lines_of(path)) == MOST for path in written if path.suffix == ".jsonl")
+    assert all(len(lines_in(path)) == MOST for path in written if path.suffix == ".jsonl")
 
 
 def test_searches_that_are_not_finished_are_left_out(monkeypatch, tmp_path):
@@ -112,7 +115,7 @@ def test_searches_that_are_not_finished_are_left_out(monkeypatch, tmp_path):
         undecided.step(MOST + 1)
     written, left_out = commit(tmp_path, tmp_path / "results", tmp_path)
     assert sorted(left_out) == ["arm=dense training.exposures=4", "arm=ngram"]
-    assert {line["search"] for line in lines_of(written[0])} == {"arm=memory"}
+    assert {line["search"] for line in lines_in(written[0])} == {"arm=memory"}
 
 
 def test_a_search_with_a_space_in_a_word_can_be_committed(monkeypatch, tmp_path):
@@ -121,7 +124,7 @@ def test_a_search_with_a_space_in_a_word_can_be_committed(monkeypatch, tmp_path)
     words = ["arm=memory", "world=biographies", "world.name_parts=[40, 40, 40]"]
     finish(Search(words, tmp_path))
     (trials, _), left_out = commit(tmp_path, tmp_path / "results", tmp_path)
-    assert not left_out and len(lines_of(trials)) == MOST
+    assert not left_out and len(lines_in(trials)) == MOST
 
 
 def test_without_a_trial_there_is_nothing_to_commit(tmp_path):
@@ -130,3 +133,29 @@ def test_without_a_trial_there_is_nothing_to_commit(tmp_path):
         with pytest.raises(ValueError, match=f"{name}: no search there; accepted: after python"):
             commit(tmp_path / name, tmp_path / "results", tmp_path)
     assert not (tmp_path / "results").exists()
+
+
+# --------------------------------------------------------------------------- and back
+
+
+def test_committed_trials_are_those_of_a_search_that_is_resumed(monkeypatch, tmp_path):
+    calls = pretend(monkeypatch)
+    monkeypatch.setattr(module, "table_of", lambda world: {})
+    searches = [finish(Search(words, tmp_path / "there")) for words in (DENSE, ["arm=memory"])]
+    commit(tmp_path / "there", tmp_path / "results", tmp_path)
+    ran = len(calls)
+    for before in searches:
+        search = Search(before.words, tmp_path / "here")
+        for _ in range(2):
+            resume(search, tmp_path / "results")
+            assert lines_of(search) == lines_of(before)
+        assert search.best().params.keys() == before.best().params.keys()
+        assert not search.step(MOST) and len(calls) == ran
+    finish(search, MOST + 1)
+    assert calls[ran][2] == SEEDS[0] and len(search.trials()) == MOST + 1
+
+
+def test_a_world_without_committed_trials_resumes_nothing(tmp_path):
+    search = Search(DENSE, tmp_path)
+    resume(search, tmp_path / "results")
+    assert not search.trials()

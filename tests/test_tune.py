@@ -1,5 +1,6 @@
 """Searches: as many trials for each arm, finalists on further seeds, and going on where one was stopped."""
 
+import math
 from datetime import timedelta
 
 import pytest
@@ -7,9 +8,10 @@ from optuna.trial import FixedTrial
 from searches import DENSE, MOST, Call, finish, made_up, pretend, rate_in
 
 from memlayers.studies import rates
-from memlayers.studies import tune as module
+from memlayers.studies import search as module
+from memlayers.studies.search import FINALISTS, SEEDS, Search
 from memlayers.studies.space import start_of, suggest
-from memlayers.studies.tune import FINALISTS, SEEDS, Search
+from memlayers.studies.tune import entry_of, lines_of
 
 
 @pytest.fixture
@@ -62,10 +64,10 @@ def test_a_search_goes_on_where_it_was_stopped_and_repeats_nothing(calls, tmp_pa
 
 
 def test_more_trials_are_added_to_those_that_are_there(calls, tmp_path):
-    before = finish(Search(DENSE, tmp_path)).lines()
+    before = lines_of(finish(Search(DENSE, tmp_path)))
     search = finish(Search(DENSE, tmp_path), MOST + 2)
     assert len(search.trials()) == MOST + 2 and len(set(calls)) == len(calls)
-    assert [line["words"] for line in search.lines()[:MOST]] == [line["words"] for line in before]
+    assert [line["words"] for line in lines_of(search)[:MOST]] == [line["words"] for line in before]
     assert all(set(search.again(trial)) == {str(seed) for seed in SEEDS[1:]} for trial in search.finalists())
 
 
@@ -85,10 +87,10 @@ def test_the_best_is_the_best_mean_of_the_finalists_and_not_the_best_first_seed(
     assert search.best().number == steady and search.mean(search.best()) == pytest.approx(0.8)
     assert search.mean(search.trials()[lucky]) == pytest.approx((0.9 + 0.2 + 0.3) / 3)
     words = search.trials()[steady].user_attrs["words"]
-    assert search.entry() == {"budget": {"times": 1.0, "exposures": 4.0}, "recall": 0.8, "words": words}
-    line = search.lines()[steady]
+    assert entry_of(search) == {"budget": {"times": 1.0, "exposures": 4.0}, "recall": 0.8, "words": words}
+    line = lines_of(search)[steady]
     assert line["recall"] == {str(seed): 0.8 for seed in SEEDS} and line["words"] == words
-    assert search.lines()[0]["recall"] == {str(SEEDS[0]): 0.5}
+    assert lines_of(search)[0]["recall"] == {str(SEEDS[0]): 0.5}
 
 
 def test_of_equal_trials_the_earlier_ones_are_finalists(monkeypatch, tmp_path):
@@ -119,14 +121,29 @@ def test_a_trial_that_fails_stops_the_search_and_does_not_count(calls, tmp_path,
     assert len(finish(Search(DENSE, tmp_path)).trials()) == MOST
 
 
-def test_the_last_quarter_of_the_trials_looks_beyond_edges(monkeypatch, tmp_path):
-    """The larger the rate, the better, and the first trial has the largest of the range."""
-    monkeypatch.setattr(Search, "recall", lambda self, words, seed: rate_in(words))
+@pytest.mark.parametrize(("times", "trials"), [(0.1, 8), (1, 8), (4, 10), (16, 12), (64, 12)])
+def test_a_search_goes_on_beyond_the_end_at_which_its_best_stands_at_most_twice(monkeypatch, tmp_path, times, trials):
+    """The best rate is so many times the end of its range; each time ranges may have grown, the largest is tried."""
     search = Search(DENSE, tmp_path)
-    end = search.space["optim.lr"]["high"]
-    search.study.enqueue_trial(start_of(search.space) | {"optim.lr": end})
-    for step in range(8):
-        assert search.space_for(8)["optim.lr"]["high"] == (end if step < 6 else 4 * end)
-        assert search.step(8)
-    finish(search, 8)
-    assert len(search.trials()) == 8 and all(rate_in(trial.user_attrs["words"]) <= end for trial in search.trials()[:6])
+    high = search.space["optim.lr"]["high"]
+    monkeypatch.setattr(
+        Search, "recall", lambda self, words, _: 0.5 - abs(math.log(rate_in(words) / (high * times))) / 99
+    )
+    for wider, count in enumerate([0, *module.counts(8)]):
+        search.study.enqueue_trial(start_of(search.space) | {"optim.lr": high * min(times, 4 ** max(wider - 1, 0))})
+        while search.next_run(8) and len(search.trials()) <= count:
+            search.step(8)
+    ran = finish(search, 8).trials()
+    assert len(ran) == trials and search.is_finished() and search.best().params["optim.lr"] == high * times
+    assert search.edges(8, trials) == (["optim.lr"] if times == 64 else [])
+    for number, trial in enumerate(ran):
+        wider = sum(number >= count and times >= 4**index for index, count in enumerate(module.counts(8)))
+        assert search.space_at(8, number)["optim.lr"]["high"] == pytest.approx(high * 4**wider)
+        assert trial.params["optim.lr"] <= high * 4**wider * 1.001
+
+
+def test_what_recalls_nearly_all_is_not_searched_for_beyond_ends(monkeypatch, tmp_path):
+    monkeypatch.setattr(Search, "recall", lambda self, words, _: min(1.0, 0.98 + rate_in(words) / 10))
+    search = Search(DENSE, tmp_path)
+    search.study.enqueue_trial(start_of(search.space) | {"optim.lr": search.space["optim.lr"]["high"]})
+    assert len(finish(search, 8).trials()) == 8 and search.mean(search.best()) > module.SATURATED

@@ -9,7 +9,7 @@ from commands import one
 from omegaconf import OmegaConf
 
 from memlayers.studies.files import CONF
-from memlayers.studies.tune import FINALISTS, SEEDS
+from memlayers.studies.search import FINALISTS, SEEDS
 
 # Begun at the best of 24 trials at 24 exposures, and cut to 12 an arm (LOG.md): the one search with fewer than 24.
 SHORT = ("biographies_prose", "training.exposures=16")

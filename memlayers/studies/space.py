@@ -5,6 +5,7 @@ import math
 from typing import Any, cast
 
 from omegaconf import OmegaConf
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.trial import BaseTrial, FrozenTrial
 
 from memlayers.config import RunConfig
@@ -49,6 +50,38 @@ def suggest(trial: BaseTrial, space: Space) -> list[str]:
             value = trial.suggest_float(key, float(entry["low"]), float(entry["high"]), log=entry.get("log", False))
             words.append(f"{key}={value:.4g}")
     return words
+
+
+def read(words: list[str], space: Space) -> tuple[dict[str, Any], dict[str, BaseDistribution]]:
+    """The parameters of a trial and their distributions, from the words that `suggest` made of them; without those that
+    the space did not have then.
+    """
+    values = dict(word.split("=", 1) for word in words)
+    parameters: dict[str, Any] = {}
+    kinds: dict[str, BaseDistribution] = {}
+
+    def take(name: str, value: Any, kind: BaseDistribution) -> None:
+        parameters[name], kinds[name] = value, kind
+
+    def take_all(space: Space, prefix: str = "") -> None:
+        for key, entry in space.items():
+            name, word, choices = prefix + key, values.get(key, "null"), entry.get("choices")
+            if choices is not None:
+                chosen = next((choice for choice in choices if str(choice).lower() == word.lower()), None)
+                if chosen is None:
+                    continue
+                take(name, chosen, CategoricalDistribution(list(choices)))
+                if isinstance(choices, dict):
+                    take_all(choices[chosen], f"{chosen}: ")
+            elif key in values:
+                if entry.get("or_null"):
+                    take(f"with {name}", word != "null", CategoricalDistribution([True, False]))
+                if word != "null":
+                    ends = float(entry["low"]), float(entry["high"]), float(word)
+                    take(name, float(word), FloatDistribution(min(ends), max(ends), log=entry.get("log", False)))
+
+    take_all(space)
+    return parameters, kinds
 
 
 def start_of(space: Space) -> dict[str, Any]:
