@@ -27,7 +27,8 @@ from rich.table import Table
 
 from memlayers.studies.cli import verb
 from memlayers.studies.workers import keep_freed_memory
-from memlayers.training.record import code_version, machine, write_json
+from memlayers.training.provenance import code_version, machine
+from memlayers.training.record import write_json
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "results" / "bench"

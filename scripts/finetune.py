@@ -28,7 +28,8 @@ from memlayers.studies.files import checkout
 from memlayers.studies.frame import READOUTS
 from memlayers.studies.layout import add_command
 from memlayers.training.process import locked, threads
-from memlayers.training.record import SCHEMA, Record, code_version, keep_record, machine, read_record
+from memlayers.training.provenance import code_version, machine
+from memlayers.training.record import SCHEMA, Record, keep_record, read_record
 
 RESULTS = Path(checkout()) / "results" / "local"
 STUDY, TUNING = "beyond_customisation", "customisation_rates"

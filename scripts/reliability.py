@@ -39,7 +39,7 @@ def main() -> int:
     given = parser.parse_args()
     from faults import fuzz, kills
 
-    from memlayers.training.record import machine
+    from memlayers.training.provenance import machine
 
     few = max(1, given.cases // 50)
     parts = [

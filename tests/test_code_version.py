@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from memlayers import __version__
-from memlayers.training import record
-from memlayers.training.record import code_version, machine
+from memlayers.training import provenance
+from memlayers.training.provenance import code_version, machine
 
 NOTHING = {"version": __version__, "commit": None, "dirty": None, "diff": None}
 
@@ -28,7 +28,7 @@ def checkout(tmp_path, monkeypatch) -> Path:
     git(tmp_path, "init", "-q")
     git(tmp_path, "add", ".")
     git(tmp_path, "commit", "-q", "-m", "first")
-    monkeypatch.setattr(record, "__file__", str(tmp_path / "memlayers" / "training" / "record.py"))
+    monkeypatch.setattr(provenance, "__file__", str(tmp_path / "memlayers" / "training" / "provenance.py"))
     return tmp_path
 
 
@@ -71,7 +71,7 @@ def test_outside_a_checkout_or_without_git_the_commit_is_null(checkout, monkeypa
         tmp_path_factory.mktemp("plain"),
         checkout / "venv",
     ):  # installed within a checkout of something else
-        monkeypatch.setattr(record, "__file__", str(folder / "memlayers" / "training" / "record.py"))
+        monkeypatch.setattr(provenance, "__file__", str(folder / "memlayers" / "training" / "provenance.py"))
         assert code_version() == NOTHING
 
 

@@ -11,7 +11,8 @@ from memlayers.config.digest import NAMES_AND_PLACES, digest, settings
 from memlayers.layers import Dense, Memory, NGram, layer_name
 from memlayers.optim import DenseAdamW, RowwiseAdagrad
 from memlayers.training import run as run_module
-from memlayers.training.record import SCHEMA, finished, machine, read_record, record_path
+from memlayers.training.provenance import machine
+from memlayers.training.record import SCHEMA, finished, read_record, record_path
 from memlayers.training.run import run
 
 

@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 from memlayers.studies.compose import compose_one, composing
 from memlayers.studies.files import quote_paths
 from memlayers.studies.space import Space, edges, space_of, start_of, suggest, widened
-from memlayers.training.record import code_version
+from memlayers.training.provenance import code_version
 
 SEEDS = (11, 12, 13)  # the first for all trials, the others for finalists; no comparison uses them
 FINALISTS = 4

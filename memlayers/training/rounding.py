@@ -16,7 +16,8 @@ from memlayers.quantize import stored_bytes
 from memlayers.text import Text
 from memlayers.training import ranks
 from memlayers.training.probe import FinalMeasurement
-from memlayers.training.record import Record, code_version, finished, machine, model_path
+from memlayers.training.provenance import code_version, machine
+from memlayers.training.record import Record, finished, model_path
 from memlayers.training.saved_model import save
 
 SAME = ("facts", "model", "match", "cost", "training", "optimizer", "timing", "teacher")  # blocks of both records

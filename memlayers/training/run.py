@@ -27,16 +27,8 @@ from memlayers.training.plan import Plan, described, plan
 from memlayers.training.probe import FinalMeasurement, RecallProbe
 from memlayers.training.process import locked, threads
 from memlayers.training.progress import RunProgress, TerminalBar, can_redraw
-from memlayers.training.record import (
-    SCHEMA,
-    Record,
-    check_writable,
-    code_version,
-    finished,
-    keep_record,
-    machine,
-    record_path,
-)
+from memlayers.training.provenance import code_version, machine
+from memlayers.training.record import SCHEMA, Record, check_writable, finished, keep_record, record_path
 from memlayers.training.refusals import refuse_device, room_for
 from memlayers.training.rounding import rounded_again, storage, trained_already
 from memlayers.training.saved_model import save
