@@ -9,6 +9,7 @@ from memlayers.config.digest import NOT_DECISIVE, decisive, digest, flatten, set
 from memlayers.config.model import PLACES
 from memlayers.layers import Dense, layer_name
 from memlayers.studies.cli import words_of
+from memlayers.studies.files import CONF
 from memlayers.studies.summary import EXPOSURES
 from memlayers.training.plan import Plan, plan
 
@@ -94,7 +95,10 @@ def test_arms_differ_in_their_layers_and_the_match_only():
         )
         assert all(key.startswith((*layers, "optim.values.")) for key in different), (arm, different)
         assert bool(different) == (arm != "memory")
-        assert isinstance(job.model.ffn, Dense) == (arm not in CHOICES["ffn"] or arm == "dense")
+        file = CONF / "arm" / f"{arm}.yaml"
+        assert isinstance(job.model.ffn, Dense) == (
+            file.is_file() and "/ffn: dense" in file.read_text() or arm == "dense"
+        )
         for name in NOT_DECISIVE:
             assert name == "arm" or getattr(job, name) == getattr(reference, name)
 
