@@ -97,7 +97,7 @@ def test_arms_differ_in_their_layers_and_the_match_only():
         assert bool(different) == (arm != "memory")
         file = CONF / "arm" / f"{arm}.yaml"
         assert isinstance(job.model.ffn, Dense) == (
-            file.is_file() and "/ffn: dense" in file.read_text() or arm == "dense"
+            (file.is_file() and "/ffn: dense" in file.read_text()) or arm == "dense"
         )
         for name in NOT_DECISIVE:
             assert name == "arm" or getattr(job, name) == getattr(reference, name)

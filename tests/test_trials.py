@@ -10,7 +10,6 @@ from searches import DENSE, MOST, finish, pretend
 
 from memlayers.config import RunConfig
 from memlayers.studies import search as searching
-from memlayers.studies import tune as module
 from memlayers.studies.search import SEEDS, Search
 from memlayers.studies.tune import commit, entry_of, lines_of, resume
 
@@ -72,10 +71,10 @@ def lines_in(path: Path) -> list[dict[str, Any]]:
 
 def test_the_best_of_each_search_replaces_what_is_there_and_nothing_else_is_touched(monkeypatch, tmp_path):
     pretend(monkeypatch)
-    monkeypatch.setattr(module, "table_of", lambda world: OLD if world == "atlas_readings" else {})
     searches = [finish(Search(words, tmp_path)) for words in (DENSE, ["arm=memory"], ["arm=dense_4x"])]
     results, rates = tmp_path / "results", tmp_path
     results.mkdir()
+    OmegaConf.save(OLD, rates / "atlas_readings.yaml")
     other = {"search": "arm=ngram", "trial": 0, "words": ["optim.lr=9"], "recall": {"11": 0.1}}
     (results / "atlas_readings.jsonl").write_text(json.dumps(other, sort_keys=True) + "\n")
     written, left_out = commit(tmp_path, results, rates)
@@ -95,7 +94,6 @@ def test_the_best_of_each_search_replaces_what_is_there_and_nothing_else_is_touc
 
 def test_worlds_have_files_of_their_own(monkeypatch, tmp_path):
     pretend(monkeypatch)
-    monkeypatch.setattr(module, "table_of", lambda world: {})
     for world in ("atlas_airports", "biographies"):
         finish(Search(["arm=dense", f"world={world}"], tmp_path))
     written, _ = commit(tmp_path, tmp_path / "results", tmp_path)
@@ -105,9 +103,17 @@ def test_worlds_have_files_of_their_own(monkeypatch, tmp_path):
     assert all(len(lines_in(path)) == MOST for path in written if path.suffix == ".jsonl")
 
 
+def test_a_world_that_has_the_settings_of_another_leaves_those_as_they_are(monkeypatch, tmp_path):
+    pretend(monkeypatch)
+    search = finish(Search(["arm=dense", "world=pictures"], tmp_path))
+    assert search.config.rates.world == "biographies"
+    written, _ = commit(tmp_path, tmp_path / "results", tmp_path)
+    assert [path.name for path in written] == ["pictures.jsonl", "pictures.yaml"]
+    assert OmegaConf.load(written[1]) == {"dense": [entry_of(search)]}
+
+
 def test_searches_that_are_not_finished_are_left_out(monkeypatch, tmp_path):
     pretend(monkeypatch)
-    monkeypatch.setattr(module, "table_of", lambda world: {})
     finish(Search(["arm=memory"], tmp_path), MOST + 1)
     finish(Search(DENSE, tmp_path))  # fewer trials
     undecided = Search(["arm=ngram"], tmp_path)
@@ -120,7 +126,6 @@ def test_searches_that_are_not_finished_are_left_out(monkeypatch, tmp_path):
 
 def test_a_search_with_a_space_in_a_word_can_be_committed(monkeypatch, tmp_path):
     pretend(monkeypatch)
-    monkeypatch.setattr(module, "table_of", lambda world: {})
     words = ["arm=memory", "world=biographies", "world.name_parts=[40, 40, 40]"]
     finish(Search(words, tmp_path))
     (trials, _), left_out = commit(tmp_path, tmp_path / "results", tmp_path)
@@ -140,7 +145,6 @@ def test_without_a_trial_there_is_nothing_to_commit(tmp_path):
 
 def test_committed_trials_are_those_of_a_search_that_is_resumed(monkeypatch, tmp_path):
     calls = pretend(monkeypatch)
-    monkeypatch.setattr(module, "table_of", lambda world: {})
     searches = [finish(Search(words, tmp_path / "there")) for words in (DENSE, ["arm=memory"])]
     commit(tmp_path / "there", tmp_path / "results", tmp_path)
     ran = len(calls)

@@ -9,7 +9,6 @@ import optuna
 from omegaconf import OmegaConf
 from optuna.trial import create_trial
 
-from memlayers.studies.rates import table_of
 from memlayers.studies.search import SEEDS, Search, storage_in
 from memlayers.studies.space import read
 
@@ -20,9 +19,10 @@ HEAD = """# Settings of each arm at each budget that was searched, as words of a
 
 def commit(folder: Path, results: Path, rates: Path) -> tuple[list[Path], list[str]]:
     """Write the finished searches of a folder: trials to results/WORLD.jsonl, as sorted lines, and the best of each arm
-    and budget to rates/WORLD.yaml, in place of what is there. Returns the written files, and the searches that were
-    left out, as they were asked for fewer trials than others in their world, or are not finished. Raises ValueError for
-    a folder without searches.
+    and budget to rates/WORLD.yaml, in place of what is there. A world that had the settings of another one gets files
+    of its own; rates.world=WORLD chooses them. Returns the written files, and the searches that were left out, as they
+    were asked for fewer trials than others in their world, or are not finished. Raises ValueError for a folder without
+    searches.
     """
     names = optuna.get_all_study_names(storage_in(folder)) if folder.is_dir() else []
     begun = [Search(shlex.split(name), folder) for name in names]
@@ -30,8 +30,8 @@ def commit(folder: Path, results: Path, rates: Path) -> tuple[list[Path], list[s
     if not searches:
         raise ValueError(f"{folder}: no search there; accepted: after python scripts/tune.py arm=memory")
     written, left_out = [], []
-    for world in sorted({search.config.rates.world or "" for search in searches}):
-        ours = [search for search in searches if search.config.rates.world == world]
+    for world in sorted({search.config.world.name for search in searches}):
+        ours = [search for search in searches if search.config.world.name == world]
         most = max(search.asked for search in ours)
         finished = [search for search in ours if search.asked == most and search.is_finished()]
         left_out += [shlex.join(search.words) for search in ours if search not in finished]
@@ -41,13 +41,13 @@ def commit(folder: Path, results: Path, rates: Path) -> tuple[list[Path], list[s
         results.mkdir(parents=True, exist_ok=True)
         path = results / f"{world}.jsonl"
         path.write_text("\n".join(sorted(lines)) + "\n")
-        table = dict(table_of(world))
+        target = rates / f"{world}.yaml"
+        table: dict[str, Any] = OmegaConf.to_container(OmegaConf.load(target)) if target.is_file() else {}  # type: ignore[assignment]
         for search in finished:
             entry, arm = entry_of(search), str(search.config.rates.arm)
             searched = [other for other in table.get(arm, []) if "recall" in other]  # drops entries set by hand
             others = [other for other in searched if other["budget"] != entry["budget"]]
             table[arm] = sorted([*others, entry], key=lambda line: sorted(line["budget"].items()))
-        target = rates / f"{world}.yaml"
         target.write_text(HEAD + OmegaConf.to_yaml(dict(sorted(table.items()))))
         written += [path, target]
     return written, left_out
@@ -88,7 +88,7 @@ def resume(search: Search, results: Path) -> None:
     if search.trials():
         return
     name = shlex.join(search.words)
-    lines = [line for line in committed(results, search.config.rates.world or "") if line["search"] == name]
+    lines = [line for line in committed(results, search.config.world.name) if line["search"] == name]
     for line in sorted(lines, key=lambda line: line["trial"]):
         parameters, kinds = read(line["words"], search.space)
         attributes = {"words": line["words"], "code": line.get("code")}
