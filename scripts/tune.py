@@ -2,12 +2,12 @@
 
 python scripts/tune.py arm=dense,memory world=atlas_airports training.exposures=4,16
 python scripts/tune.py arm=memory --trials 48 --workers 1
-python scripts/tune.py arm=memory --resume       begin with the trials in results/tune/
+python scripts/tune.py arm=memory world=biographies training.exposures=4 --resume     with the trials in results/tune/
 python scripts/tune.py --commit          take what is found into results/tune/ and conf/rates/
 
-A search goes on where it was stopped. --trials is of every search, and counts those that are there. For the last
-quarter of them, ranges at whose end the best stands are wider; if it stands at one then, too, a search goes on by a
-quarter of its trials with that one wider, at most twice.
+A search goes on where it was stopped. --trials applies to each search and counts those that are there. If the best is
+at an end of a range after all of them, and recalls less than 0.99, that range is widened and the search goes on for
+another quarter of the trials, at most twice.
 """
 
 import argparse
@@ -31,6 +31,7 @@ FOLDER = ROOT / "results" / "local" / "tune"
 def work(searches: list[list[str]], out: Path, trials: int, first: int) -> None:
     """Finish all searches, starting with number `first`; the work of one process."""
     from memlayers.studies.search import Search
+    from memlayers.studies.space import edges
 
     keep_freed_memory()
     with suppress(KeyboardInterrupt):  # which the parent reports
@@ -38,8 +39,11 @@ def work(searches: list[list[str]], out: Path, trials: int, first: int) -> None:
             search = Search(words, out)
             while search.step(trials):
                 pass
+            if not search.is_finished():
+                print(f"{' '.join(search.words)}: another process has the last runs", flush=True)
+                continue
             best = search.best()
-            at_edge = search.edges(trials, len(search.trials()))
+            at_edge = edges(search.space_after(len(search.trials())), best)
             print(f"{' '.join(search.words)}: recall {search.mean(best):.3f}, trial {best.number}", flush=True)
             print("  " + " ".join(best.user_attrs["words"]), flush=True)
             if at_edge:
@@ -53,7 +57,7 @@ def main() -> int:
     parser.add_argument("--trials", type=int, default=32)
     parser.add_argument("--workers", type=int, default=os.cpu_count())
     parser.add_argument("--commit", action="store_true")
-    parser.add_argument("--resume", action="store_true", help="begin with the committed trials of each search")
+    parser.add_argument("--resume", action="store_true", help="add the committed trials to each search first")
     parser.add_argument("--out", type=Path, default=FOLDER, help="folder of the trials; default: results/local/tune")
     options = parser.parse_intermixed_args()
     from memlayers.studies.search import FINALISTS, Search
@@ -63,7 +67,8 @@ def main() -> int:
         if given := [*options.words, *["--resume"] * options.resume]:
             raise ValueError(f"{' '.join(given)} has no effect; accepted: --commit alone, for all searches")
         written, left_out = commit(options.out, ROOT / "results" / "tune", CONF / "rates")
-        print(*written, *(f"left out, as it is not finished: {search}" for search in left_out), sep="\n")
+        unfinished = (f"left out, as it is not finished or has fewer trials: {search}" for search in left_out)
+        print(*written, *unfinished, sep="\n")
         return 0
     at_least("--trials", options.trials, FINALISTS)
     at_least("--workers", options.workers, 1)
@@ -72,7 +77,7 @@ def main() -> int:
     for words in searches:
         search = Search(words, options.out)  # raises for a mistake in any search before the first one starts
         if options.resume:
-            resume(search, ROOT / "results" / "tune")
+            print(f"{' '.join(words)}: {resume(search, ROOT / 'results' / 'tune')} trials from results/tune/")
     starts = [worker * len(searches) // options.workers for worker in range(options.workers)]
     workers = [
         multiprocessing.Process(target=work, args=(searches, options.out, options.trials, first), daemon=True)

@@ -17,7 +17,7 @@ from memlayers.studies.space import edges, ranges, read, space_of, start_of, sug
 
 SPACE = {
     "a": {"low": 0.01, "high": 1.0, "log": True, "start": 0.1},
-    "b": {"low": 0.0, "high": 2.0, "start": 1},
+    "b": {"low": 0.0, "high": 2.0, "start": 1, "most": 2.8},
     "c": {"low": 1.0, "high": 2.0, "or_null": True, "start": None},
     "d": {"choices": [True, "x", 0.5], "start": "x"},
     "e": {"choices": ["null", "y"], "start": "null"},
@@ -161,6 +161,8 @@ def test_ranges_that_are_widened_grow_and_no_others_do():
     assert ranges(wide)["u: f.g"] == {"low": 0.25, "high": 400.0, "log": True, "start": 5}
     assert all(wide[key] == SPACE[key] for key in ("c", "d", "e"))
     assert widened(SPACE, []) == SPACE
+    widest = widened(widened(wide, ["b"]), ["b"])
+    assert widest["b"]["high"] == 2.8 and edges(widest, trial(b=2.8)) == []
     assert edges(widened(SPACE, ["a", "b"]), trial(a=1.0, b=2.0)) == []
 
 

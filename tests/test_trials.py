@@ -150,8 +150,12 @@ def test_committed_trials_are_those_of_a_search_that_is_resumed(monkeypatch, tmp
     ran = len(calls)
     for before in searches:
         search = Search(before.words, tmp_path / "here")
-        for _ in range(2):
-            resume(search, tmp_path / "results")
+        with monkeypatch.context() as patched:
+            patched.setattr(Search, "store", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                resume(search, tmp_path / "results")
+        for added in (0, 0):
+            assert resume(search, tmp_path / "results") == added
             assert lines_of(search) == lines_of(before)
         assert search.best().params.keys() == before.best().params.keys()
         assert not search.step(MOST) and len(calls) == ran
@@ -159,7 +163,12 @@ def test_committed_trials_are_those_of_a_search_that_is_resumed(monkeypatch, tmp
     assert calls[ran][2] == SEEDS[0] and len(search.trials()) == MOST + 1
 
 
-def test_a_world_without_committed_trials_resumes_nothing(tmp_path):
+def interrupted(search: Search, trial: object, seed: int, recall: float) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_search_without_committed_trials_cannot_be_resumed(tmp_path):
     search = Search(DENSE, tmp_path)
-    resume(search, tmp_path / "results")
+    with pytest.raises(ValueError, match=r"no trials of arm=dense training.exposures=4 in results/tune/; accepted: a"):
+        resume(search, tmp_path / "results")
     assert not search.trials()

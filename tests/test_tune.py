@@ -10,7 +10,7 @@ from searches import DENSE, MOST, Call, finish, made_up, pretend, rate_in
 from memlayers.studies import rates
 from memlayers.studies import search as module
 from memlayers.studies.search import FINALISTS, SEEDS, Search
-from memlayers.studies.space import start_of, suggest
+from memlayers.studies.space import edges, start_of, suggest
 from memlayers.studies.tune import entry_of, lines_of
 
 
@@ -30,6 +30,7 @@ def answered(monkeypatch, *by_seed: list[float]) -> None:
         return by_seed[SEEDS.index(seed)][order.index(name)]
 
     monkeypatch.setattr(Search, "recall", recall)
+    monkeypatch.setattr(module, "SATURATED", 0.0)  # no search goes on beyond its trials
 
 
 def test_a_search_begins_at_the_start_and_runs_the_best_again_on_further_seeds(calls, tmp_path):
@@ -121,25 +122,60 @@ def test_a_trial_that_fails_stops_the_search_and_does_not_count(calls, tmp_path,
     assert len(finish(Search(DENSE, tmp_path)).trials()) == MOST
 
 
-@pytest.mark.parametrize(("times", "trials"), [(0.1, 8), (1, 8), (4, 10), (16, 12), (64, 12)])
-def test_a_search_goes_on_beyond_the_end_at_which_its_best_stands_at_most_twice(monkeypatch, tmp_path, times, trials):
-    """The best rate is so many times the end of its range; each time ranges may have grown, the largest is tried."""
+def peak(monkeypatch: pytest.MonkeyPatch, rate: float) -> None:
+    """Recall as if this rate were best, and nothing else mattered."""
+    monkeypatch.setattr(Search, "recall", lambda self, words, _: 0.5 - abs(math.log(rate_in(words) / rate)) / 99)
+
+
+@pytest.mark.parametrize(("times", "trials"), [(0.1, 8), (1, 10), (4, 12), (16, 12)])
+def test_a_search_goes_on_beyond_the_end_at_which_its_best_is_at_most_twice(monkeypatch, tmp_path, times, trials):
+    """The best rate is so many times the end of its range; the largest of each range is tried first."""
     search = Search(DENSE, tmp_path)
     high = search.space["optim.lr"]["high"]
-    monkeypatch.setattr(
-        Search, "recall", lambda self, words, _: 0.5 - abs(math.log(rate_in(words) / (high * times))) / 99
-    )
-    for wider, count in enumerate([0, *module.counts(8)]):
-        search.study.enqueue_trial(start_of(search.space) | {"optim.lr": high * min(times, 4 ** max(wider - 1, 0))})
-        while search.next_run(8) and len(search.trials()) <= count:
+    peak(monkeypatch, high * times)
+    for wider, stop in enumerate([0, *module.stops(8)[:2]]):
+        while len(search.trials()) < stop or search.finalist_left(stop):
             search.step(8)
+        search.study.enqueue_trial(start_of(search.space) | {"optim.lr": high * min(times, 4**wider)})
+        if not search.step(8):
+            break
     ran = finish(search, 8).trials()
     assert len(ran) == trials and search.is_finished() and search.best().params["optim.lr"] == high * times
-    assert search.edges(8, trials) == (["optim.lr"] if times == 64 else [])
+    assert edges(search.space_after(trials), search.best()) == (["optim.lr"] if times == 16 else [])
     for number, trial in enumerate(ran):
-        wider = sum(number >= count and times >= 4**index for index, count in enumerate(module.counts(8)))
+        wider = sum(number >= stop for stop in module.stops(8))
         assert search.space_at(8, number)["optim.lr"]["high"] == pytest.approx(high * 4**wider)
         assert trial.params["optim.lr"] <= high * 4**wider * 1.001
+
+
+def test_wider_ranges_are_drawn_from(monkeypatch, tmp_path):
+    search = Search(DENSE, tmp_path)
+    high = search.space["optim.lr"]["high"]
+    peak(monkeypatch, 8 * high)
+    search.study.enqueue_trial(start_of(search.space) | {"optim.lr": high})
+    rates = [trial.params["optim.lr"] for trial in finish(search, 24).trials()]
+    assert max(rates[:24]) == high < 2 * high < max(rates[24:])
+
+
+def test_more_trials_begin_with_ranges_as_wide_as_they_were(monkeypatch, tmp_path):
+    search = Search(DENSE, tmp_path)
+    high = search.space["optim.lr"]["high"]
+    peak(monkeypatch, high)
+    search.study.enqueue_trial(start_of(search.space) | {"optim.lr": high})
+    assert len(finish(search, 8).trials()) == 10
+    assert search.space_at(16, 10)["optim.lr"]["high"] == pytest.approx(4 * high)
+    assert len(finish(search, 16).trials()) == 16
+
+
+def test_a_trial_beyond_those_that_are_asked_for_is_best_on_all_seeds_or_not_at_all(monkeypatch, tmp_path):
+    first = [0.5, 0.4, 0.3, 0.2, 0.1, 0.1, 0.9]
+    answered(monkeypatch, first, *[[*first[:-1], 0.0]] * 2)
+    search = finish(Search(DENSE, tmp_path))
+    while len(search.trials()) < MOST + 1:
+        search.step(MOST + 1)
+    assert not search.again(search.trials()[MOST])
+    finish(search)
+    assert search.is_finished() and search.best().number == 0
 
 
 def test_what_recalls_nearly_all_is_not_searched_for_beyond_ends(monkeypatch, tmp_path):

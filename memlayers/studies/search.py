@@ -1,38 +1,45 @@
 """A search for the settings of one arm in one world at one budget, which are the words of a command line.
 
-Its trials are runs on a tuning seed; the best few are run again on two more seeds, and the best mean wins. While the
-best stands at an end of a range, that range is widened for a further quarter of the trials, at most twice. All is kept
-in a journal file, so that a search can be resumed, and shared by several processes.
+Its trials are runs on a tuning seed; the best few are run again on two more seeds, and the best mean wins. If the best
+is at an end of a range, that range is widened and the search goes on for another quarter of its trials, at most twice.
+All is kept in a journal file, so that a search can be resumed, and shared by several processes.
 """
 
+import copy
 import shlex
 import statistics
 import warnings
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import optuna
+from optuna.distributions import FloatDistribution
+from optuna.samplers import TPESampler
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, TrialState
 
 from memlayers.studies.compose import compose_one, composing
 from memlayers.studies.files import quote_paths
-from memlayers.studies.space import Space, edges, space_of, start_of, suggest, widened
+from memlayers.studies.space import Space, edges, ranges, space_of, start_of, suggest, widened
 from memlayers.training.provenance import code_version
 
 SEEDS = (11, 12, 13)  # the first for all trials, the others for finalists; no comparison uses them
 FINALISTS = 4
 FIXED = ("seed=", "study=", "results=", "logger", "progress=", "training.probes=", "training.steps=", "rates.")
 DEAD = timedelta(hours=1)  # a trial that runs longer counts as that of a killed process
-SATURATED = 0.99  # a best of more recall is not searched for beyond the ends of ranges
+TPE: dict[str, Any] = {"n_startup_trials": 8, "constant_liar": True}
+JOINT: dict[str, Any] = {
+    "multivariate": True,
+    "group": True,
+}  # with these, Optuna never leaves a setting's first range
+SATURATED = 0.99  # a search whose best recalls more does not go on
 
 
-def counts(trials: int) -> list[int]:
-    """The numbers of trials after which a search of `trials` looks whether its best stands at an end of a range; there
-    it goes on to the next of them.
-    """
-    return [quarters * trials // 4 for quarters in (3, 4, 5, 6)]
+def stops(trials: int) -> list[int]:
+    """The numbers of trials at which a search of `trials` may end: these, and one or two quarters more."""
+    return [quarters * trials // 4 for quarters in (4, 5, 6)]
 
 
 def storage_in(folder: Path) -> JournalStorage:
@@ -54,10 +61,8 @@ class Search:
             self.space = space_of(compose_one([*self.words, "rates.arm=null"]))  # without tuned settings
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
-        sampler = optuna.samplers.TPESampler(n_startup_trials=8, multivariate=True, group=True, constant_liar=True)
         self.study = optuna.create_study(
             storage=storage_in(folder),
-            sampler=sampler,
             study_name=shlex.join(self.words),
             direction="maximize",
             load_if_exists=True,
@@ -78,7 +83,7 @@ class Search:
         return sum(datetime.now() - (trial.datetime_start or datetime.min) < DEAD for trial in running)
 
     def step(self, trials: int) -> bool:
-        """Run the next run of a search of so many trials; False if none is left."""
+        """Run the next run of a search of so many trials; False if none is left that no other process runs."""
         if self.asked != trials:
             self.study.set_user_attr("trials", trials)
         following = self.next_run(trials, self.under_way())
@@ -95,34 +100,55 @@ class Search:
         """The next run of a search of so many trials, some of them running: a finalist, or None for a new trial, and
         the seed. None if no run is left.
         """
-        count = self.goal(trials)
-        if len(self.trials()) + running < count:
+        goal = self.goal(trials)
+        if len(self.trials()) + running < goal:
             return None, SEEDS[0]
-        return self.finalist_left(count)
+        return self.finalist_left(goal) or self.finalist_left(None)  # the latter if there are more trials than that
 
     def goal(self, trials: int) -> int:
-        """The number of trials, as far as is known, of a search of so many: more if its best stands at an end."""
-        *goes_on, most = counts(trials)[1:]
-        for count in goes_on:
-            if len(self.trials()) < count or self.finalist_left(count):
-                return count
-            if self.mean(self.best(count)) > SATURATED or not self.edges(trials, count):
-                return count
+        """The number of trials, as far as is known, of a search of so many: more if its best is at an end."""
+        *earlier, most = stops(trials)
+        for stop in earlier:
+            if len(self.trials()) < stop or self.finalist_left(stop):
+                return stop
+            if self.mean(self.best(stop)) > SATURATED or not edges(self.space_after(stop), self.best(stop)):
+                return stop
         return most
 
-    def finalist_left(self, count: int) -> tuple[FrozenTrial, int] | None:
-        """A finalist of the first `count` trials and a seed on which it is to run."""
+    def finalist_left(self, count: int | None) -> tuple[FrozenTrial, int] | None:
+        """A finalist of the first `count` trials, or of all, and a seed on which it is to run."""
         left = ((trial, seed) for trial in self.finalists(count) for seed in SEEDS[1:])
         return next(((trial, seed) for trial, seed in left if str(seed) not in self.again(trial)), None)
 
     def is_finished(self) -> bool:
         """Whether no run is left of the trials that were asked for."""
-        return len(self.trials()) >= FINALISTS and self.next_run(self.asked) is None
+        return self.asked >= FINALISTS and self.next_run(self.asked) is None
+
+    def space_at(self, trials: int, number: int) -> Space:
+        """The space of a trial by its number: beyond a stop, ranges at whose end the best was are wider."""
+        passed = [stop for stop in stops(trials) if stop <= number]
+        if not passed:
+            return self.space_after(number)
+        space = self.space_after(passed[-1])
+        return widened(space, edges(space, self.best(passed[-1])))
+
+    def space_after(self, count: int) -> Space:
+        """The space with ranges as wide as any of the first `count` trials had."""
+        space = copy.deepcopy(self.space)
+        for name, entry in ranges(space).items():
+            for trial in self.trials()[:count]:
+                kind = trial.distributions.get(name)
+                if isinstance(kind, FloatDistribution) and kind.low < float(entry["low"]):
+                    entry["low"] = kind.low
+                if isinstance(kind, FloatDistribution) and kind.high > float(entry["high"]):
+                    entry["high"] = kind.high
+        return space
 
     def run_trial(self, space: Space) -> None:
         """Run a trial; the first one is where the space begins."""
         if not self.trials() and not self.under_way():
             self.study.enqueue_trial(start_of(self.space))
+        self.study.sampler = TPESampler(**TPE, **(JOINT if space == self.space else {}))
         trial = self.study.ask()
         words = suggest(trial, space)
         trial.set_user_attr("words", words)
@@ -132,19 +158,6 @@ class Search:
         except BaseException:
             self.study.tell(trial, state=TrialState.FAIL)  # does not count as a trial
             raise
-
-    def space_at(self, trials: int, number: int) -> Space:
-        """The space of a trial by its number: ranges at whose end the best stood after each of `counts` are wider."""
-        space = self.space
-        for count in counts(trials):
-            if count <= number:
-                best = self.best(count) if count >= trials else self.finalists(count)[0]  # with one seed until then
-                space = widened(space, edges(space, best))
-        return space
-
-    def edges(self, trials: int, count: int) -> list[str]:
-        """The ranges at whose end the best of the first `count` trials stands, of a search of `trials`."""
-        return edges(self.space_at(trials, count - 1), self.best(count))
 
     def recall(self, words: list[str], seed: int) -> float:
         """Train with these overrides; returns the recall, in held-out phrasings if there are any; 0 if it diverged."""

@@ -114,26 +114,30 @@ def ranges(space: Space) -> dict[str, dict[str, Any]]:
 
 
 def edges(space: Space, trial: FrozenTrial) -> list[str]:
-    """Names of the ranges in which the trial is at an end or beyond; a lower end of 0 does not count."""
+    """Names of the ranges in which the trial is at an end or beyond; a lower end of 0 and an upper one that is the most
+    that a setting can be do not count.
+    """
     names = []
     for name, entry in ranges(space).items():
         if name in trial.params:
             scale = math.log if entry.get("log") else float
             low, high, value = (scale(float(number)) for number in (entry["low"], entry["high"], trial.params[name]))
             share = (value - low) / (high - low)
-            if share > 1 - EDGE or (share < EDGE and entry["low"] != 0):
+            at_top = share > 1 - EDGE and entry["high"] != entry.get("most")
+            if at_top or (share < EDGE and entry["low"] != 0):
                 names.append(name)
     return names
 
 
 def widened(space: Space, names: list[str]) -> Space:
     """The space with these ranges widened: on a log scale by a factor of 4 at both ends, else by a quarter at the
-    upper.
+    upper, up to the most that the setting can be.
     """
     wide = copy.deepcopy(space)
     for name, entry in ranges(wide).items():
         if name in names and entry.get("log"):
             entry |= {"low": float(entry["low"]) / 4, "high": float(entry["high"]) * 4}
         elif name in names:
-            entry["high"] = entry["high"] + (entry["high"] - entry["low"]) / 4
+            high = entry["high"] + (entry["high"] - entry["low"]) / 4
+            entry["high"] = min(high, entry.get("most", high))
     return wide

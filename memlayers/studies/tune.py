@@ -83,17 +83,25 @@ def committed(results: Path, world: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
 
 
-def resume(search: Search, results: Path) -> None:
-    """Give a search that has no trials the committed ones."""
-    if search.trials():
-        return
+def resume(search: Search, results: Path) -> int:
+    """Give a search those committed trials that it lacks; returns how many. Raises ValueError if none is committed."""
     name = shlex.join(search.words)
     lines = [line for line in committed(results, search.config.world.name) if line["search"] == name]
-    for line in sorted(lines, key=lambda line: line["trial"]):
+    if not lines:
+        raise ValueError(
+            f"--resume: no trials of {name} in results/tune/; accepted: a search that is there, such as arm=memory "
+            "world=biographies training.exposures=4"
+        )
+    there = {tuple(trial.user_attrs["words"]): trial for trial in search.trials()}
+    lacking = [line for line in sorted(lines, key=lambda line: line["trial"]) if tuple(line["words"]) not in there]
+    for line in lacking:
         parameters, kinds = read(line["words"], search.space)
         attributes = {"words": line["words"], "code": line.get("code")}
-        recalls = {int(seed): recall for seed, recall in line["recall"].items()}
-        first = recalls.pop(SEEDS[0])
-        search.study.add_trial(create_trial(params=parameters, distributions=kinds, value=first, user_attrs=attributes))
-        for seed, recall in recalls.items():
-            search.store(search.trials()[-1], seed, recall)
+        value = line["recall"][str(SEEDS[0])]
+        search.study.add_trial(create_trial(params=parameters, distributions=kinds, value=value, user_attrs=attributes))
+    there = {tuple(trial.user_attrs["words"]): trial for trial in search.trials()}
+    for line in lines:  # also of trials that were there: an interrupted call may have left them out
+        for seed in SEEDS[1:]:
+            if str(seed) in line["recall"]:
+                search.store(there[tuple(line["words"])], seed, line["recall"][str(seed)])
+    return len(lacking)
