@@ -163,6 +163,15 @@ def test_committed_trials_are_those_of_a_search_that_is_resumed(monkeypatch, tmp
     assert calls[ran][2] == SEEDS[0] and len(search.trials()) == MOST + 1
 
 
+def test_a_search_that_was_resumed_and_not_gone_on_with_changes_nothing(monkeypatch, tmp_path):
+    pretend(monkeypatch)
+    finish(Search(DENSE, tmp_path / "there"))
+    before = [path.read_text() for path in commit(tmp_path / "there", tmp_path, tmp_path)[0]]
+    resume(Search(DENSE, tmp_path / "here"), tmp_path)
+    assert commit(tmp_path / "here", tmp_path, tmp_path) == ([], ["arm=dense training.exposures=4"])
+    assert [(tmp_path / f"atlas_readings.{kind}").read_text() for kind in ("jsonl", "yaml")] == before
+
+
 def interrupted(search: Search, trial: object, seed: int, recall: float) -> None:
     raise KeyboardInterrupt
 

@@ -35,6 +35,8 @@ def commit(folder: Path, results: Path, rates: Path) -> tuple[list[Path], list[s
         most = max(search.asked for search in ours)
         finished = [search for search in ours if search.asked == most and search.is_finished()]
         left_out += [shlex.join(search.words) for search in ours if search not in finished]
+        if not finished:
+            continue
         taken = {shlex.join(search.words) for search in finished}
         kept = [line for line in committed(results, world) if line["search"] not in taken]
         lines = {json.dumps(line, sort_keys=True) for line in kept + [line for s in finished for line in lines_of(s)]}
