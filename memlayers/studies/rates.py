@@ -20,7 +20,10 @@ def tuned_words(config: DictConfig, overrides: list[str]) -> list[str]:
     untuned arm has the settings of memory if it has a table, else of dense, without keys that its file sets.
     """
     table = table_of(config.rates.world) if config.rates.world is not None and config.rates.arm is not None else {}
-    if table and config.rates.arm not in {*table, config.arm}:
+    by_command = {
+        override.get_key_element().lstrip("+~") for override in OverridesParser.create().parse_overrides(overrides)
+    }
+    if table and config.rates.arm not in {*table, config.arm} and "rates.arm" in by_command:
         raise ValueError(f"rates.arm={config.rates.arm} is not tuned; accepted: {', '.join(sorted(table))}, or null")
     kin = "memory" if has_table(config) else "dense"
     entries = table.get(config.rates.arm) or table.get(kin) or []
@@ -31,9 +34,7 @@ def tuned_words(config: DictConfig, overrides: list[str]) -> list[str]:
         key=lambda entry: (distance(config, entry["budget"]), entry["budget"]["times"], entry["budget"]["exposures"]),
     )
     given = set() if config.rates.arm in table else keys_set_by_file(config.arm)
-    given |= {
-        override.get_key_element().lstrip("+~") for override in OverridesParser.create().parse_overrides(overrides)
-    }
+    given |= by_command
     return [word for word in chosen["words"] if not is_given(word.partition("=")[0], given, config)]
 
 
