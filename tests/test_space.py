@@ -110,15 +110,15 @@ def test_a_trial_is_read_from_its_words(words):
         if number == 0:
             study.enqueue_trial(start_of(space))
         trial = study.ask()
-        parameters, kinds = read(suggest(trial, space), space)
+        parameters, kinds = read(suggest(trial, space), space, {})
         assert parameters.keys() == kinds.keys() == trial.params.keys()
         for name, value in trial.params.items():
             assert parameters[name] == (pytest.approx(value, rel=1e-3) if isinstance(value, float) else value)
             assert type(kinds[name]) is type(trial.distributions[name])
-    rate = f"optim.lr={10 * ranges(space)['optim.lr']['high']}"  # of a wider range
-    parameters, kinds = read([rate], space)
+    high = ranges(space)["optim.lr"]["high"]
+    parameters, kinds = read([f"optim.lr={10 * high}"], space, {"optim.lr": [1e-5, 40 * high]})
     create_trial(params=parameters, distributions=kinds, value=0.5)
-    assert parameters["optim.lr"] == 10 * ranges(space)["optim.lr"]["high"]
+    assert parameters["optim.lr"] == 10 * high and (kinds["optim.lr"].low, kinds["optim.lr"].high) == (1e-5, 40 * high)
 
 
 # --------------------------------------------------------------------------- edges

@@ -2,6 +2,7 @@
 
 import math
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -17,14 +18,16 @@ def tuned_words(config: DictConfig, overrides: list[str]) -> list[str]:
     two as near, that of less compute a token, or else of fewer exposures.
 
     Keys that the command sets are left out, and so is the rate of the table's rule if the command chooses a rule. An
-    untuned arm has the settings of memory if it has a table, else of dense, without keys that its file sets.
+    arm that is untuned in this world has the settings of memory if it has a table, else of dense, without keys that its
+    file sets; so has one whose file names such an arm.
     """
     table = table_of(config.rates.world) if config.rates.world is not None and config.rates.arm is not None else {}
     by_command = {
         override.get_key_element().lstrip("+~") for override in OverridesParser.create().parse_overrides(overrides)
     }
-    if table and config.rates.arm not in {*table, config.arm} and "rates.arm" in by_command:
-        raise ValueError(f"rates.arm={config.rates.arm} is not tuned; accepted: {', '.join(sorted(table))}, or null")
+    known = table if "rates.arm" in by_command else tuned_somewhere()  # an arm's file may name one tuned elsewhere
+    if table and config.rates.arm not in {*known, config.arm}:
+        raise ValueError(f"rates.arm={config.rates.arm} is not tuned; accepted: {', '.join(sorted(known))}, or null")
     kin = "memory" if has_table(config) else "dense"
     entries = table.get(config.rates.arm) or table.get(kin) or []
     if not entries or config.match.times <= 0 or config.training.exposures <= 0:
@@ -45,7 +48,18 @@ def table_of(world: str) -> dict[str, list[dict[str, Any]]]:
     if not path.is_file():
         known = ", ".join(sorted(file.stem for file in path.parent.glob("*.yaml")))
         raise ValueError(f"rates.world={world}: no such file in conf/rates/; accepted: {known}, or null")
+    return read_table(path)
+
+
+def read_table(path: Path) -> dict[str, list[dict[str, Any]]]:
+    """A file of conf/rates/, as `table_of` returns it."""
     return dict(OmegaConf.to_container(OmegaConf.load(path)))  # type: ignore[arg-type]
+
+
+@cache
+def tuned_somewhere() -> set[str]:
+    """The arms that are tuned in any world."""
+    return {arm for path in (CONF / "rates").glob("*.yaml") for arm in table_of(path.stem)}
 
 
 def keys_set_by_file(arm: str) -> set[str]:

@@ -30,10 +30,8 @@ FINALISTS = 4
 FIXED = ("seed=", "study=", "results=", "logger", "progress=", "training.probes=", "training.steps=", "rates.")
 DEAD = timedelta(hours=1)  # a trial that runs longer counts as that of a killed process
 TPE: dict[str, Any] = {"n_startup_trials": 8, "constant_liar": True}
-JOINT: dict[str, Any] = {
-    "multivariate": True,
-    "group": True,
-}  # with these, Optuna never leaves a setting's first range
+# With these, too, settings are drawn jointly, but Optuna never leaves the first range that a setting had.
+JOINT: dict[str, Any] = {"multivariate": True, "group": True}
 SATURATED = 0.99  # a search whose best recalls more does not go on
 
 

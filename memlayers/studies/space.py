@@ -52,9 +52,11 @@ def suggest(trial: BaseTrial, space: Space) -> list[str]:
     return words
 
 
-def read(words: list[str], space: Space) -> tuple[dict[str, Any], dict[str, BaseDistribution]]:
+def read(
+    words: list[str], space: Space, wider: dict[str, list[float]]
+) -> tuple[dict[str, Any], dict[str, BaseDistribution]]:
     """The parameters of a trial and their distributions, from the words that `suggest` made of them; without those that
-    the space did not have then.
+    the space did not have then. `wider`: the ends of ranges that were others than in `space`.
     """
     values = dict(word.split("=", 1) for word in words)
     parameters: dict[str, Any] = {}
@@ -77,8 +79,9 @@ def read(words: list[str], space: Space) -> tuple[dict[str, Any], dict[str, Base
                 if entry.get("or_null"):
                     take(f"with {name}", word != "null", CategoricalDistribution([True, False]))
                 if word != "null":
-                    ends = float(entry["low"]), float(entry["high"]), float(word)
-                    take(name, float(word), FloatDistribution(min(ends), max(ends), log=entry.get("log", False)))
+                    low, high = wider.get(name, (float(entry["low"]), float(entry["high"])))
+                    value = min(max(float(word), low), high)  # words are rounded
+                    take(name, value, FloatDistribution(low, high, log=entry.get("log", False)))
 
     take_all(space)
     return parameters, kinds

@@ -7,10 +7,12 @@ from typing import Any
 
 import optuna
 from omegaconf import OmegaConf
-from optuna.trial import create_trial
+from optuna.distributions import FloatDistribution
+from optuna.trial import FrozenTrial, create_trial
 
+from memlayers.studies.rates import read_table
 from memlayers.studies.search import SEEDS, Search, storage_in
-from memlayers.studies.space import read
+from memlayers.studies.space import Space, ranges, read
 
 HEAD = """# Settings of each arm at each budget that was searched, as words of a command; recall on three tuning seeds.
 # Written by `python scripts/tune.py --commit` from the trials in results/tune/.
@@ -44,7 +46,7 @@ def commit(folder: Path, results: Path, rates: Path) -> tuple[list[Path], list[s
         path = results / f"{world}.jsonl"
         path.write_text("\n".join(sorted(lines)) + "\n")
         target = rates / f"{world}.yaml"
-        table: dict[str, Any] = OmegaConf.to_container(OmegaConf.load(target)) if target.is_file() else {}  # type: ignore[assignment]
+        table = read_table(target) if target.is_file() else {}
         for search in finished:
             entry, arm = entry_of(search), str(search.config.rates.arm)
             searched = [other for other in table.get(arm, []) if "recall" in other]  # drops entries set by hand
@@ -75,8 +77,18 @@ def lines_of(search: Search) -> list[dict[str, Any]]:
             "code": trial.user_attrs.get("code"),
             "recall": {str(SEEDS[0]): trial.value} | search.again(trial),
         }
+        | ({"wider": wider} if (wider := wider_of(trial, search.space)) else {})
         for trial in search.trials()
     ]
+
+
+def wider_of(trial: FrozenTrial, space: Space) -> dict[str, list[float]]:
+    """The ends of those ranges of a trial that are not those of the space, by parameter name."""
+    first = {name: (float(entry["low"]), float(entry["high"])) for name, entry in ranges(space).items()}
+    drawn = {
+        name: (kind.low, kind.high) for name, kind in trial.distributions.items() if isinstance(kind, FloatDistribution)
+    }
+    return {name: list(ends) for name, ends in drawn.items() if name in first and ends != first[name]}
 
 
 def committed(results: Path, world: str) -> list[dict[str, Any]]:
@@ -97,7 +109,7 @@ def resume(search: Search, results: Path) -> int:
     there = {tuple(trial.user_attrs["words"]): trial for trial in search.trials()}
     lacking = [line for line in sorted(lines, key=lambda line: line["trial"]) if tuple(line["words"]) not in there]
     for line in lacking:
-        parameters, kinds = read(line["words"], search.space)
+        parameters, kinds = read(line["words"], search.space, line.get("wider", {}))
         attributes = {"words": line["words"], "code": line.get("code")}
         value = line["recall"][str(SEEDS[0])]
         search.study.add_trial(create_trial(params=parameters, distributions=kinds, value=value, user_attrs=attributes))
