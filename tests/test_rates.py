@@ -1,9 +1,11 @@
 """Tuned settings: words of the nearest budget before a command's own; conf/rates/ and tables made up for a test."""
 
 import math
+from contextlib import nullcontext
 
 import pytest
 from commands import ARMS
+from hydra import compose
 from omegaconf import OmegaConf
 from stubs import leaves
 
@@ -114,6 +116,21 @@ def test_the_settings_of_an_arm_that_is_not_there_are_refused(tables):
     wanted = r"^rates.arm=memroy is not tuned; accepted: [^\n]*memory[^\n]*, or null$"
     with composing(), pytest.raises(ValueError, match=wanted):
         compose_one(["arm=memory", "rates.arm=memroy"])
+
+
+@pytest.mark.parametrize(("named", "is_known"), [("moe", True), ("mao", False)])
+def test_a_file_may_name_an_arm_that_is_tuned_in_another_world_only(monkeypatch, named, is_known):
+    monkeypatch.setattr(rates, "tuned_somewhere", lambda: {"dense", "moe"})
+    monkeypatch.setattr(rates, "table_of", lambda world: {"dense": []})
+    with composing():
+        config = compose("train", ["arm=dense"])
+    config.rates.arm = named  # as conf/arm/NAME.yaml sets it
+    with (
+        nullcontext()
+        if is_known
+        else pytest.raises(ValueError, match="rates.arm=mao is not tuned; accepted: dense, moe")
+    ):
+        assert rates.tuned_words(config, ["arm=dense"]) == []
 
 
 def test_without_an_arm_or_a_world_or_a_file_nothing_is_tuned(tables):

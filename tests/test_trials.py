@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 from omegaconf import OmegaConf
-from searches import DENSE, MOST, finish, pretend
+from searches import DENSE, MOST, finish, pretend, rate_in
 
 from memlayers.config import RunConfig
 from memlayers.studies import search as searching
 from memlayers.studies.search import SEEDS, Search
+from memlayers.studies.space import start_of
 from memlayers.studies.tune import commit, entry_of, lines_of, resume
 
 # --------------------------------------------------------------------------- a trial
@@ -170,6 +171,18 @@ def test_a_search_that_was_resumed_and_not_gone_on_with_changes_nothing(monkeypa
     resume(Search(DENSE, tmp_path / "here"), tmp_path)
     assert commit(tmp_path / "here", tmp_path, tmp_path) == ([], ["arm=dense training.exposures=4"])
     assert [(tmp_path / f"atlas_readings.{kind}").read_text() for kind in ("jsonl", "yaml")] == before
+
+
+def test_a_search_that_went_on_in_wider_ranges_is_finished_when_it_is_resumed(monkeypatch, tmp_path):
+    monkeypatch.setattr(Search, "recall", lambda self, words, _: rate_in(words) / 99)  # the larger, the better
+    before = Search(DENSE, tmp_path / "there")
+    before.study.enqueue_trial(start_of(before.space) | {"optim.lr": before.space["optim.lr"]["high"]})
+    assert len(finish(before, 8).trials()) == 12
+    commit(tmp_path / "there", tmp_path, tmp_path)
+    after = Search(DENSE, tmp_path / "here")
+    resume(after, tmp_path)
+    assert lines_of(after) == lines_of(before) and after.space_after(12) == before.space_after(12)
+    assert after.next_run(8) is None
 
 
 def interrupted(search: Search, trial: object, seed: int, recall: float) -> None:

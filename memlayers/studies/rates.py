@@ -59,7 +59,7 @@ def read_table(path: Path) -> dict[str, list[dict[str, Any]]]:
 @cache
 def tuned_somewhere() -> set[str]:
     """The arms that are tuned in any world."""
-    return {arm for path in (CONF / "rates").glob("*.yaml") for arm in table_of(path.stem)}
+    return {arm for path in (CONF / "rates").glob("*.yaml") for arm in read_table(path)}
 
 
 def keys_set_by_file(arm: str) -> set[str]:
